@@ -1,0 +1,131 @@
+"""Behaviours that a user wrote: one JSON object with a prompt pair per line.
+
+    {"clean": "x = [1, 2", "counterfactual": "x = {1, 2", "clean_token": "]", "counterfactual_token": "}"}
+
+``"behaviour"`` names the behaviour (else the file's name does), ``"split"`` is ``"train"`` or ``"heldout"``.
+Pairs without a split are dealt out evenly, so that pairs that share a prompt stay together.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bridges.behaviours.encoded import check
+from bridges.behaviours.pair import SPLITS, Answer, Behaviour, BehaviourError, Draft, Split
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+REQUIRED = ("clean", "counterfactual", "clean_token", "counterfactual_token")
+OPTIONAL = ("split", "behaviour")
+
+
+class FileBehaviour(Behaviour):
+    """Pairs from a file, in random order; a pair that cannot be expressed is an error that names its line."""
+
+    min_pairs = 1
+    strict = True
+
+    def __init__(self, name: str, description: str, train: list[Draft], heldout: list[Draft]) -> None:
+        self.name, self.description = name, description
+        self._drafts: dict[Split, list[Draft]] = {"train": train, "heldout": heldout}
+
+    def templates(self, split: Split) -> tuple[str, ...]:
+        return (f"{split}-file",)
+
+    def drafts(self, rng: random.Random, split: Split) -> Iterator[Draft]:
+        order = list(self._drafts[split])
+        rng.shuffle(order)
+        yield from order
+
+
+def load(path: str | Path, tokenizer: PreTrainedTokenizerBase | None = None) -> dict[str, FileBehaviour]:
+    """Read a file of pairs; with a tokenizer, also check at once that each answer is one token.
+
+    Returns:
+        The behaviours by name.
+
+    Raises:
+        BehaviourError: the file is missing, empty or broken; the message names the line.
+    """
+    path = Path(path)
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BehaviourError(f"Cannot read the behaviour file {path}: {error}.") from None
+    groups: dict[str, list[tuple[Split | None, Draft]]] = defaultdict(list)
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            name, split, draft = _row(line, f"{path}, line {number}", path.stem)
+            if tokenizer is not None:
+                check(draft, tokenizer)
+            groups[name].append((split, draft))
+    if not groups:
+        raise BehaviourError(f"The behaviour file {path} is empty: one JSON object per line is expected.")
+    return {name: _behaviour(name, path, rows) for name, rows in groups.items()}
+
+
+def _row(line: str, source: str, default_name: str) -> tuple[str, Split | None, Draft]:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise BehaviourError(f"{source}: this is no JSON ({error.msg} at column {error.colno}).") from None
+    if not isinstance(row, dict):
+        raise BehaviourError(f"{source}: a JSON object is expected, not {type(row).__name__}.")
+    missing = [key for key in REQUIRED if key not in row]
+    if missing:
+        raise BehaviourError(f"{source}: missing {', '.join(missing)}; needed: {', '.join(REQUIRED)}.")
+    unknown = sorted(set(row) - {*REQUIRED, *OPTIONAL})
+    if unknown:
+        valid = ", ".join((*REQUIRED, *OPTIONAL))
+        raise BehaviourError(f"{source}: unknown {', '.join(unknown)}; valid: {valid}.")
+    for key in (*REQUIRED, "behaviour"):
+        if key in row and (not isinstance(row[key], str) or not row[key]):
+            raise BehaviourError(f"{source}: {key} has to be a text that is not empty, not {row[key]!r}.")
+    split = row.get("split")
+    if split is not None and split not in SPLITS:
+        raise BehaviourError(f"{source}: split is {split!r}, valid: {', '.join(SPLITS)}.")
+    if row["clean"] == row["counterfactual"]:
+        raise BehaviourError(f"{source}: clean and counterfactual are the same prompt.")
+    if row["clean_token"] == row["counterfactual_token"]:
+        raise BehaviourError(f"{source}: both prompts have the same answer {row['clean_token']!r}.")
+    first, second = (Answer(row[key], whole=len(row[key])) for key in REQUIRED[2:])
+    draft = Draft(row["clean"], first, row["counterfactual"], second, template="", source=source)
+    return row.get("behaviour", default_name), split, draft
+
+
+def _behaviour(name: str, path: Path, rows: list[tuple[Split | None, Draft]]) -> FileBehaviour:
+    """The behaviour of `rows`; those without a split are dealt out here."""
+    where: dict[str, tuple[Split, str]] = {}
+    chosen: dict[Split, list[Draft]] = {"train": [], "heldout": []}
+
+    def put(draft: Draft, split: Split) -> None:
+        for prompt in (draft.clean, draft.counterfactual):
+            other, source = where.setdefault(prompt, (split, draft.source))
+            if other != split:
+                raise BehaviourError(
+                    f"{draft.source}: this prompt is in both splits, {split} here and {other} in {source}: "
+                    f"{prompt!r}."
+                )
+        chosen[split].append(
+            Draft(draft.clean, draft.clean_answer, draft.counterfactual, draft.counterfactual_answer,
+                  f"{split}-file", source=draft.source)
+        )
+
+    for split, draft in rows:
+        if split is not None:
+            put(draft, split)
+    free = [draft for split, draft in rows if split is None]
+    # The order comes from the text alone, so that neither the order of the lines nor a seed moves a pair.
+    free.sort(key=lambda d: hashlib.sha256(f"{d.clean}\0{d.counterfactual}".encode()).digest())
+    for draft in free:
+        known = where.get(draft.clean) or where.get(draft.counterfactual)
+        fewer: Split = "train" if len(chosen["train"]) <= len(chosen["heldout"]) else "heldout"
+        put(draft, known[0] if known else fewer)
+    return FileBehaviour(name, f"Pairs of {path.name}.", chosen["train"], chosen["heldout"])

@@ -1,0 +1,154 @@
+"""Documents to blocks of tokens, and the batch of each step."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from bridges.config import DataConfig
+from bridges.data.corpus import SPLITS, Document, read_files, standard_library
+from bridges.errors import DataError
+
+
+@dataclass
+class TokenBlocks:
+    """A corpus as blocks, ``{split: int32 [blocks, context]}``.
+
+    Attributes:
+        blocks: per split.
+        documents: number of documents per split.
+        fingerprint: hash over all tokens; two runs with the same one have read the same text.
+    """
+
+    blocks: dict[str, np.ndarray]
+    documents: dict[str, int]
+    fingerprint: str
+    _epoch: tuple[int, int, np.ndarray] | None = field(default=None, repr=False)
+
+    @property
+    def context(self) -> int:
+        return self.blocks["train"].shape[1]
+
+    def batch(self, step: int, size: int, seed: int) -> Tensor:
+        """The training batch of one step, ids ``[size, context]``: a function of seed and step alone.
+
+        Every epoch is a new permutation of all blocks, so that training can go on at any step without a stored state.
+        """
+        count = len(self.blocks["train"])
+        rows = []
+        for position in range(step * size, (step + 1) * size):
+            epoch, index = divmod(position, count)
+            if self._epoch is None or self._epoch[:2] != (seed, epoch):
+                self._epoch = (seed, epoch, np.random.default_rng([seed, epoch]).permutation(count))
+            rows.append(self._epoch[2][index])
+        return torch.from_numpy(self.blocks["train"][rows]).long()
+
+    def take(self, split: str, count: int) -> Tensor:
+        """``count`` blocks spread evenly over a split, ids ``[≤ count, context]``."""
+        blocks = self.blocks[split]
+        index = np.unique(np.linspace(0, len(blocks) - 1, min(count, len(blocks))).round().astype(int))
+        return torch.from_numpy(blocks[index]).long()
+
+
+def read_documents(config: DataConfig) -> Iterator[Document]:
+    """The documents a data config names."""
+    if config.source == "python":
+        yield from standard_library()
+    elif config.source == "files":
+        path = Path(str(config.path)).expanduser()
+        if not path.exists():
+            raise DataError(f"data.path={config.path} does not exist.")
+        if path.is_file():
+            yield from read_files(path.parent, path.name)
+        else:
+            yield from read_files(path, config.pattern)
+    else:
+        yield from _hub_documents(config)
+
+
+def _hub_documents(config: DataConfig) -> Iterator[Document]:
+    try:
+        from datasets import load_dataset
+    except ImportError:
+        raise DataError("data.source=hub needs the extra package: pip install 'bridges[hub]'.") from None
+    try:
+        rows = load_dataset(config.path, config.subset, split="train", streaming=True)
+        for i, row in enumerate(rows):
+            if config.column not in row:
+                raise DataError(f"data.column={config.column} is not in {config.path}. Columns: {', '.join(row)}.")
+            yield Document(f"{config.path}/{i}", row[config.column])
+    except DataError:
+        raise
+    except Exception as error:
+        raise DataError(
+            f"Dataset {config.path!r} could not be read ({type(error).__name__}: {error}). "
+            "Check its name and the network, or use data=files data.path=<folder>."
+        ) from error
+
+
+def _limited(documents: Iterable[Document], max_chars: int | None) -> Iterator[Document]:
+    taken = 0
+    for document in documents:
+        yield document
+        taken += len(document.text)
+        if max_chars is not None and taken >= max_chars:
+            return
+
+
+def token_blocks(config: DataConfig, tokenizer: PreTrainedTokenizerBase, context: int) -> TokenBlocks:
+    """Read, split by document, tokenize and cut into blocks.
+
+    Documents are joined with the tokenizer's end-of-text token before each; a block may span several documents of the
+    same split. Hub datasets are read until ``max_chars`` (100 MB where that is null).
+
+    Raises:
+        DataError: a split has no full block.
+    """
+    max_chars = config.max_chars
+    if config.source == "hub" and max_chars is None:
+        max_chars = 100_000_000
+    by_split: dict[str, list[str]] = {split: [] for split in SPLITS}
+    for document in _limited(read_documents(config), max_chars):
+        by_split[document.split].append(document.text)
+    separator = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.bos_token_id
+    lead = [] if separator is None else [separator]
+    blocks = {}
+    digest = hashlib.blake2b(digest_size=16)
+    for split, texts in by_split.items():
+        parts = [np.zeros(0, dtype=np.int32)]
+        for start in range(0, len(texts), 256):
+            encoded = tokenizer(texts[start : start + 256], add_special_tokens=False, verbose=False)["input_ids"]
+            parts.extend(np.array(lead + ids, dtype=np.int32) for ids in encoded)
+        tokens = np.concatenate(parts)
+        count = len(tokens) // context
+        if count == 0:
+            raise DataError(
+                f"The {split} split has {len(texts)} documents with {len(tokens)} tokens, less than one block of "
+                f"{context}. Give more text (data.path, data.max_chars) or a smaller data.context."
+            )
+        blocks[split] = tokens[: count * context].reshape(count, context)
+        digest.update(blocks[split].tobytes())
+    return TokenBlocks(blocks, {s: len(t) for s, t in by_split.items()}, digest.hexdigest())
+
+
+def bigram_log_probabilities(blocks: np.ndarray, vocab_size: int, smoothing: float = 4.0) -> Tensor:
+    """log P(next | current) from counts, ``[V, V]``, backed off to the smoothed unigram.
+
+    Args:
+        blocks: token ids ``[n, context]``.
+        vocab_size: V.
+        smoothing: how many counts the unigram is worth in each row.
+    """
+    current, following = blocks[:, :-1].ravel().astype(np.int64), blocks[:, 1:].ravel().astype(np.int64)
+    unigram = np.bincount(following, minlength=vocab_size) + 0.5
+    unigram = unigram / unigram.sum()
+    counts = np.bincount(current * vocab_size + following, minlength=vocab_size**2).reshape(vocab_size, vocab_size)
+    rows = counts.sum(1, keepdims=True)
+    return torch.from_numpy(np.log((counts + smoothing * unigram) / (rows + smoothing))).float()

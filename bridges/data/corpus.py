@@ -1,0 +1,100 @@
+"""Documents: where text comes from, and which split each document belongs to.
+
+A split is decided per *document* and by its name alone, so that the same file is held out in every run, on every
+machine and in the pretraining of the bundled dense model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import sysconfig
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from bridges.errors import DataError
+
+SPLITS = ("train", "validation", "test")
+_PERMISSIVE = re.compile(r"\b(mit|bsd|apache|psf|python software foundation|isc|zlib|0bsd|hpnd)\b", re.IGNORECASE)
+_COPYLEFT = re.compile(r"\b(a?gpl|lgpl|mpl|copyleft)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Document:
+    """One text. ``name`` is stable over machines (a path relative to its corpus) and decides the split."""
+
+    name: str
+    text: str
+
+    @property
+    def split(self) -> str:
+        """``train`` (92 %), ``validation`` or ``test`` (4 % each), by a hash of the name."""
+        bucket = int.from_bytes(hashlib.blake2b(self.name.encode(), digest_size=4).digest(), "big") % 100
+        return "test" if bucket >= 96 else "validation" if bucket >= 92 else "train"
+
+
+def read_files(root: Path, pattern: str = "**/*.py", exclude: Iterable[str] = (), prefix: str = "") -> Iterator[Document]:
+    """Every non-empty UTF-8 file below ``root`` that matches ``pattern``, in sorted order.
+
+    Args:
+        root: the folder.
+        pattern: a glob, ``**`` for any depth.
+        exclude: names of folders that are passed over wherever they stand.
+        prefix: put before each document's name.
+    """
+    passed_over = set(exclude)
+    for path in sorted(root.glob(pattern)):
+        relative = path.relative_to(root)
+        if not path.is_file() or passed_over.intersection(relative.parts[:-1]):
+            continue
+        try:
+            text = path.read_text(encoding="utf-8").replace("\r\n", "\n")
+        except (UnicodeDecodeError, OSError):
+            continue
+        if text.strip():
+            yield Document(prefix + relative.as_posix(), text)
+
+
+def standard_library() -> Iterator[Document]:
+    """The sources of the running Python's standard library, without its tests and generated encodings (12 MB)."""
+    root = Path(sysconfig.get_paths()["stdlib"])
+    skip = ("site-packages", "dist-packages", "test", "tests", "idle_test", "encodings", "pydoc_data", "__pycache__")
+    found = False
+    for document in read_files(root, exclude=skip, prefix="stdlib/"):
+        found = True
+        yield document
+    if not found:
+        raise DataError(f"No Python sources below {root}. Use data=files data.path=<folder> with text of your own.")
+
+
+def permissive_packages(max_chars: int = 4_000_000) -> Iterator[Document]:
+    """Python sources of the installed packages whose metadata names a permissive licence and no copyleft one.
+
+    Args:
+        max_chars: taken from one package at most, so that a large one does not fill the corpus.
+    """
+    for distribution in sorted(metadata.distributions(), key=lambda d: d.metadata["Name"] or ""):
+        meta = distribution.metadata
+        licence = " ".join(
+            [meta.get("License-Expression") or "", (meta.get("License") or "")[:200]]
+            + [c for c in meta.get_all("Classifier") or [] if c.startswith("License")]
+        )
+        if not _PERMISSIVE.search(licence) or _COPYLEFT.search(licence):
+            continue
+        taken = 0
+        for file in sorted(distribution.files or [], key=str):
+            parts = file.parts
+            if file.suffix != ".py" or {"tests", "test", "testing", "_vendor"}.intersection(parts) or ".." in parts:
+                continue
+            try:
+                text = Path(str(file.locate())).read_text(encoding="utf-8").replace("\r\n", "\n")
+            except (UnicodeDecodeError, OSError):
+                continue
+            if not text.strip():
+                continue
+            if taken + len(text) > max_chars:
+                break
+            taken += len(text)
+            yield Document(f"packages/{file.as_posix()}", text)

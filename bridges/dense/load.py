@@ -1,0 +1,144 @@
+"""The door to pretrained models: a name in, a checked residual stack and its tokenizer out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging as hf_logging
+
+from bridges.dense import gpt2, gpt_neo, gpt_neox, llama, opt  # noqa: F401  (they register themselves)
+from bridges.dense.base import DenseStack
+from bridges.dense.parity import check_parity
+from bridges.dense.registry import family_of
+from bridges.dense.source import Source, find_source, in_brief
+from bridges.errors import BridgesError, MemoryBudgetError, ModelError
+
+
+def load_dense(
+    name: str,
+    *,
+    gguf_file: str | None = None,
+    revision: str | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+    check: bool = True,
+) -> tuple[DenseStack, PreTrainedTokenizerBase]:
+    """Load a pretrained causal language model.
+
+    Args:
+        name: a local folder, an id on the Hugging Face Hub, ``"tinypython"`` (bundled), or
+            ``"package:<importable package>"`` for files that an installed package carries.
+        gguf_file: name or glob of a GGUF file there, which is dequantised to ``dtype``.
+        revision: branch, tag or commit on the Hub.
+        dtype: of weights and stream.
+        device: where the model goes.
+        check: compare the stack's logits with the model's own (`check_parity`).
+
+    Raises:
+        ModelError: it cannot be found, read, or expressed as a residual stack.
+        MemoryBudgetError: it does not fit into memory.
+    """
+    source = find_source(name, gguf_file, revision, accept=family_of)
+    where = {"gguf_file": source.gguf_file} if source.gguf_file else {}
+    with _quiet(), _explained(name, source):
+        config = AutoConfig.from_pretrained(source.folder, trust_remote_code=False, **where)
+        family = family_of(config.model_type)
+        tokenizer = AutoTokenizer.from_pretrained(source.folder, trust_remote_code=False, **where)
+        loading: Any = AutoModelForCausalLM.from_pretrained  # returns a pair, which its type denies
+        model, info = loading(
+            source.folder,
+            config=config,
+            dtype=dtype,
+            attn_implementation=family.attn_implementation,
+            trust_remote_code=False,
+            weights_only=True,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            **where,
+        )
+        # Transformers would leave such weights random.
+        if wrong := sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"]):
+            raise ModelError(
+                f"The weights of {name!r} do not fit its config.json: {len(wrong)} are missing or have "
+                f"another shape, such as {wrong[0]}. Fetch or save the model again."
+            )
+        if source.gguf_file:
+            _forget_quantization(model)
+        stack = wrap_dense(_moved(model, device), tokenizer, check=check)
+    return stack, tokenizer
+
+
+def wrap_dense(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None, *, check: bool = True
+) -> DenseStack:
+    """Make a residual stack of a model that is already in memory; the model is frozen in place.
+
+    Raises:
+        ModelError: there is no adapter for its architecture, or the stack's logits are not the model's.
+    """
+    stack = family_of(model.config.model_type)(model, tokenizer)
+    if check:
+        check_parity(stack)
+    return stack
+
+
+def _moved(model: PreTrainedModel, device: str | torch.device) -> PreTrainedModel:
+    try:
+        return model.to(device)  # type: ignore[arg-type]
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, AssertionError) as error:
+        raise ModelError(f"The device {str(device)!r} cannot be used here ({in_brief(error)}).") from error
+
+
+def _forget_quantization(model: Any) -> None:
+    """Let a model read from GGUF be saved like any other: its weights are plain tensors by now."""
+    model.hf_quantizer = None
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers' load reports and bars off the terminal (GGUF is slow and keeps its bar)."""
+    verbosity, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
+    hf_logging.set_verbosity_error()
+    hf_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        hf_logging.set_verbosity(verbosity)
+        if bars:
+            hf_logging.enable_progress_bar()
+
+
+@contextmanager
+def _explained(name: str, source: Source) -> Iterator[None]:
+    """Turn whatever a library raises while it reads ``source`` into one clear sentence."""
+    try:
+        yield
+    except BridgesError:
+        raise
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise MemoryBudgetError(
+            f"The model {name!r} does not fit into memory. Use model.dtype=bf16 or a smaller model."
+        ) from error
+    except Exception as error:
+        if isinstance(error, ImportError):
+            advice = "Install what it names."
+        elif isinstance(error, SafetensorError) or source.gguf_file:
+            advice = f"A file is damaged or cut short: delete {source.folder} and fetch the model again."
+        else:
+            advice = f"Check the files in {source.folder}."
+        raise ModelError(f"The model {name!r} could not be loaded ({in_brief(error)}). {advice}") from error

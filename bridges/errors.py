@@ -1,0 +1,50 @@
+"""The errors a user can cause. Each message says what to do about it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class BridgesError(Exception):
+    """A problem the user can mend; the command line prints its message alone, without a traceback."""
+
+
+class ConfigError(BridgesError):
+    """A setting is misspelt, has the wrong type or does not fit another one."""
+
+
+class ModelError(BridgesError):
+    """A model cannot be found, loaded, or expressed as a residual stack."""
+
+
+class DataError(BridgesError):
+    """A corpus cannot be found, read, or is too small for what is asked of it."""
+
+
+class MemoryBudgetError(BridgesError):
+    """What was asked for cannot fit into the memory of the machine."""
+
+
+class CheckpointError(BridgesError):
+    """A run folder or one of its checkpoints is incomplete or damaged."""
+
+
+class DivergenceError(BridgesError):
+    """The loss or a gradient became NaN or infinite."""
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """A sentence that names the closest valid choices.
+
+    Args:
+        name: what was given.
+        valid: what would have been accepted.
+
+    Returns:
+        ``"Did you mean 'a' or 'b'? Valid: a, b, c."``, the question only where something is close.
+    """
+    choices = sorted(str(v) for v in valid)
+    close = difflib.get_close_matches(str(name), choices, n=2, cutoff=0.5)
+    hint = f"Did you mean {' or '.join(repr(c) for c in close)}? " if close else ""
+    return f"{hint}Valid: {', '.join(choices)}."

@@ -1,0 +1,78 @@
+"""Checking the command line before anything is composed, so that a misspelt key or value names the nearest valid one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import OverrideParseException
+
+from bridges.config import Config, flat
+from bridges.errors import ConfigError, nearest
+
+
+def conf_folder() -> Path:
+    """The YAML files: beside the package in a checkout, inside it when installed."""
+    here = Path(__file__).resolve().parent
+    return next(p for p in (here / "conf", here.parent / "conf") if (p / "config.yaml").exists())
+
+
+def groups() -> dict[str, list[str]]:
+    """Config groups and their choices, ``{"model": ["gpt2", …]}``."""
+    root = conf_folder()
+    return {
+        folder.name: sorted(f.stem for f in folder.glob("*.yaml"))
+        for folder in sorted(root.iterdir())
+        if folder.is_dir() and folder.name != "hydra"
+    }
+
+
+def _settings() -> set[str]:
+    keys = set(flat(Config()))
+    # Inner nodes can be overridden whole.
+    return keys | {key.rsplit(".", n)[0] for key in keys for n in range(1, key.count(".") + 1)}
+
+
+def _values(override: Override) -> list[str]:
+    if override.is_sweep_override():
+        return [str(v) for v in override.sweep_string_iterator()] if override.is_choice_sweep() else []
+    return [str(override.value())]
+
+
+def check_command_line(arguments: list[str]) -> None:
+    """Check every ``key=value`` argument against the settings and the groups' choices.
+
+    Raises:
+        ConfigError: with the nearest valid names.
+    """
+    plain = [a for a in arguments if not a.startswith("-") and "=" in a]
+    # Flags of Hydra with a value of their own, whose value holds no override.
+    if any(a in ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p") for a in arguments):
+        return
+    stray = [a for a in arguments if not a.startswith(("-", "~")) and "=" not in a]
+    if stray:
+        raise ConfigError(f"{stray[0]!r} is no setting; write key=value. {nearest(stray[0], _settings())}")
+    choices, settings = groups(), _settings()
+    for argument in plain:
+        try:
+            override = OverridesParser.create().parse_override(argument)
+        except OverrideParseException as error:
+            raise ConfigError(
+                f"{argument!r} cannot be read: {str(error).splitlines()[0]}. Quote values with special characters, such "
+                "as \"key='a=b'\"."
+            ) from error
+        key = override.key_or_group.split("@")[0]
+        if key.startswith("hydra"):
+            continue
+        if key in choices:
+            for value in _values(override):
+                if value not in (*choices[key], "None", "null"):
+                    raise ConfigError(f"{key}={value}: there is no such choice. {nearest(value, choices[key])}")
+        elif key not in settings:
+            close = nearest(key.rsplit(".", 1)[-1], {k.rsplit(".", 1)[-1] for k in settings})
+            near = sorted(k for k in settings if k.rsplit(".", 1)[-1] in close.split("Valid:")[0])
+            hint = f"Did you mean {' or '.join(near[:3])}?" if near else f"{nearest(key, settings).split('Valid:')[0]}"
+            raise ConfigError(f"{key} is no setting. {hint} `python -m bridges.run --help` lists them all.".replace("  ", " "))
+
+

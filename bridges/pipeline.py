@@ -1,0 +1,259 @@
+"""The stages of a run, in order; a finished stage is not done again."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from bridges.bridge import Bridges, fit_ridge, measure_scales, pair_sites
+from bridges.config import Config, flat
+from bridges.data.blocks import TokenBlocks, bigram_log_probabilities, token_blocks
+from bridges.dense import DenseStack, load_dense
+from bridges.errors import CheckpointError, ConfigError
+from bridges.evaluate import bridge_errors, measure_paths, measure_table, site_table
+from bridges.folder import RunFolder
+from bridges.hybrid import Path as MixedPath
+from bridges.hybrid import all_paths
+from bridges.sparse import Projector, SparseTransformer, SparseTransformerConfig, budget
+from bridges.summary import headline, summary_text
+from bridges.tables import read_table, write_table
+from bridges.tracking import Tracker, open_tracker
+from bridges.training.loop import Trainer
+from bridges.training.plan import Plan, check_memory, duration, estimate, time_step
+from bridges.training.precision import autocast, resolve_precision
+
+log = logging.getLogger(__name__)
+
+FULL_BIGRAM_LIMIT = 8192
+# Offsets that keep the random draws of different parts apart.
+BRIDGE_SEED, UNTRAINED_SEED = 1, 2
+
+
+@dataclass
+class Parts:
+    """What the stages work on."""
+
+    config: Config
+    folder: RunFolder
+    accelerator: Accelerator
+    dense: DenseStack
+    data: TokenBlocks
+    sparse: SparseTransformer
+    bridges: Bridges
+    tokenizer: Any
+    say: Callable[[str], None]
+
+
+def sparse_config(config: Config, dense: DenseStack, context: int, eos: int | None) -> SparseTransformerConfig:
+    """The sparse model's configuration, what is left open filled in from the dense model."""
+    s = config.sparse
+    bigram = s.bigram
+    if bigram == "auto":
+        bigram = "full" if dense.vocab_size <= FULL_BIGRAM_LIMIT else "low_rank"
+    return SparseTransformerConfig(
+        vocab_size=dense.vocab_size, n_layer=s.n_layer or dense.n_layers, d_model=s.d_model or 2 * dense.d_model,
+        d_mlp=s.d_mlp, d_head=s.d_head, context=context, activation=s.activation,
+        activation_fraction=s.activation_fraction, activation_points=s.activation_points, bias=s.bias,
+        norm_gain=s.norm_gain, attention_sink=s.attention_sink, position=s.position, d_position=s.d_position,
+        bigram=bigram, bigram_rank=s.bigram_rank, weight_fraction=config.sparsity,
+        initializer_range=s.initializer_range, bos_token_id=eos, eos_token_id=eos,
+    )
+
+
+@torch.no_grad()
+def _stream_pairs(
+    dense: DenseStack, sparse: SparseTransformer, data: TokenBlocks, tokens: int, batch: int, device: torch.device
+) -> Iterator[tuple[dict[int, Tensor], dict[int, Tensor]]]:
+    for ids in data.take("train", max(1, tokens // data.context)).split(batch):
+        ids = ids.to(device)
+        yield dense.run(ids).sites, sparse.run(ids).sites
+
+
+def _prepare(config: Config, folder: RunFolder, accelerator: Accelerator, say: Callable[[str], None]) -> tuple[Parts, Plan]:
+    """Load the dense model and the text, decide whether it fits, and build what will be trained."""
+    device = accelerator.device
+    dtype = torch.bfloat16 if config.model.dtype == "bf16" else torch.float32
+    say(f"Loading {config.model.name} …")
+    dense, tokenizer = load_dense(
+        config.model.name, gguf_file=config.model.gguf_file, revision=config.model.revision, dtype=dtype, device=device
+    )
+    if config.data.context > dense.context:
+        raise ConfigError(f"data.context={config.data.context} is longer than the {dense.context} tokens {config.model.label} takes.")
+    shape = sparse_config(config, dense, config.data.context, tokenizer.eos_token_id)
+    pairs = pair_sites(dense.n_sublayers, 2 * shape.n_layer, config.bridge.every)
+    precision = resolve_precision(config.train.precision, device)
+    plan = estimate(config, dense, shape, len(pairs), config.data.context, precision, accelerator.num_processes, device)
+    check_memory(plan)
+    say(f"Reading text ({config.data.source}) …")
+    data = token_blocks(config.data, tokenizer, config.data.context)
+    torch.manual_seed(config.seed)
+    sparse = SparseTransformer(shape)
+    bridges = Bridges(dense.d_model, shape.d_model, pairs, config.bridge.activation_fraction, config.seed + BRIDGE_SEED)
+    return Parts(config, folder, accelerator, dense, data, sparse.to(device), bridges.to(device), tokenizer, say), plan
+
+
+def _warm_start(parts: Parts) -> None:
+    """The bigram table from counts, the bridges from a ridge regression between the two streams."""
+    config, device = parts.config, parts.accelerator.device
+    if parts.sparse.config.bigram == "full":
+        table = bigram_log_probabilities(parts.data.blocks["train"], parts.sparse.vocab_size)
+        with torch.no_grad():
+            parts.sparse.bigram.weight.copy_(table)  # type: ignore[union-attr]
+    with torch.no_grad():
+        measure_scales(parts.bridges, parts.dense.run(parts.data.take("train", 16).to(device)).sites)
+    if config.bridge.init == "ridge":
+        streams = _stream_pairs(
+            parts.dense, parts.sparse, parts.data, config.eval.ridge_tokens, config.eval.batch, device
+        )
+        fit_ridge(parts.bridges, streams, config.bridge.ridge)
+
+
+def _train(parts: Parts, plan: Plan, tracker: Tracker) -> None:
+    """Train sparse model and bridges, and write them with the training tables."""
+    folder, main = parts.folder, parts.accelerator.is_main_process
+    trainer = Trainer(
+        parts.config, parts.dense, parts.sparse, parts.bridges, parts.data, parts.accelerator, folder.checkpoints,
+        lambda row, step: tracker.log(row, step, "train"),
+    )
+    if trainer.restore():
+        parts.say(f"Going on from step {trainer.progress.step} of {trainer.steps}.")
+    else:
+        _warm_start(parts)
+    if trainer.progress.step < trainer.steps:
+        plan.seconds_per_step = time_step(trainer)
+    parts.say(plan.text())
+    training, timing = trainer.fit()
+    if not main:
+        return
+    parts.sparse.save_pretrained(folder.model)
+    parts.tokenizer.save_pretrained(folder.model)
+    parts.bridges.save_pretrained(folder.bridges)
+    write_table(folder.path, "training", training)
+    write_table(folder.path, "timing", timing)
+    write_table(folder.path, "sparsity", sparsity_table(parts.sparse, parts.config.sparsity))
+
+
+def sparsity_table(sparse: SparseTransformer, fraction: float) -> pd.DataFrame:
+    """Budget and nonzeros of every matrix: the promise and whether it was kept."""
+    matrices = sparse.sparse_matrices()
+    nonzeros = Projector(matrices).nonzeros()
+    return pd.DataFrame(
+        [
+            {"matrix": name, "rows": p.shape[0], "columns": p.shape[1], "numel": p.numel(),
+             "budget": budget(p.numel(), fraction), "nonzeros": nonzeros[name], "fraction": nonzeros[name] / p.numel()}
+            for name, p in matrices.items()
+        ]
+    )
+
+
+def _load_trained(parts: Parts) -> None:
+    """Put the finished training's weights into the parts."""
+    try:
+        trained = SparseTransformer.from_pretrained(parts.folder.model)
+        parts.sparse.load_state_dict(trained.state_dict())
+    except Exception as error:
+        raise CheckpointError(f"The trained model in {parts.folder.model} cannot be read: {error}") from error
+    parts.bridges.load_state_dict(Bridges.from_pretrained(parts.folder.bridges).state_dict())
+
+
+@torch.no_grad()
+def _evaluate(parts: Parts) -> None:
+    """The ``sites`` and ``paths`` tables on held-out documents, the baselines among them."""
+    config, device = parts.config, parts.accelerator.device
+    dense, sparse, bridges = parts.dense, parts.sparse.eval(), parts.bridges.eval()
+    ids = parts.data.take("test", config.eval.sequences)
+    precision = resolve_precision(config.train.precision, device)
+    shared = {"batch": config.eval.batch, "device": device}
+    measured = shared | {"bootstrap": config.eval.bootstrap, "seed": config.seed, "split": "test"}
+    count = len(bridges)
+    pairs = bridges.pairs
+    kept = config.bridge.activation_fraction
+    untrained = Bridges(dense.d_model, sparse.d_model, pairs, kept, config.seed + UNTRAINED_SEED).to(device)
+    ridge = Bridges(dense.d_model, sparse.d_model, pairs, kept).to(device)
+    for other in (untrained, ridge):
+        for mine, trained in zip(other.bridges, bridges.bridges, strict=True):
+            mine.scale.copy_(trained.scale)
+    tokens = config.eval.ridge_tokens
+    fit_ridge(ridge, _stream_pairs(dense, sparse, parts.data, tokens, config.eval.batch, device), config.bridge.ridge)
+    singles = [MixedPath(first, (i,)) for first in "DS" for i in range(count)]
+    paths, sites = [], []
+    for label, some, which in (
+        ("trained", bridges, all_paths(count, config.eval.double_paths, config.seed)),
+        ("untrained", untrained, singles),
+        ("ridge", ridge, singles),
+    ):
+        frame = measure_paths(
+            which, dense, sparse, some, ids, label=label, autocast=autocast(precision, device), **measured
+        )
+        errors = bridge_errors(dense, sparse, some, ids, autocast=autocast(precision, device), **shared)
+        paths.append(frame)
+        sites.append(site_table(errors, frame, label))
+    if dense.vocab_size <= FULL_BIGRAM_LIMIT:
+        table = bigram_log_probabilities(parts.data.blocks["train"], dense.vocab_size)
+        paths.append(measure_table(table, dense, ids, **measured))
+    write_table(parts.folder.path, "paths", pd.concat(paths, ignore_index=True))
+    write_table(parts.folder.path, "sites", pd.concat(sites, ignore_index=True))
+
+
+def run(config: Config, path: Path, accelerator: Accelerator, say: Callable[[str], None] = print) -> RunFolder:
+    """Do a run, or what is left of one.
+
+    Args:
+        config: the settings. path: the run's folder, new or begun.
+        accelerator: device and processes; one process writes.
+        say: where progress is told.
+
+    Returns:
+        the finished folder.
+    """
+    main = accelerator.is_main_process
+    tell = say if main else (lambda text: None)
+    if main:
+        folder = RunFolder.create(config, path)
+    accelerator.wait_for_everyone()
+    folder = RunFolder(path)
+    if folder.done("evaluate"):
+        if main:
+            folder.write_status("finished")
+        tell(f"{path} is finished already.\n\n{summary_text(folder)}")
+        return folder
+    tracker = open_tracker(
+        mode=config.tracking.mode if main else "off", folder=path, project=config.tracking.project,
+        entity=config.tracking.entity, name=path.name, group=config.tracking.group, tags=config.tracking.tags,
+        config=flat(config), resume_id=None,
+    )
+    code = 1
+    try:
+        parts, plan = _prepare(config, folder, accelerator, tell)
+        if folder.done("train"):
+            _load_trained(parts)
+        elif main:
+            with folder.stage("train"):
+                _train(parts, plan, tracker)
+        else:
+            _train(parts, plan, tracker)
+        if main:
+            with folder.stage("evaluate"):
+                _evaluate(parts)
+            for name in ("sites", "paths", "sparsity"):
+                tracker.table(name, read_table(path, name))
+            tracker.summary(headline(folder))
+            folder.write_status("finished")
+            tell(f"\n{summary_text(folder)}\n")
+            total = sum(s["seconds"] for s in folder.status["stages"].values())
+            tell(f"Finished in {duration(total)}: {path}")
+            tracker.artifact(folder.model, "sparse-model", "model")
+            tracker.artifact(folder.bridges, "bridges", "model")
+            tracker.artifact(path / "tables", "tables", "tables")
+        code = 0
+    finally:
+        tracker.finish(code)
+    return folder

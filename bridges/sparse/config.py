@@ -1,0 +1,103 @@
+"""Configuration of the weight-sparse transformer: every switch that decides its forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from transformers import PretrainedConfig
+
+from bridges.choices import ACTIVATIONS, BIGRAMS, NODE_KINDS, POSITIONS, STREAM_POINTS, one_of
+from bridges.errors import ConfigError
+
+
+class SparseTransformerConfig(PretrainedConfig):
+    """Gao et al. 2025, sections 2.1 and A.1.
+
+    Attributes:
+        vocab_size: number of tokens.
+        n_layer: layers; each is an attention and an MLP sublayer.
+        d_model: width of the residual stream.
+        d_mlp: neurons per MLP (None: 4·d_model).
+        d_head: width of a head. n_head: heads (None: d_model / d_head).
+        context: longest sequence in tokens.
+        activation: nonlinearity of the MLP, ``gelu`` (exact) or ``relu``.
+        activation_fraction: share of each vector that AbsTopK keeps (None or 1: no AbsTopK).
+        activation_points: node kinds AbsTopK acts on; ``resid_post_attn`` and ``resid_post_mlp`` may be added.
+        bias: biases on every linear map and on the logits.
+        norm_gain: learned gain in each RMSNorm (foldable into the weights that follow).
+        norm_eps: ε of RMSNorm (None: machine epsilon).
+        attention_sink: a learned logit with value zero in each head's softmax.
+        position: ``none`` (the paper's default), ``learned`` (added to the embedding) or ``concat`` (``d_position``
+            learned channels beside what attention and MLP read; they are never written to).
+        d_position: channels of concatenated positions.
+        bigram: ``full`` (a vocab × vocab table whose row of the current token is added to the logits), ``low_rank``
+            (the product of two tables of rank ``bigram_rank``) or ``none``.
+        weight_fraction: share of nonzero weights the model was trained to; informative.
+        initializer_range: standard deviation of the initial weights.
+    """
+
+    model_type = "sparse_transformer"
+
+    def __init__(
+        self,
+        vocab_size: int = 2048,
+        n_layer: int = 4,
+        d_model: int = 1024,
+        d_mlp: int | None = None,
+        d_head: int = 16,
+        n_head: int | None = None,
+        context: int = 256,
+        activation: str = "gelu",
+        activation_fraction: float | None = 0.25,
+        activation_points: Sequence[str] = NODE_KINDS,
+        bias: bool = True,
+        norm_gain: bool = False,
+        norm_eps: float | None = None,
+        attention_sink: bool = True,
+        position: str = "none",
+        d_position: int = 32,
+        bigram: str = "full",
+        bigram_rank: int = 256,
+        weight_fraction: float = 1.0,
+        initializer_range: float = 0.02,
+        **kwargs,
+    ):
+        self.vocab_size = vocab_size
+        self.n_layer = n_layer
+        self.d_model = d_model
+        self.d_mlp = 4 * d_model if d_mlp is None else d_mlp
+        self.d_head = d_head
+        self.n_head = max(1, d_model // d_head) if n_head is None else n_head
+        self.context = context
+        self.activation = one_of("sparse.activation", activation, ACTIVATIONS)
+        self.activation_fraction = activation_fraction
+        self.activation_points = [
+            one_of("sparse.activation_points", p, (*NODE_KINDS, *STREAM_POINTS)) for p in activation_points
+        ]
+        self.bias = bias
+        self.norm_gain = norm_gain
+        self.norm_eps = norm_eps
+        self.attention_sink = attention_sink
+        self.position = one_of("sparse.position", position, POSITIONS)
+        self.d_position = d_position if position == "concat" else 0
+        self.bigram = one_of("sparse.bigram", bigram, BIGRAMS)
+        self.bigram_rank = bigram_rank
+        self.weight_fraction = weight_fraction
+        self.initializer_range = initializer_range
+        if activation_fraction is not None and not 0 < activation_fraction <= 1:
+            raise ConfigError(f"sparse.activation_fraction={activation_fraction} must lie in (0, 1], or be null.")
+        for name in ("vocab_size", "n_layer", "d_model", "d_mlp", "d_head", "n_head", "context"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"sparse.{name}={getattr(self, name)} must be at least 1.")
+        kwargs.setdefault("tie_word_embeddings", False)
+        super().__init__(**kwargs)
+
+    def kept(self, width: int) -> int:
+        """How many entries AbsTopK keeps of a vector of ``width``; at least one."""
+        return width if self.activation_fraction is None else max(1, int(self.activation_fraction * width))
+
+    def node_widths(self) -> dict[str, int]:
+        """Channels of every node point in forward order, ``{"0.attn_in": d_model + d_position, …}``."""
+        read, heads = self.d_model + self.d_position, self.n_head * self.d_head
+        by_kind = dict(zip(NODE_KINDS, (read, heads, heads, heads, self.d_model, read, self.d_mlp, self.d_model), strict=True))
+        return {f"{layer}.{kind}": width for layer in range(self.n_layer) for kind, width in by_kind.items()}

@@ -1,0 +1,179 @@
+"""The weight-sparse transformer as a Hugging Face model and a residual stack."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers.modeling_outputs import CausalLMOutput
+
+from bridges.nodes import NodeBus
+from bridges.sparse.config import SparseTransformerConfig
+from bridges.sparse.ops import abs_topk, linear, sink_attention
+from bridges.stack import ResidualStack
+
+
+class SparseLinear(nn.Linear):
+    """A linear map whose weight the trainer keeps sparse; its product is the replaceable `ops.linear`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(x, self.weight, self.bias)
+
+
+class _Reader(nn.Module):
+    """What a sublayer reads: the normalised stream, with the position channels beside it where there are any."""
+
+    def __init__(self, config: SparseTransformerConfig):
+        super().__init__()
+        self.norm = nn.RMSNorm(config.d_model, eps=config.norm_eps, elementwise_affine=config.norm_gain)
+        self.positions = nn.Embedding(config.context, config.d_position) if config.d_position else None
+
+    def forward(self, h: Tensor) -> Tensor:
+        x = self.norm(h)
+        if self.positions is None:
+            return x
+        p = F.rms_norm(self.positions.weight[: h.shape[1]], (self.positions.embedding_dim,))
+        return torch.cat([x, p.to(x.dtype).expand(h.shape[0], -1, -1)], dim=-1)
+
+
+class _Attention(nn.Module):
+    def __init__(self, config: SparseTransformerConfig):
+        super().__init__()
+        read, heads = config.d_model + config.d_position, config.n_head * config.d_head
+        self.n_head = config.n_head
+        self.read = _Reader(config)
+        self.q = SparseLinear(read, heads, bias=config.bias)
+        self.k = SparseLinear(read, heads, bias=config.bias)
+        self.v = SparseLinear(read, heads, bias=config.bias)
+        self.out = SparseLinear(heads, config.d_model, bias=config.bias)
+        self.sink = nn.Parameter(torch.zeros(config.n_head)) if config.attention_sink else None
+
+    def forward(self, h: Tensor, node) -> Tensor:
+        x = node("attn_in", self.read(h))
+        q, k, v = (
+            node(kind, part(x)).unflatten(-1, (self.n_head, -1)).transpose(1, 2)
+            for kind, part in (("q", self.q), ("k", self.k), ("v", self.v))
+        )
+        mixed = sink_attention(q, k, v, self.sink).transpose(1, 2).flatten(2)
+        return node("attn_out", self.out(mixed))
+
+
+class _MLP(nn.Module):
+    def __init__(self, config: SparseTransformerConfig):
+        super().__init__()
+        self.read = _Reader(config)
+        self.up = SparseLinear(config.d_model + config.d_position, config.d_mlp, bias=config.bias)
+        self.down = SparseLinear(config.d_mlp, config.d_model, bias=config.bias)
+        self.activation = F.gelu if config.activation == "gelu" else F.relu
+
+    def forward(self, h: Tensor, node) -> Tensor:
+        x = node("mlp_in", self.read(h))
+        return node("mlp_out", self.down(node("mlp_neuron", self.activation(self.up(x)))))
+
+
+class SparseTransformer(ResidualStack, PreTrainedModel):
+    """GPT-2-like, pre-norm, untied, AbsTopK at every node kind (paper, sections 2.1 and A.1).
+
+    A residual stack of ``2·n_layer`` sublayers, attention and MLP in turn. Node interventions act after AbsTopK, so
+    that what is recorded is what the model goes on with.
+    """
+
+    config_class = SparseTransformerConfig
+    base_model_prefix = ""
+    _tied_weights_keys = None
+
+    def __init__(self, config: SparseTransformerConfig):
+        super().__init__(config)
+        self.d_model, self.vocab_size, self.context = config.d_model, config.vocab_size, config.context
+        self.n_layers, self.n_sublayers = config.n_layer, 2 * config.n_layer
+        self.tokens = nn.Embedding(config.vocab_size, config.d_model)
+        self.positions = nn.Embedding(config.context, config.d_model) if config.position == "learned" else None
+        self.blocks = nn.ModuleList(
+            part(config) for _ in range(config.n_layer) for part in (_Attention, _MLP)
+        )
+        self.norm = nn.RMSNorm(config.d_model, eps=config.norm_eps, elementwise_affine=config.norm_gain)
+        self.head = SparseLinear(config.d_model, config.vocab_size, bias=config.bias)
+        if config.bigram == "full":
+            self.bigram = nn.Embedding(config.vocab_size, config.vocab_size)
+        elif config.bigram == "low_rank":
+            self.bigram = nn.Sequential(
+                nn.Embedding(config.vocab_size, config.bigram_rank),
+                nn.Linear(config.bigram_rank, config.vocab_size, bias=False),
+            )
+        else:
+            self.bigram = None
+        self.nodes = NodeBus(config.node_widths())
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        std = self.config.initializer_range
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=std)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight, std=0.0 if module is self.bigram else std)
+        elif isinstance(module, nn.RMSNorm) and module.weight is not None:
+            nn.init.ones_(module.weight)
+
+    # --- the stack ------------------------------------------------------------------------------------------------
+
+    def _top_k(self, kind: str, x: Tensor) -> Tensor:
+        if kind not in self.config.activation_points:
+            return x
+        return abs_topk(x, self.config.kept(x.shape[-1]))
+
+    def embed(self, ids: Tensor) -> Tensor:
+        h = self.tokens(ids)
+        if self.positions is not None:
+            h = h + self.positions.weight[: ids.shape[1]]
+        return h
+
+    def sublayer(self, index: int, h: Tensor) -> Tensor:
+        layer = index // 2
+
+        def node(kind: str, x: Tensor) -> Tensor:
+            return self.nodes(f"{layer}.{kind}", self._top_k(kind, x))
+
+        # The stream is kept in fp32 under autocast: it is a sum of many small writes.
+        h = h + self.blocks[index](h, node).to(h.dtype)
+        return self._top_k("resid_post_mlp" if index % 2 else "resid_post_attn", h)
+
+    def unembed(self, h: Tensor, ids: Tensor) -> Tensor:
+        logits = self.head(self.norm(h))
+        return logits if self.bigram is None else logits + self.bigram(ids)
+
+    # --- Hugging Face ---------------------------------------------------------------------------------------------
+
+    def forward(self, input_ids: Tensor, labels: Tensor | None = None, **_) -> CausalLMOutput:
+        """Logits ``[B, T, V]``, and the mean next-token cross-entropy where ``labels`` ``[B, T]`` are given."""
+        logits = self.logits(input_ids)
+        loss = None
+        if labels is not None:
+            loss = F.cross_entropy(logits[:, :-1].float().flatten(0, 1), labels[:, 1:].flatten())
+        return CausalLMOutput(loss=loss, logits=logits)
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        return self.tokens
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        self.tokens = value
+
+    # --- sparsity -------------------------------------------------------------------------------------------------
+
+    def sparse_matrices(self) -> dict[str, nn.Parameter]:
+        """The weight matrices that the sparsity budget covers, by name.
+
+        Embedding, unembedding and every matrix of the blocks; neither the bigram table nor positions, norms, biases
+        and sinks (paper, section 2.1).
+        """
+        chosen: dict[str, nn.Parameter] = {"tokens.weight": self.tokens.weight}
+        for name, module in self.named_modules():
+            if isinstance(module, SparseLinear):
+                chosen[f"{name}.weight"] = module.weight
+        return chosen
+
+
+AutoConfig.register(SparseTransformerConfig.model_type, SparseTransformerConfig, exist_ok=True)
+AutoModelForCausalLM.register(SparseTransformerConfig, SparseTransformer, exist_ok=True)

@@ -1,0 +1,70 @@
+"""The few figures of a run that a person reads first, from its tables alone."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from bridges.folder import RunFolder
+from bridges.tables import read_table
+
+
+def headline(folder: RunFolder) -> dict[str, float]:
+    """Stable names for sweeps and W&B: losses, mean single-crossing KLs and their baselines, nonzeros."""
+    paths, sparsity = read_table(folder.path, "paths"), read_table(folder.path, "sparsity")
+    trained = paths[paths["bridges"] == "trained"]
+    pure = trained.set_index("kind")
+    out = {
+        "dense/ce": float(pure.loc["pure_dense", "ce"]),
+        "sparse/ce": float(pure.loc["pure_sparse", "ce"]),
+        "sparse/kl": float(pure.loc["pure_sparse", "kl"]),
+        "sparse/nonzero_fraction": float(sparsity["nonzeros"].sum() / sparsity["numel"].sum()),
+        "sparse/over_budget": int((sparsity["nonzeros"] > sparsity["budget"]).sum()),
+    }
+    for label in ("trained", "ridge", "untrained"):
+        for direction in ("d2s", "s2d"):
+            rows = paths[(paths["bridges"] == label) & (paths["kind"] == f"single_{direction}")]
+            out[f"hybrid/kl_{direction}" + ("" if label == "trained" else f"_{label}")] = float(rows["kl"].mean())
+    bigram = paths[paths["kind"] == "bigram"]
+    if len(bigram):
+        out["bigram/ce"], out["bigram/kl"] = float(bigram["ce"].iloc[0]), float(bigram["kl"].iloc[0])
+    return out
+
+
+def summary_text(folder: RunFolder) -> str:
+    """The tables a run ends with in the terminal."""
+    figures, sites = headline(folder), read_table(folder.path, "sites")
+    sparsity = read_table(folder.path, "sparsity")
+    rows = []
+    for i in sorted(sites["pair"].unique()):
+        mine = sites[sites["pair"] == i].set_index("bridges")
+        t = mine.loc["trained"]
+        row = {"bridge": i, "dense site": int(t["dense_site"]), "sparse site": int(t["sparse_site"]),
+               "FVU enc": t["fvu_encoder"], "FVU dec": t["fvu_decoder"]}
+        for direction, arrow in (("d2s", "KL d→s"), ("s2d", "KL s→d")):
+            low, high = t[f"kl_{direction}_low"], t[f"kl_{direction}_high"]
+            row[arrow] = f"{t[f'kl_{direction}']:.3f} [{low:.3f}, {high:.3f}]"
+            for label in ("ridge", "untrained"):
+                if label in mine.index:
+                    row[f"{arrow} {label}"] = f"{mine.loc[label, f'kl_{direction}']:.3f}"
+        rows.append(row)
+    table = pd.DataFrame(rows).to_string(index=False, float_format=lambda v: f"{v:.3f}")
+    n = int(sites["n_sequences"].iloc[0])
+    bigram = (
+        f"; bigram only: CE {figures['bigram/ce']:.3f}, KL {figures['bigram/kl']:.3f}" if "bigram/ce" in figures else ""
+    )
+    kept, numel = sparsity["nonzeros"].sum(), sparsity["numel"].sum()
+    over = figures["sparse/over_budget"]
+    budget = "every matrix within its budget" if not over else f"{over} MATRICES OVER THEIR BUDGET"
+    return "\n".join(
+        [
+            f"Single crossings on {n} held-out sequences (KL to the dense model in nats, 95 % intervals):",
+            table,
+            "",
+            f"mean single-crossing KL: d→s {figures['hybrid/kl_d2s']:.3f} (untrained bridges "
+            f"{figures['hybrid/kl_d2s_untrained']:.3f}), s→d {figures['hybrid/kl_s2d']:.3f} (untrained "
+            f"{figures['hybrid/kl_s2d_untrained']:.3f})",
+            f"sparse model: CE {figures['sparse/ce']:.3f}, KL {figures['sparse/kl']:.3f}; dense model: CE "
+            f"{figures['dense/ce']:.3f}{bigram}",
+            f"nonzero weights: {kept:,} of {numel:,} ({kept / numel:.3%}), {budget}",
+        ]
+    )

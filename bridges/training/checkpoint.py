@@ -1,0 +1,116 @@
+"""Checkpoints that are whole or absent: written under a temporary name, flushed, then renamed."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from bridges.errors import CheckpointError
+from bridges.training.optimizers import OptimizerSet
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Progress:
+    """How far a training is.
+
+    Attributes:
+        step: optimizer steps done; it decides data position, schedules and sampled sites.
+        seconds: time spent training, over all sessions.
+        training, timing: rows of those two tables so far.
+    """
+
+    step: int
+    seconds: float
+    training: list[dict[str, Any]]
+    timing: list[dict[str, Any]]
+
+
+def _flush(folder: Path) -> None:
+    for path in [*folder.iterdir(), folder]:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _step_of(folder: Path) -> int:
+    return int(folder.name.removeprefix("step-"))
+
+
+def save_checkpoint(
+    folder: Path, sparse: nn.Module, bridges: nn.Module, optimizer: OptimizerSet, progress: Progress, keep: int
+) -> Path:
+    """Write ``folder/step-N`` and remove all but the newest ``keep``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    target, temporary = folder / f"step-{progress.step}", folder / f".step-{progress.step}.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    for name, module in (("sparse", sparse), ("bridges", bridges)):
+        state = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
+        save_file(state, temporary / f"{name}.safetensors")
+    torch.save(
+        {"optimizer": optimizer.state_dict(), "rng": torch.get_rng_state(), "step": progress.step,
+         "seconds": progress.seconds},
+        temporary / "optimizer.pt",
+    )
+    pd.DataFrame(progress.training).to_parquet(temporary / "training.parquet")
+    pd.DataFrame(progress.timing).to_parquet(temporary / "timing.parquet")
+    _flush(temporary)
+    shutil.rmtree(target, ignore_errors=True)
+    temporary.rename(target)
+    for old in sorted(folder.glob("step-*"), key=_step_of)[:-keep]:
+        shutil.rmtree(old, ignore_errors=True)
+    return target
+
+
+def load_checkpoint(folder: Path, sparse: nn.Module, bridges: nn.Module, optimizer: OptimizerSet) -> Progress | None:
+    """Load the newest readable checkpoint in place; None where there is none at all.
+
+    A damaged one is passed over with a warning for the one before it.
+
+    Raises:
+        CheckpointError: there are checkpoints and none can be read.
+    """
+    found = sorted(folder.glob("step-*"), key=_step_of, reverse=True) if folder.exists() else []
+    reasons = []
+    for path in found:
+        try:
+            states = {name: load_file(path / f"{name}.safetensors") for name in ("sparse", "bridges")}
+            saved = torch.load(path / "optimizer.pt", weights_only=True)
+            progress = Progress(
+                saved["step"], saved["seconds"],
+                pd.read_parquet(path / "training.parquet").to_dict("records"),
+                pd.read_parquet(path / "timing.parquet").to_dict("records"),
+            )
+        except Exception as error:
+            reasons.append(f"{path.name}: {type(error).__name__}: {error}")
+            log.warning("Checkpoint %s cannot be read (%s); trying the one before it.", path, error)
+            continue
+        try:
+            sparse.load_state_dict(states["sparse"])
+            bridges.load_state_dict(states["bridges"])
+            optimizer.load_state_dict(saved["optimizer"])
+        except (RuntimeError, ValueError) as error:
+            raise CheckpointError(
+                f"Checkpoint {path} does not fit this run's settings: {error}. Was config.yaml changed by hand?"
+            ) from error
+        torch.set_rng_state(saved["rng"])
+        return progress
+    if found:
+        raise CheckpointError(
+            f"No checkpoint in {folder} can be read ({'; '.join(reasons)}). "
+            f"Remove that folder to train again from the start with the same settings."
+        )
+    return None

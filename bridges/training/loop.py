@@ -1,0 +1,237 @@
+"""The training loop: sparse model and bridges together, beside a frozen dense model."""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from tqdm import tqdm
+
+from bridges.bridge import Bridges
+from bridges.config import Config
+from bridges.data.blocks import TokenBlocks
+from bridges.errors import ConfigError, DivergenceError
+from bridges.sparse import Projector, Schedule, SparseTransformer
+from bridges.stack import ResidualStack
+from bridges.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from bridges.training.optimizers import OptimizerSet, ParameterGroup, build_optimizer
+from bridges.training.precision import autocast, resolve_precision
+from bridges.training.terms import Objective, token_mean
+
+log = logging.getLogger(__name__)
+
+LogRow = Callable[[dict[str, Any], int], None]
+
+
+class Trainer:
+    """Trains one run.
+
+    Args:
+        config: the run's settings.
+        dense: the frozen dense stack. sparse, bridges: what is trained, in fp32, on the accelerator's device.
+        data: blocks of tokens.
+        accelerator: device and processes.
+        checkpoints: folder of the checkpoints.
+        log_row: called with each row of the training table and its step.
+    """
+
+    def __init__(
+        self, config: Config, dense: ResidualStack, sparse: SparseTransformer, bridges: Bridges, data: TokenBlocks,
+        accelerator: Accelerator, checkpoints: Path, log_row: LogRow = lambda row, step: None,
+    ):
+        train = config.train
+        self.config, self.data, self.accelerator = config, data, accelerator
+        self.dense, self.sparse, self.bridges = dense, sparse, bridges
+        self.checkpoints, self.log_row = checkpoints, log_row
+        share = accelerator.num_processes * train.accumulate
+        if train.batch % share:
+            raise ConfigError(
+                f"train.batch={train.batch} must be a multiple of processes × train.accumulate = "
+                f"{accelerator.num_processes} × {train.accumulate}."
+            )
+        self.precision = resolve_precision(train.precision, accelerator.device)
+        self.steps = max(1, math.ceil(train.tokens / (train.batch * data.context)))
+        self.schedule = Schedule(
+            self.steps, config.sparsity, warmup=train.warmup, anneal=train.anneal, shape=train.anneal_shape,
+            sharkfin=train.sharkfin,
+        )
+        self.projector = Projector(sparse.sparse_matrices(), config.sparse.floor)
+        if sparse.bigram is not None:
+            sparse.bigram.requires_grad_(config.sparse.train_bigram)
+        self.optimizer = self._optimizer()
+        self.objective = Objective(
+            dense, sparse, bridges, train.terms.coefficients(), config.bridge.detach_encoder_target, self._shared_mean
+        )
+        self.progress = Progress(0, 0.0, [], [])
+
+    def _optimizer(self) -> OptimizerSet:
+        train = self.config.train
+        covered = self.sparse.sparse_matrices()
+        blocks = [p for name, p in covered.items() if name.startswith("blocks.")]
+        ends = [p for name, p in covered.items() if not name.startswith("blocks.")]
+        inside = {id(p) for p in covered.values()}
+        rest = [p for p in self.sparse.parameters() if p.requires_grad and id(p) not in inside]
+        muon = train.optimizer == "muon"
+        groups = [
+            ParameterGroup(blocks, train.muon_lr if muon else train.lr, muon=muon, boosted=True),
+            ParameterGroup(ends, train.lr, boosted=True),
+            ParameterGroup(rest, train.lr),
+            ParameterGroup(list(self.bridges.parameters()), train.bridge_lr or train.lr),
+        ]
+        return build_optimizer(
+            groups, betas=(train.beta1, train.beta2), eps=train.eps, weight_decay=train.weight_decay
+        )
+
+    @property
+    def parameters(self) -> list[torch.nn.Parameter]:
+        return [p for module in (self.sparse, self.bridges) for p in module.parameters() if p.requires_grad]
+
+    def _shared_mean(self, h: Tensor) -> Tensor:
+        # With every process's tokens in it, so that the loss does not depend on how the batch is spread.
+        return self.accelerator.reduce(token_mean(h), reduction="mean")  # type: ignore[return-value]
+
+    def sampled_sites(self, step: int) -> tuple[list[int], list[int]]:
+        """Bridges crossed at a step in each direction: all, or a sample without replacement decided by seed and step."""
+        count = len(self.bridges)
+        wanted = self.config.train.hybrid_sites
+        if wanted == "all" or int(wanted) >= count:
+            return list(range(count)), list(range(count))
+        rng = np.random.default_rng([self.config.seed, step, 1])
+        first, second = (sorted(rng.choice(count, int(wanted), replace=False).tolist()) for _ in range(2))
+        return first, second
+
+    def micro_batches(self, step: int) -> list[Tensor]:
+        """This process's share of the step's batch, split for accumulation: ids ``[b, T]`` each."""
+        train, accelerator = self.config.train, self.accelerator
+        ids = self.data.batch(step, train.batch, self.config.seed)
+        mine = ids.chunk(accelerator.num_processes)[accelerator.process_index].to(accelerator.device)
+        return list(mine.chunk(train.accumulate))
+
+    def gradients(self, step: int) -> dict[str, Tensor]:
+        """Forward and backward of one step; gradients stay on the parameters.
+
+        Returns:
+            ``total`` and each term, raw and ``_weighted``, averaged over the global batch.
+        """
+        accumulate = self.config.train.accumulate
+        d2s, s2d = self.sampled_sites(step)
+        sums: dict[str, Tensor] = {}
+        for ids in self.micro_batches(step):
+            with autocast(self.precision, self.accelerator.device):
+                losses = self.objective(ids, d2s, s2d)
+            # The tensor that is logged as `total` is the one that is back-propagated.
+            self.accelerator.backward(losses.total / accumulate)
+            named = {"total": losses.total.detach(), **losses.values}
+            named |= {f"{term}_weighted": value for term, value in losses.weighted.items()}
+            for name, value in named.items():
+                sums[name] = sums.get(name, 0) + value / accumulate
+        if self.accelerator.num_processes > 1:
+            self._reduce_gradients()
+            flat = self.accelerator.reduce(torch.stack(list(sums.values())), reduction="mean")
+            sums = dict(zip(sums, flat.unbind(), strict=True))
+        return sums
+
+    def _reduce_gradients(self) -> None:
+        grads = [p.grad if p.grad is not None else torch.zeros_like(p) for p in self.parameters]
+        flat = self.accelerator.reduce(torch.cat([g.flatten() for g in grads]), reduction="mean")
+        for p, g in zip(self.parameters, flat.split([g.numel() for g in grads]), strict=True):  # type: ignore[union-attr]
+            p.grad = g.view_as(p)
+
+    def _rescale_gradients(self) -> float:
+        """Clip or normalise the RMS over all gradients; returns what it was."""
+        grads = [p.grad for p in self.parameters if p.grad is not None]
+        norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in grads]))
+        rms = float(norm) / math.sqrt(sum(g.numel() for g in grads))
+        limit = self.config.train.max_grad_rms
+        if math.isfinite(rms) and rms > 0 and (self.config.train.gradient_rms == "normalise" or rms > limit):
+            torch._foreach_mul_(grads, limit / rms)
+        return rms
+
+    def step(self) -> dict[str, Any]:
+        """One optimizer step; returns its row of the training table."""
+        step, train = self.progress.step, self.config.train
+        values = {name: float(value) for name, value in self.gradients(step).items()}
+        grad_rms = self._rescale_gradients()
+        self._check_finite(step, values, grad_rms)
+        self.optimizer.step(self.schedule.lr_factor(step), self.schedule.boost(step))
+        self.optimizer.zero_grad()
+        fraction = self.schedule.fraction(step)
+        self.projector.project(fraction)
+        self.progress.step += 1
+        if self.progress.step % train.log_every and self.progress.step != self.steps:
+            return values
+        nonzeros = sum(self.projector.nonzeros().values())
+        numel = sum(p.numel() for p in self.projector.matrices.values())
+        row = {"step": self.progress.step, "tokens": self.progress.step * train.batch * self.data.context, **values}
+        row |= {
+            "lr": train.lr * self.schedule.lr_factor(step), "l0_target": fraction, "l0_actual": nonzeros / numel,
+            "grad_rms": grad_rms, "dead_neurons": self.projector.dead_neurons(),
+        }
+        self.progress.training.append(row)
+        return row
+
+    def _check_finite(self, step: int, values: dict[str, float], grad_rms: float) -> None:
+        broken = [name for name, value in values.items() if not math.isfinite(value) and name in self.objective.coefficients]
+        if not broken and math.isfinite(values["total"]) and math.isfinite(grad_rms):
+            return
+        kept = sorted(self.checkpoints.glob("step-*"), key=lambda p: int(p.name.removeprefix("step-")))
+        where = f"in {', '.join(broken)}" if broken else "in the gradients"
+        state = f"The last good state is {kept[-1]}." if kept else "No checkpoint had been written yet."
+        raise DivergenceError(
+            f"NaN or infinity at step {step + 1} of {self.steps}, first {where}. {state} "
+            "Try a lower train.lr or train.bridge_lr, a longer train.warmup, or train.precision=fp32."
+        )
+
+    def restore(self) -> bool:
+        """Go on from the newest checkpoint, if there is one."""
+        found = load_checkpoint(self.checkpoints, self.sparse, self.bridges, self.optimizer)
+        if found is not None:
+            self.progress = found
+        return found is not None
+
+    def fit(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Train to the end; returns the training and timing tables."""
+        train, main = self.config.train, self.accelerator.is_main_process
+        tokens_per_step = train.batch * self.data.context
+        interactive = sys.stderr.isatty()
+        bar = tqdm(
+            total=self.steps, initial=self.progress.step, unit="step", disable=not main, dynamic_ncols=True,
+            mininterval=0.5 if interactive else 20.0, desc="training",
+        )
+        for module in (self.sparse, self.bridges):
+            module.train()
+        before, started = self.progress.seconds, time.monotonic()
+        while self.progress.step < self.steps:
+            values = self.step()
+            self.progress.seconds = before + time.monotonic() - started
+            done = self.progress.step
+            if "l0_actual" in values:
+                self._log(values)
+                rate = tokens_per_step * bar.format_dict["n"] / max(bar.format_dict["elapsed"], 1e-9)
+                bar.set_postfix_str(f"loss {values['total']:.3f}, {rate:,.0f} tokens/s", refresh=False)
+            if main and (done % train.checkpoint_every == 0 or done == self.steps):
+                save_checkpoint(
+                    self.checkpoints, self.sparse, self.bridges, self.optimizer, self.progress, train.keep_checkpoints
+                )
+            bar.update()
+        bar.close()
+        return pd.DataFrame(self.progress.training), pd.DataFrame(self.progress.timing)
+
+    def _log(self, row: dict[str, Any]) -> None:
+        previous = self.progress.timing[-1] if self.progress.timing else {"step": 0, "seconds": 0.0}
+        tokens = (row["step"] - previous["step"]) * self.config.train.batch * self.data.context
+        spent = max(self.progress.seconds - previous["seconds"], 1e-9)
+        timing = {"step": row["step"], "seconds": self.progress.seconds, "tokens_per_second": tokens / spent}
+        self.progress.timing.append(timing)
+        if self.accelerator.is_main_process:
+            self.log_row({**row, **timing}, row["step"])

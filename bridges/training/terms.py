@@ -1,0 +1,137 @@
+"""The objective: loss terms over one batch, every hybrid in one stacked pass (paper, sections 2.3 and A.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from bridges.bridge import Bridges
+from bridges.losses import Reference, head_loss, nmse
+from bridges.stack import ResidualStack, Streams
+
+TERMS = ("ce", "kl", "nmse_encoder", "nmse_decoder", "kl_d2s", "kl_s2d")
+
+Mean = Callable[[Tensor], Tensor]
+
+
+def token_mean(h: Tensor) -> Tensor:
+    """Mean over batch and tokens, ``[B, T, d]`` to ``[d]``, without gradient."""
+    return h.detach().flatten(0, 1).mean(0)
+
+
+@dataclass
+class Losses:
+    """One batch's losses.
+
+    Attributes:
+        total: Σ coefficient · value, the tensor that is back-propagated.
+        values: each term's raw value, summed over sites; detached.
+        weighted: each term times its coefficient; they add up to ``total``.
+    """
+
+    total: Tensor
+    values: dict[str, Tensor] = field(default_factory=dict)
+    weighted: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Objective:
+    """CE(sparse) + KL(dense ‖ sparse) + Σ_i NMSE both ways + Σ_i KL of the single crossings both ways.
+
+    The site sums of the two crossing terms may be estimated from a few sampled sites; the estimate is unbiased.
+
+    Args:
+        dense: the frozen dense stack.
+        sparse, bridges: what is trained.
+        coefficients: ``{term: coefficient}`` over `TERMS`; an absent term is not computed, one at 0 is only logged.
+        detach_encoder_target: the encoder is drawn to the sparse stream, not the other way round.
+        mean: how a stream's mean is taken for the NMSE's normaliser; several processes share theirs.
+    """
+
+    def __init__(
+        self, dense: ResidualStack, sparse: ResidualStack, bridges: Bridges, coefficients: Mapping[str, float],
+        detach_encoder_target: bool = True, mean: Mean = token_mean,
+    ):
+        self.dense, self.sparse, self.bridges = dense, sparse, bridges
+        self.coefficients = dict(coefficients)
+        self.detach_encoder_target = detach_encoder_target
+        self.mean = mean
+
+    def __call__(self, ids: Tensor, d2s: Sequence[int], s2d: Sequence[int]) -> Losses:
+        """All terms on one batch.
+
+        Args:
+            ids: ``[B, T]``.
+            d2s, s2d: the bridges whose crossing is computed in each direction; the sum over them is scaled to all.
+        """
+        with torch.no_grad():
+            dense = self.dense.run(ids)
+        reference = Reference(self.dense, dense.final[0])
+        parts: list[Tensor] = []
+        losses = Losses(total=ids.new_zeros((), dtype=torch.float32))
+
+        h_sparse = self._sparse_pass(ids, dense, reference, d2s, losses, parts)
+        self._bridge_terms(dense.sites, h_sparse, losses, parts)
+        self._dense_pass(ids, h_sparse, reference, s2d, losses, parts)
+        losses.total = torch.stack(parts).sum()
+        return losses
+
+    def _put(self, losses: Losses, term: str, value: Tensor) -> None:
+        losses.values[term] = value.detach()
+        losses.weighted[term] = value.detach() * self.coefficients[term]
+
+    def _sparse_pass(
+        self, ids: Tensor, dense: Streams, reference: Reference, d2s: Sequence[int], losses: Losses, parts: list[Tensor]
+    ) -> dict[int, Tensor]:
+        """The sparse model's own pass with the dense→sparse hybrids stacked onto it; its own stream at every site."""
+        coefficient = self.coefficients
+        entries = [(0, self.sparse.embed(ids))]
+        if "kl_d2s" in coefficient:
+            pairs = self.bridges.pairs
+            entries += [(pairs[b].sparse, self.bridges[b].encode(dense.sites[pairs[b].dense])) for b in d2s]
+        run = self.sparse.run_from(entries, record=0)
+        crossings = len(entries) - 1
+        scale = len(self.bridges) / max(1, crossings)
+        ce = [coefficient.get("ce", 0.0)] + [0.0] * crossings
+        kl = [coefficient.get("kl", 0.0)] + [coefficient.get("kl_d2s", 0.0) * scale] * crossings
+        weighted, values = head_loss(self.sparse, list(run.final.values()), ids, reference, ce, kl)
+        parts.append(weighted)
+        for term, value in (("ce", values[0, 0]), ("kl", values[1, 0]), ("kl_d2s", values[1, 1:].sum() * scale)):
+            if term in coefficient:
+                self._put(losses, term, value)
+        return run.sites
+
+    def _bridge_terms(
+        self, dense: dict[int, Tensor], sparse: dict[int, Tensor], losses: Losses, parts: list[Tensor]
+    ) -> None:
+        for term in ("nmse_encoder", "nmse_decoder"):
+            if term not in self.coefficients:
+                continue
+            total = torch.zeros((), device=next(iter(dense.values())).device)
+            for pair, bridge in zip(self.bridges.pairs, self.bridges.bridges, strict=True):
+                x, y = dense[pair.dense], sparse[pair.sparse]
+                if term == "nmse_encoder":
+                    target = y.detach() if self.detach_encoder_target else y
+                    total = total + nmse(bridge.encode(x), target, self.mean(y))
+                else:
+                    total = total + nmse(bridge.decode(y), x, self.mean(x))
+            self._put(losses, term, total)
+            if self.coefficients[term]:
+                parts.append(total * self.coefficients[term])
+
+    def _dense_pass(
+        self, ids: Tensor, sparse: dict[int, Tensor], reference: Reference, s2d: Sequence[int], losses: Losses,
+        parts: list[Tensor],
+    ) -> None:
+        """The sparse→dense hybrids, stacked."""
+        if "kl_s2d" not in self.coefficients or not s2d:
+            return
+        entries = {self.bridges.pairs[b].dense: self.bridges[b].decode(sparse[self.bridges.pairs[b].sparse]) for b in s2d}
+        final = self.dense.run_from(entries).final
+        scale = len(self.bridges) / len(entries)
+        weights = [self.coefficients["kl_s2d"] * scale] * len(entries)
+        weighted, values = head_loss(self.dense, list(final.values()), ids, reference, [0.0] * len(entries), weights)
+        parts.append(weighted)
+        self._put(losses, "kl_s2d", values[1].sum() * scale)

