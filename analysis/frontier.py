@@ -1,6 +1,8 @@
-"""The sparsity-fidelity frontier: how far from the dense model a sparse one is, against how many weights it has."""
+"""The sparsity-fidelity frontier: distance from the dense model against the number of weights left."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -12,9 +14,11 @@ from analysis.overview import overview
 from analysis.style import BLACK, BLUE, GREY, VERMILION, log_scale, new_figure
 from bridges.errors import BridgesError
 
+Line = Literal["-", "--", ":"]
+
 # column of the overview -> (label, colour, line style, marker; None where it is not drawn as points)
-MEASURES: dict[str, tuple[str, str, str, str | None]] = {
-    "kl_bigram": ("bigram table", GREY, (0, (6, 3)), None),  # type: ignore[dict-item]
+MEASURES: dict[str, tuple[str, str, Line, str | None]] = {
+    "kl_bigram": ("bigram table", GREY, "--", None),
     "kl_sparse": ("sparse model", BLACK, "-", "o"),
     "kl_d2s": ("dense → sparse,\nmean of single crossings", BLUE, "-", "s"),
     "kl_s2d": ("sparse → dense,\nmean of single crossings", VERMILION, "-", "^"),
@@ -28,21 +32,22 @@ COLUMNS = ["model", "settings", "sparsity", "seed", "run", "fraction", "measure"
 def frontier(runs: Runs) -> pd.DataFrame:
     """KL to the dense model by nonzero fraction: one row per finished run and measure.
 
-    Columns: model, settings (what else differs between runs of the same model and sparsity, empty where nothing
-    but the seed does), sparsity, seed, run, fraction (nonzero weights), measure (see `MEASURES`), kl (nats per
-    token).
+    Columns: model, settings (what else differs between runs of the same model and sparsity, empty where only
+    the seed does), sparsity, seed, run, fraction (nonzero weights), measure (see `MEASURES`), kl (nats).
 
     Raises:
         BridgesError: no finished run has been evaluated.
     """
     frame = overview(runs)
-    frame = frame[(frame["status"] == "finished") & frame["fraction"].notna() & frame["kl_sparse"].notna()].copy()
+    measured = frame["fraction"].notna() & frame["kl_sparse"].notna()
+    frame = frame[(frame["status"] == "finished") & measured].copy()
     if frame.empty:
         raise BridgesError("No finished run has been evaluated yet, so there is no frontier to draw.")
     frame["settings"] = _settings_label(frame, _splitting(frame, runs.varying))
     measures = [*MEASURES, *TABLE_ONLY]
     keep = [column for column in COLUMNS if column not in ("measure", "kl")]
-    long = frame.melt(id_vars=keep, value_vars=measures, var_name="measure", value_name="kl").dropna(subset="kl")
+    long = frame.melt(id_vars=keep, value_vars=measures, var_name="measure", value_name="kl")
+    long = long.dropna(subset="kl")
     order = ["model", "settings", "measure", "fraction", "seed", "run"]
     return long[COLUMNS].sort_values(order, kind="stable", ignore_index=True)
 
@@ -80,14 +85,15 @@ def _panel(axis: Axes, part: pd.DataFrame) -> None:
         if name == "kl_bigram":
             axis.axhline(rows["kl"].mean(), color=colour, linestyle=line, linewidth=1.2)
             continue
-        # The budget of a run is its sparsity; the fraction it reached may differ in the last digit between seeds.
+        # By the promised sparsity: the fraction reached may differ in the last digit between seeds.
         mean = rows.groupby("sparsity")[["fraction", "kl"]].mean().sort_values("fraction")
-        single = len(mean) == 1 and marker is None
-        axis.plot(
-            mean["fraction"], mean["kl"], color=colour, linestyle=line, linewidth=1.2 if marker is None else 1.8,
-            marker="_" if single else None, markersize=14,
-        )
-        if marker is not None:
+        x, y = mean["fraction"].tolist(), mean["kl"].tolist()
+        if marker is None:
+            if len(mean) == 1:  # a line of one point would not show
+                x, y = [x[0] / 1.3, x[0] * 1.3], y * 2
+            axis.plot(x, y, color=colour, linestyle=line, linewidth=1.2)
+        else:
+            axis.plot(x, y, color=colour, linestyle=line, linewidth=1.8)
             axis.plot(
                 rows["fraction"], rows["kl"], linestyle="none", marker=marker, color=colour, markersize=5,
                 markeredgecolor="white", markeredgewidth=0.6,
@@ -99,7 +105,7 @@ def _panel(axis: Axes, part: pd.DataFrame) -> None:
 
 
 def _splitting(frame: pd.DataFrame, varying: list[str]) -> list[str]:
-    """Settings other than the seed that differ between runs of one model and sparsity: their runs are no repeats."""
+    """Settings besides the seed that differ between runs of one model and sparsity: those are no repeats."""
     groups = frame.groupby(["model", "sparsity"], dropna=False)
     candidates = [c for c in varying if c in frame.columns and c not in ("model", "sparsity", "seed")]
     return [c for c in candidates if bool((groups[c].nunique(dropna=False) > 1).any())]

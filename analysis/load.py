@@ -62,8 +62,8 @@ class Runs(Mapping[str, pd.DataFrame]):
     """The tables of many runs, each with the columns ``run``, ``status`` and the settings.
 
     Settings are the key ones (model, sparsity, seed, sparse.d_model, sparse.n_layer) and every other one that
-    differs between the runs, under its dotted name. Where a table has a column of that name itself, the setting's
-    is called ``config.<name>``.
+    differs between the runs, under its dotted name. Where a table has a column of that name itself, the
+    setting's is called ``config.<name>``.
 
     Attributes:
         records: the readable runs.
@@ -133,7 +133,7 @@ class Runs(Mapping[str, pd.DataFrame]):
 
 
 def load(*folders: str | Path) -> Runs:
-    """Read every run below the given folders, however deep; a folder may be a run itself. Without any: ``runs``.
+    """Read every run below the given folders (default: ``runs``), however deep; a folder may be a run itself.
 
     A broken run is listed in ``problems`` and left out; an unfinished one is listed and its tables are read.
 
@@ -143,7 +143,7 @@ def load(*folders: str | Path) -> Runs:
     found: list[Path] = []
     for root in map(Path, folders or ("runs",)):
         if not root.is_dir():
-            raise BridgesError(f"There is no folder {root}. Give the one that holds your runs, usually runs/.")
+            raise BridgesError(f"There is no folder {root}. Give the one that holds the runs, usually runs/.")
         below = _find(root)
         if not below:
             raise BridgesError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 
 from analysis.load import Runs
@@ -27,13 +26,14 @@ SPLITS = ("test", "validation", "val")  # what a figure is taken from, the first
 def overview(runs: Runs) -> pd.DataFrame:
     """One row per readable run.
 
-    Columns: run, status, the settings, then over held-out text ``ce_dense`` and ``ce_sparse`` (nats per token),
-    ``kl_sparse`` (KL(dense || sparse)), ``kl_d2s`` and ``kl_s2d`` (mean over the single crossings) with the same
-    under untrained and ridge bridges, ``kl_bigram``; ``fraction`` (nonzero weights) and ``seconds``. A figure a
-    run has not measured is NaN.
+    Columns: run, status, the settings; then, in nats per token of held-out text, ``ce_dense``, ``ce_sparse``,
+    ``kl_sparse`` (KL(dense || sparse)), ``kl_d2s`` and ``kl_s2d`` (means over the single crossings), the same
+    under untrained and ridge bridges, and ``kl_bigram``; then ``fraction`` (nonzero weights) and ``seconds``.
+    A figure that a run has not measured is NaN.
     """
     rows = [
-        {"run": record.name, "status": record.state, **runs.settings.loc[record.name]} for record in runs.records
+        {"run": record.name, "status": record.state, **runs.settings.loc[record.name]}
+        for record in runs.records
     ]
     frame = pd.DataFrame(rows, columns=["run", "status", *runs.settings.columns])
     for name, (column, kind, bridges) in PATH_FIGURES.items():
@@ -58,11 +58,12 @@ def _path_means(runs: Runs, column: str, kind: str, bridges: str | None) -> dict
     kept = paths["kind"] == kind
     if bridges is not None:
         kept &= paths["bridges"] == bridges
-    return paths[kept].groupby("run")[column].mean().to_dict()
+    means = paths[kept].groupby("run")[column].mean()
+    return {str(run): float(value) for run, value in means.items()}
 
 
 def _fractions(runs: Runs) -> dict[str, float]:
     if "sparsity" not in runs:
         return {}
     totals = runs["sparsity"].groupby("run")[["nonzeros", "numel"]].sum()
-    return (totals["nonzeros"] / totals["numel"].replace(0, np.nan)).to_dict()
+    return {str(run): float(row["nonzeros"] / row["numel"]) for run, row in totals.iterrows() if row["numel"]}

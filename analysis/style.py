@@ -55,7 +55,8 @@ def log_scale(axes: Axes, which: Literal["x", "y"], percent: bool = False) -> No
     else:
         axis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 2.4 else (1,)))
     axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %" if percent else f"{value:g}"))
+    factor, unit = (100, " %") if percent else (1, "")
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{factor * value:g}{unit}"))
 
 
 def save(figure: Figure, path: Path) -> Path:

@@ -27,7 +27,8 @@ SHOWN = {
 def summary_text(runs: Runs) -> str:
     """The overview for the terminal: shared settings once, then one line per run, then what is wrong."""
     frame = overview(runs)
-    lines = [f"{len(frame)} runs; cross-entropy (CE) and KL to the dense model in nats per token, on held-out text"]
+    units = "cross-entropy (CE) and KL to the dense model in nats per token of held-out text"
+    lines = [f"{len(frame)} {'run' if len(frame) == 1 else 'runs'}; {units}"]
     shared = [c for c in runs.settings.columns if c not in runs.varying and runs.settings[c].notna().any()]
     if shared and len(frame):
         lines.append("all: " + ", ".join(f"{c}={runs.settings[c].iloc[0]}" for c in shared))

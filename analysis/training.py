@@ -58,9 +58,8 @@ def training_figure(runs: Runs) -> Figure:
     figure.supxlabel("training tokens", fontsize=9)
     if len(names) > 1:
         handles = [Line2D([], [], color=PALETTE[i], linewidth=2, label=name) for i, name in enumerate(names)]
-        figure.legend(
-            handles=handles, loc="outside lower center", ncols=1 if len(names) < 4 else 2, frameon=False, fontsize=9
-        )
+        columns = 1 if len(names) < 4 else 2
+        figure.legend(handles=handles, loc="outside upper left", ncols=columns, frameon=False, fontsize=9)
     else:
         figure.suptitle(names[0], x=0.01, ha="left", fontsize=10)
     return figure
@@ -74,9 +73,8 @@ def _panel(axis: Axes, frame: pd.DataFrame, column: str, names: list[str]) -> No
             axis.plot(rows["tokens"], rows["l0_target"], color=GREY, linestyle="--", linewidth=1.0, zorder=1)
         values = rows[column]
         smooth = column not in ("l0_actual", "lr", "dead_neurons") and len(rows) >= SMOOTHED_FROM
-        axis.plot(
-            rows["tokens"], values, color=PALETTE[i], linewidth=0.7 if smooth else 1.4, alpha=0.3 if smooth else 1.0
-        )
+        width, alpha = (0.7, 0.3) if smooth else (1.4, 1.0)
+        axis.plot(rows["tokens"], values, color=PALETTE[i], linewidth=width, alpha=alpha)
         if smooth:
             window = max(5, len(rows) // 30)
             mean = values.rolling(window, center=True, min_periods=1).mean()

@@ -30,7 +30,9 @@ def kl_from_reference(reference_logp: Tensor, logp: Tensor) -> Tensor:
     Returns:
         ``[...]``.
     """
-    return (reference_logp.exp() * (reference_logp - logp)).sum(-1)
+    p = reference_logp.exp()
+    # Entropy and cross term apart, each one pass over the vocabulary; no further tensor of its size is made.
+    return torch.linalg.vecdot(p, reference_logp) - torch.linalg.vecdot(p.expand_as(logp), logp)
 
 
 def nmse(estimate: Tensor, target: Tensor, mean: Tensor) -> Tensor:
@@ -77,19 +79,26 @@ def _position_chunks(n_streams: int, shape: torch.Size, vocab: int) -> list[slic
 
 
 def _chunk_values(
-    stack: ResidualStack, h: Tensor, ids: Tensor, labels: Tensor, reference: Reference | None, at: slice
-) -> tuple[Tensor, Tensor | None]:
-    """CE and KL of the streams ``h [S, n, d]`` at one chunk of positions, ``[S, n]`` each; CE is 0 where no label is."""
-    logits = stack.unembed(h, ids[at].expand(len(h), -1)).float()
+    logits: Tensor, labels: Tensor, target: Tensor | None
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """CE and KL of S streams at one chunk of n positions, ``[S, n]`` each, and the log-probabilities ``[S, n, V]``.
+
+    Args:
+        logits: ``[S, n, V]`` in fp32.
+        labels: ``[n]``; CE is 0 where a label is negative.
+        target: the reference's log-probabilities ``[n, V]``, or None.
+    """
     logp = logits.log_softmax(-1)
-    known = labels[at] >= 0
-    ce = -logp.gather(-1, labels[at].clamp_min(0).expand(len(h), -1).unsqueeze(-1)).squeeze(-1) * known
+    ce = -logp.gather(-1, labels.clamp_min(0).expand(len(logits), -1).unsqueeze(-1)).squeeze(-1) * (labels >= 0)
+    return ce, None if target is None else kl_from_reference(target, logp), logp
+
+
+def _target(reference: Reference | None, ids: Tensor, at: slice) -> Tensor | None:
     if reference is None:
-        return ce, None
+        return None
     with torch.no_grad():
-        target = reference.stack.unembed(reference.stream.flatten(0, 1)[at].unsqueeze(0), ids[at].unsqueeze(0))
-        target = target.float().log_softmax(-1)
-    return ce, kl_from_reference(target, logp)
+        logits = reference.stack.unembed(reference.stream.flatten(0, 1)[at].unsqueeze(0), ids[at].unsqueeze(0))
+        return logits.squeeze(0).float().log_softmax(-1)
 
 
 def _labels(ids: Tensor) -> Tensor:
@@ -108,14 +117,16 @@ def head_values(stack: ResidualStack, streams: Sequence[Tensor], ids: Tensor, re
         reference: what KL is taken from; None for CE alone.
     """
     h, labels, flat = torch.stack(list(streams)).flatten(1, 2), _labels(ids), ids.flatten()
-    parts = [
-        _chunk_values(stack, h[:, at], flat, labels, reference, at)
-        for at in _position_chunks(len(h), ids.shape, stack.vocab_size)
-    ]
-    ce = torch.cat([ce for ce, _ in parts], dim=1).unflatten(1, ids.shape)[..., :-1]
+    all_ce, all_kl = [], []
+    for at in _position_chunks(len(h), ids.shape, stack.vocab_size):
+        logits = stack.unembed(h[:, at], flat[at].expand(len(h), -1)).float()
+        ce, kl, _ = _chunk_values(logits, labels[at], _target(reference, flat, at))
+        all_ce.append(ce)
+        all_kl.append(kl)
+    ce = torch.cat(all_ce, dim=1).unflatten(1, ids.shape)[..., :-1]
     if reference is None:
         return HeadValues(ce, None)
-    return HeadValues(ce, torch.cat([kl for _, kl in parts if kl is not None], dim=1).unflatten(1, ids.shape))
+    return HeadValues(ce, torch.cat([kl for kl in all_kl if kl is not None], dim=1).unflatten(1, ids.shape))
 
 
 class _HeadLoss(torch.autograd.Function):
@@ -132,15 +143,26 @@ class _HeadLoss(torch.autograd.Function):
         for at in _position_chunks(len(h), ids.shape, stack.vocab_size):
             with torch.enable_grad():
                 piece = h[:, at].detach().requires_grad_()
-                ce, kl = _chunk_values(stack, piece, flat, labels, reference, at)
-                both = torch.stack([ce.sum(1) / n_labels, kl.sum(1) / n_positions])
-                weighted = (both * weights).sum()
-            grads = torch.autograd.grad(weighted, [piece, *params], allow_unused=True)
+                logits = stack.unembed(piece, flat[at].expand(len(h), -1)).float()
+            target = _target(reference, flat, at)
+            assert target is not None
+            ce, kl, logp = _chunk_values(logits.detach(), labels[at], target)
+            assert kl is not None
+            values += torch.stack([ce.sum(1) / n_labels, kl.sum(1) / n_positions])
+            # The gradient by hand: softmax minus the label, softmax minus the reference. Through autograd the same
+            # costs several more passes over the vocabulary.
+            known = labels[at] >= 0
+            ce_weight = (weights[0] / n_labels).view(-1, 1, 1) * known.view(1, -1, 1)
+            kl_weight = (weights[1] / n_positions).view(-1, 1, 1)
+            grad = logp.exp_().mul_(ce_weight + kl_weight)
+            grad.sub_(target.exp_().unsqueeze(0) * kl_weight)
+            index = labels[at].clamp_min(0).expand(len(h), -1).unsqueeze(-1)
+            grad.scatter_add_(-1, index, -ce_weight.expand(len(h), -1, 1).contiguous())
+            grads = torch.autograd.grad(logits, [piece, *params], grad, allow_unused=True)
             grad_h[:, at] = grads[0]
-            for total, grad in zip(grad_params, grads[1:], strict=True):
-                if grad is not None:
-                    total += grad
-            values += both.detach()
+            for total, piece_grad in zip(grad_params, grads[1:], strict=True):
+                if piece_grad is not None:
+                    total += piece_grad
         ctx.save_for_backward(grad_h.view_as(streams), *grad_params)
         ctx.mark_non_differentiable(values)
         return (values * weights).sum(), values

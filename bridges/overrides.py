@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import OverrideParseException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from bridges.config import Config, flat
 from bridges.errors import ConfigError, nearest
@@ -34,10 +38,17 @@ def _settings() -> set[str]:
     return keys | {key.rsplit(".", n)[0] for key in keys for n in range(1, key.count(".") + 1)}
 
 
-def _values(override: Override) -> list[str]:
+def _values(override: Override) -> list[Any]:
     if override.is_sweep_override():
-        return [str(v) for v in override.sweep_string_iterator()] if override.is_choice_sweep() else []
-    return [str(override.value())]
+        return [yaml.safe_load(v) for v in override.sweep_string_iterator()] if override.is_choice_sweep() else []
+    return [override.value()]
+
+
+def _check_type(key: str, value: Any) -> None:
+    try:
+        OmegaConf.update(OmegaConf.structured(Config), key, value)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{key}={value}: {str(error).splitlines()[0]}.") from error
 
 
 def check_command_line(arguments: list[str]) -> None:
@@ -67,9 +78,12 @@ def check_command_line(arguments: list[str]) -> None:
             continue
         if key in choices:
             for value in _values(override):
-                if value not in (*choices[key], "None", "null"):
+                if value is not None and str(value) not in choices[key]:
                     raise ConfigError(f"{key}={value}: there is no such choice. {nearest(value, choices[key])}")
-        elif key not in settings:
+        elif key in settings:
+            for value in _values(override):
+                _check_type(key, value)
+        else:
             close = nearest(key.rsplit(".", 1)[-1], {k.rsplit(".", 1)[-1] for k in settings})
             near = sorted(k for k in settings if k.rsplit(".", 1)[-1] in close.split("Valid:")[0])
             hint = f"Did you mean {' or '.join(near[:3])}?" if near else f"{nearest(key, settings).split('Valid:')[0]}"

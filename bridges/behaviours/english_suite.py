@@ -159,20 +159,21 @@ pronoun_gender = TemplateBehaviour(
     fillers={
         "male": _MALE,
         "female": _FEMALE,
+        "place": _IOI_FILLERS["place"],
         "job": pool("doctor teacher writer farmer lawyer", "singer driver painter nurse manager"),
         "mood": pool("tired happy late hungry angry", "sad ready busy lucky afraid"),
     },
     train=(
-        "$who said that|$he| was $mood.",
-        "$who is a good $job, isn't|$he|?",
-        "$who went home because|$he| felt $mood.",
-        "When $who was $mood,|$he| went out.",
+        "$who, the $job of the $place, said that|$he| was $mood.",
+        "$who is a $mood $job at the $place, isn't|$he|?",
+        "$who left the $place for the $place2 because|$he| felt $mood.",
+        "When $who the $job was $mood,|$he| went to the $place.",
     ),
     heldout=(
-        "$who works as a $job, and every day|$he| goes to town.",
-        "I asked $who whether|$he| was $mood.",
-        "We all like $who, since|$he| is never $mood.",
-        "My friend $who, a $job, told us what|$he| had seen.",
+        "$who works as a $job in a $place, and every day|$he| walks there.",
+        "At the $place the $job asked $who whether|$he| was $mood.",
+        "In the $place we all like $who, the $mood $job, since|$he| is kind.",
+        "My $mood friend $who, a $job, told us what|$he| had seen in the $place.",
     ),
 )
 
@@ -193,14 +194,14 @@ quote_closing = TemplateBehaviour(
     },
     train=(
         "The $color sign on the $place says $q$phrase|$q in big letters.",
-        "At the $place they wrote $q$phrase|$q on the wall.",
-        "She went to the $place and read the words $q$phrase|$q aloud.",
+        "At the $color $place they wrote $q$phrase|$q on the wall.",
+        "She went to the $color $place and read the words $q$phrase|$q aloud.",
         "In the $place hung a $color note with $q$phrase|$q on it.",
     ),
     heldout=(
         "On the $color door of the $place he painted $q$phrase|$q in large type.",
-        "The card from the $place has $q$phrase|$q printed on it.",
-        "Somebody near the $place shouted $q$phrase|$q at us.",
+        "The $color card from the $place has $q$phrase|$q printed on it.",
+        "Somebody near the $color $place shouted $q$phrase|$q at us.",
         "Above the $place we saw a $color board with $q$phrase|$q for the guests.",
     ),
 )

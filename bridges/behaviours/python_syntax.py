@@ -53,8 +53,8 @@ with_as = TemplateBehaviour(
         Template("$name = $num\nwith $what($name2|$end", {"what": ("open", "cd")}),
         Template("def $func(self, $name):\n    with $what($name|$end", {"what": ("open", "suppress")}),
         Template("for $item in $coll:\n    with $name.$what|($end", {"what": ("open", "app_context")}),
-        Template("if $name:\n"
-                 "    with $what|$end", {"what": ("open('$word.txt'", "np.errstate(divide='$word'")}),
+        Template("class $cls:\n    def $func(self, $name):\n        with self.$name.$what|($end",
+                 {"what": ("open", "lock")}),
         Template("$name = $num\nwith $what|$then", {"what": ("open($name2)", "$lock")}),
         Template("def $func(self, $name):\n    with $what|$then", {"what": ("open($name)", "$lock")}),
         Template("$coll = []\nwith $what|$then", {"what": ("open('$word.txt')", "$lock")}),

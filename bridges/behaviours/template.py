@@ -104,12 +104,12 @@ def _slots(text: str) -> list[str]:
 
 
 def _expand(text: str, values: Mapping[str, str]) -> str:
-    """`text` with the slots in `values` filled in, and those inside their values; other slots stay, in braces.
+    """`text` with the slots in `values` filled in, and those inside the values; other slots stay, in braces.
 
     Without the braces a slot would swallow the letters that another slot puts behind it.
     """
     while True:
-        done = _SLOT.sub(lambda m: values.get(m[1] or m[2], f"${{{m[1] or m[2]}}}"), text)
+        done = _SLOT.sub(lambda m: values.get(m[1] or m[2], "${" + (m[1] or m[2]) + "}"), text)
         if done == text:
             return done
         text = done
