@@ -93,7 +93,7 @@ class SparseConfig:
 
     Attributes:
         n_layer: layers (null: as many as the dense model has).
-        d_model: width of the stream (null: twice the dense width).
+        d_model: width of the stream (null: ``width`` times the dense width).
         bigram: ``full``, ``low_rank``, ``none`` or ``auto``: full up to a vocabulary of 8192, low rank above.
         train_bigram: let the table learn; otherwise it stays as the counts made it.
         floor: nonzeros each neuron and attention channel keeps where the budget allows.
@@ -101,6 +101,7 @@ class SparseConfig:
 
     n_layer: int | None = None
     d_model: int | None = None
+    width: float = 1.0
     d_mlp: int | None = None
     d_head: int = 16
     activation: str = "gelu"
@@ -108,6 +109,7 @@ class SparseConfig:
     activation_points: list[str] = field(default_factory=lambda: list(NODE_KINDS))
     bias: bool = True
     norm_gain: bool = False
+    norm_eps: float | None = 1e-5
     attention_sink: bool = True
     position: str = "none"
     d_position: int = 32
@@ -121,7 +123,7 @@ class SparseConfig:
         one_of("sparse.bigram", self.bigram, ("auto", *BIGRAMS))
         one_of("sparse.activation", self.activation, ACTIVATIONS)
         one_of("sparse.position", self.position, POSITIONS)
-        for key in ("n_layer", "d_model", "d_mlp", "d_head", "bigram_rank", "initializer_range", "activation_fraction"):
+        for key in ("n_layer", "d_model", "width", "d_mlp", "d_head", "bigram_rank", "initializer_range", "activation_fraction"):
             _positive(f"sparse.{key}", getattr(self, key))
         _between("sparse.floor", self.floor, 0, 1_000_000)
 

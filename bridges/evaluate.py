@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from bridges.bridge import Bridges
-from bridges.hybrid import Path, all_paths
+from bridges.hybrid import Path
 from bridges.losses import Reference, head_values, kl_from_reference
 from bridges.stack import ResidualStack
 

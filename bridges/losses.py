@@ -45,8 +45,8 @@ def nmse(estimate: Tensor, target: Tensor, mean: Tensor) -> Tensor:
         estimate, target: ``[B, T, d]``.
         mean: the target's mean over tokens, ``[d]``.
     """
-    error = (estimate - target).square().sum(-1)
-    deviation = (target.detach() - mean).square().sum(-1)
+    error, deviation = estimate - target, target.detach() - mean
+    error, deviation = torch.linalg.vecdot(error, error), torch.linalg.vecdot(deviation, deviation)
     return (error / deviation.clamp_min(1e-6 * deviation.mean())).mean()
 
 

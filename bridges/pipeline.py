@@ -59,10 +59,11 @@ def sparse_config(config: Config, dense: DenseStack, context: int, eos: int | No
     if bigram == "auto":
         bigram = "full" if dense.vocab_size <= FULL_BIGRAM_LIMIT else "low_rank"
     return SparseTransformerConfig(
-        vocab_size=dense.vocab_size, n_layer=s.n_layer or dense.n_layers, d_model=s.d_model or 2 * dense.d_model,
+        vocab_size=dense.vocab_size, n_layer=s.n_layer or dense.n_layers,
+        d_model=s.d_model or round(s.width * dense.d_model),
         d_mlp=s.d_mlp, d_head=s.d_head, context=context, activation=s.activation,
         activation_fraction=s.activation_fraction, activation_points=s.activation_points, bias=s.bias,
-        norm_gain=s.norm_gain, attention_sink=s.attention_sink, position=s.position, d_position=s.d_position,
+        norm_gain=s.norm_gain, norm_eps=s.norm_eps, attention_sink=s.attention_sink, position=s.position, d_position=s.d_position,
         bigram=bigram, bigram_rank=s.bigram_rank, weight_fraction=config.sparsity,
         initializer_range=s.initializer_range, bos_token_id=eos, eos_token_id=eos,
     )

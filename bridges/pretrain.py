@@ -46,7 +46,7 @@ class PretrainConfig:
     """
 
     out: str = "tinypython"
-    tokens: int = 11_500_000
+    tokens: int = 5_500_000
     batch: int = 8
     context: int = 256
     vocab_size: int = 2048

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 
@@ -54,7 +55,7 @@ def test_pairs_of_any_two_depths_rise_from_first_to_last():
         pairs = _plain(pair_sites(n_dense, n_sparse, every))
         case = (n_dense, n_sparse, every, pairs)
         assert pairs[0] == (0, 0) and pairs[-1] == (n_dense, n_sparse), case
-        assert all(a[0] < b[0] and a[1] < b[1] for a, b in zip(pairs, pairs[1:], strict=False)), case
+        assert all(a[0] < b[0] and a[1] < b[1] for a, b in itertools.pairwise(pairs)), case
         if every is None:
             assert len(pairs) == min(n_dense, n_sparse) + 1, case
         elif n_dense >= n_sparse:

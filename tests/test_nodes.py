@@ -112,7 +112,9 @@ def test_a_recorder_sees_what_an_outer_intervention_made(model):
     assert (seen["0.mlp_neuron"] == 3).all()
 
 
-@pytest.mark.parametrize("make", [lambda m: record(m, "1.mlp_neurn"), lambda m: intervene(m, {"1.mlp_neurn": torch.neg})])
+@pytest.mark.parametrize(
+    "make", [lambda m: record(m, "1.mlp_neurn"), lambda m: intervene(m, {"1.mlp_neurn": torch.neg})]
+)
 def test_a_pattern_that_matches_nothing_names_the_nearest(model, make):
     with pytest.raises(BridgesError, match=r"'1\.mlp_neurn'.*Did you mean '1\.mlp_neuron'"), make(model):
         pass

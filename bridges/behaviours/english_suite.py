@@ -104,7 +104,7 @@ greater_than = TemplateBehaviour(
     fillers={
         "mid": pool("42 44 46 48 52 54 56", "43 45 47 49 53 55 57"),
         "later": pool("72 74 76 78 82 84 86", "73 75 77 79 83 85 87"),
-        "earlier": pool("12 14 16 18 22 24 26", "13 15 17 19 23 25 27"),
+        "earlier": pool("22 24 26 28 32 34 36", "23 25 27 29 33 35 37"),
         "century": pool("11 13 15 17", "12 14 16 18"),
         "event": pool("war siege strike trial famine debate flood riot fair hunt",
                       "voyage reign project festival drought fire plague race march treaty"),

@@ -44,7 +44,7 @@ FILLERS: Pools = {
     "word": pool(
         """red left apple north user_id title first monday open cat summer small debug json metric age table
         street city phone river paper gold train""",
-        """blue right banana south item_id label last friday closed dog winter large verbose xml value size
+        """blue right banana south item_id tag last friday closed dog winter large verbose xml value size
         chair road country email lake glass silver plane""",
     ),
     "text": pool(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bridges.behaviours.fillers import pool
+from bridges.behaviours.fillers import FILLERS, pool
 from bridges.behaviours.template import TemplateBehaviour
 
 set_or_string = TemplateBehaviour(
@@ -74,13 +74,24 @@ class_init = TemplateBehaviour(
     ),
 )
 
+_SOURCES = pool("input config words train in", "data settings names source template")
+_SINKS = pool("output result log summary out", "results report export dump save")
+_STEMS = {*_SOURCES[0], *_SOURCES[1], *_SINKS[0], *_SINKS[1]}
+
+
+def _unlike(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The names that do not speak of reading or writing: only that of the file may."""
+    return tuple(n for n in names if n not in _STEMS)
+
+
 with_open = TemplateBehaviour(
     "with_open",
     "A file is read or written, as its name says: `open('input.txt', 'r')`, `open('output.txt', 'w')`.",
     cue={"file": ("$source", "$sink"), "mode": ("r", "w")},
     fillers={
-        "source": pool("input config words train in", "data settings names source template"),
-        "sink": pool("output result log summary out", "results report export dump save"),
+        "source": _SOURCES,
+        "sink": _SINKS,
+        "name": (_unlike(FILLERS["name"][0]), _unlike(FILLERS["name"][1])),
         "ext": pool("txt csv json log", "md xml dat html"),
     },
     train=(
@@ -108,7 +119,7 @@ fstring_brace = TemplateBehaviour(
     cue={"f": ("f", ""), "o": ("{", ""), "c": ("}", "")},
     train=(
         '$name = $num\nprint($f"$text: $o$name|$c")\n',
-        "return $f'$text $o$name|$c'\n",
+        "def $func($name):\n    return $f'$text $o$name|$c'\n",
         '$name2 = $num\nprint(f"$o$name|$c")\n',
         'for $item in $coll:\n    self.$func(f"$o$name|$c")\n',
     ),

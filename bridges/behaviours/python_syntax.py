@@ -17,7 +17,7 @@ single_double_quote = TemplateBehaviour(
     ),
     heldout=(
         "parser.$func($q$word|$q)\n",
-        "return render($name, $q$text|$q)\n",
+        "def $func($name):\n    return render($name, $q$text|$q)\n",
         "for $item in $coll:\n    sys.stdout.write($q$text|$q)\n",
         "assert hasattr($name, $q$word|$q)\n",
     ),
@@ -90,7 +90,7 @@ bracket_brace = TemplateBehaviour(
         'self.$name = $o"$word|"$s',
         "$name = json.dumps($o'$word|'$t",
         "$name2 = $num\n$coll = $o\n    \"$word|\"$line",
-        "for $item in $coll:\n    yield $o'$word|'$t",
+        "def $func($coll):\n    for $item in $coll:\n        yield $o'$word|'$t",
     ),
 )
 
@@ -102,7 +102,7 @@ bracket_counting = TemplateBehaviour(
         "$name = [[$num, $num2]$mid$num3, $num4|]$c\n",
         "$name = $o[$num, $num2, $num3|]$c\n",
         "print($func([[$num]$mid$num2, $num3|]$c))\n",
-        "return [[$num, $num2]$mid$num3|]$c\n",
+        "def $func():\n    return [[$num, $num2]$mid$num3|]$c\n",
     ),
     heldout=(
         "self.$name = [[$num, $num2, $num3]$mid$num4, $num5, $num6|]$c\n",
@@ -204,7 +204,8 @@ lambda_func = TemplateBehaviour(
         Template("self.$name = $what|$then", {"what": ("lambda $arg", "$func")}),
     ),
     heldout=(
-        Template("$coll = sorted($coll2, key=$what|$then", {"what": ("lambda $arg", "attrgetter")}),
+        Template("$coll = sorted($coll2, key=$what|$then",
+                 {"what": ("lambda $arg", "attrgetter"), "then": (": $arg.$attr)\n", "('$attr'))\n")}),
         Template("if $name2:\n    $name = $what|$then", {"what": ("lambda $arg", "$func")}),
         Template("$name2 = $num\n$name.append($what|$then", {"what": ("lambda $arg", "$func")}),
         Template("$name = $num\n$coll = map($what|$then", {"what": ("lambda $arg", "$func")}),

@@ -108,8 +108,9 @@ def _expand(text: str, values: Mapping[str, str]) -> str:
 
     Without the braces a slot would swallow the letters that another slot puts behind it.
     """
-    while True:
-        done = _SLOT.sub(lambda m: values.get(m[1] or m[2], "${" + (m[1] or m[2]) + "}"), text)
-        if done == text:
-            return done
-        text = done
+
+    def filled(match: re.Match[str]) -> str:
+        slot = match[1] or match[2]
+        return _expand(values[slot], values) if slot in values else "${" + slot + "}"
+
+    return _SLOT.sub(filled, text)

@@ -25,7 +25,8 @@ class SparseTransformerConfig(PretrainedConfig):
         activation_points: node kinds AbsTopK acts on; ``resid_post_attn`` and ``resid_post_mlp`` may be added.
         bias: biases on every linear map and on the logits.
         norm_gain: learned gain in each RMSNorm (foldable into the weights that follow).
-        norm_eps: ε of RMSNorm (None: machine epsilon).
+        norm_eps: ε of RMSNorm (None: machine epsilon, as in the released checkpoints). At high sparsity some tokens keep
+            no embedding weight at all; the gradient of a norm at zero is 1/√ε.
         attention_sink: a learned logit with value zero in each head's softmax.
         position: ``none`` (the paper's default), ``learned`` (added to the embedding) or ``concat`` (``d_position``
             learned channels beside what attention and MLP read; they are never written to).
@@ -52,7 +53,7 @@ class SparseTransformerConfig(PretrainedConfig):
         activation_points: Sequence[str] = NODE_KINDS,
         bias: bool = True,
         norm_gain: bool = False,
-        norm_eps: float | None = None,
+        norm_eps: float | None = 1e-5,
         attention_sink: bool = True,
         position: str = "none",
         d_position: int = 32,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+
 class Muon(torch.optim.Optimizer):
     """Momentum whose update is made orthogonal by five Newton–Schulz steps, scaled to AdamW's typical RMS (0.2).
 

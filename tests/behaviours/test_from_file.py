@@ -1,0 +1,84 @@
+"""Behaviours from a file: what is read, and the line that each error names."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import pytest
+
+from bridges.behaviours import SPLITS, BehaviourError, NotExpressible, encode, load
+
+
+def row(i: int, **changes) -> dict:
+    prompts = {"clean": f"if x{i}", "counterfactual": f"y = x{i}"}
+    return {**prompts, "clean_token": ":", "counterfactual_token": "\n", **changes}
+
+
+def write(path, *rows) -> str:
+    path.write_text("\n".join(r if isinstance(r, str) else json.dumps(r) for r in rows), encoding="utf-8")
+    return str(path)
+
+
+def test_pairs_are_read_grouped_and_encoded(tmp_path, tokenizer_of):
+    path = write(
+        tmp_path / "mine.jsonl", row(1, split="train"), "", row(2, split="heldout"),
+        row(3, split="train", behaviour="other"), row(4, split="train"),
+    )
+    loaded = load(path, tokenizer_of("bytes"))
+    assert list(loaded) == ["mine", "other"]
+    train = encode(loaded["mine"], tokenizer_of("bytes"), "train")
+    assert {p.clean for p in train.pairs} == {"if x1", "if x4"} and "2 different pairs" in train.note
+    assert {(p.clean_token, p.counterfactual_token) for p in train.pairs} == {(":", "\n")}
+    assert len(encode(loaded["mine"], tokenizer_of("bytes"), "heldout")) == 1
+    with pytest.raises(NotExpressible, match="no such pairs"):
+        encode(loaded["other"], tokenizer_of("bytes"), "heldout")
+
+
+def test_pairs_without_a_split_are_dealt_out(tmp_path, tokenizer_of):
+    rows = [row(i) for i in range(20)]
+    rows.append({**row(0), "counterfactual": "z = 5"})  # shares a prompt with the first
+    tokenizer = tokenizer_of("bytes")
+
+    def prompts(*given):
+        loaded = load(write(tmp_path / "f.jsonl", *given))["f"]
+        drafts = {split: list(loaded.drafts(random.Random(0), split)) for split in SPLITS}
+        return {split: {p for d in drafts[split] for p in (d.clean, d.counterfactual)} for split in SPLITS}
+
+    split = prompts(*rows)
+    assert not split["train"] & split["heldout"] and min(map(len, split.values())) >= 16
+    assert prompts(*rows[::-1]) == split
+    assert len(encode(load(tmp_path / "f.jsonl")["f"], tokenizer, "train")) >= 9
+
+
+@pytest.mark.parametrize(("rows", "line", "message"), [
+    ([row(1), '{"clean": '], 2, "no JSON"),
+    (["[1]"], 1, "a JSON object is expected, not list"),
+    ([row(1), {k: v for k, v in row(2).items() if k != "clean_token"}], 2, "missing clean_token"),
+    ([row(1), "", row(2, counterfactual="if x2")], 3, "the same prompt"),
+    ([row(1, counterfactual_token=":")], 1, "the same answer ':'"),
+    ([row(1), row(2, clean_token="::")], 2, "more than one token"),
+    ([row(1), row(2, clean="if ", clean_token=" x")], 2, "more than one token"),
+    ([row(1, split="train"), row(1, counterfactual="z", split="heldout")], 2, "both splits, heldout here"),
+    ([row(1, split="test")], 1, "valid: train, heldout"),
+    ([row(1, clean=3)], 1, "clean has to be a text"),
+    ([row(1, clean_tokens=":")], 1, "unknown clean_tokens"),
+])
+def test_errors_name_the_line(tmp_path, tokenizer_of, rows, line, message):
+    path = write(tmp_path / "broken.jsonl", *rows)
+    with pytest.raises(BehaviourError) as caught:
+        load(path, tokenizer_of("bytes"))
+    assert message in str(caught.value) and f"broken.jsonl, line {line}:" in str(caught.value)
+
+
+def test_a_pair_that_cannot_be_expressed_is_not_dropped_in_silence(tmp_path, tokenizer_of):
+    path = write(tmp_path / "f.jsonl", row(1, split="train"), row(2, split="train", clean_token="::"))
+    with pytest.raises(BehaviourError, match=r"line 2: the answer is more than one token"):
+        encode(load(path)["f"], tokenizer_of("bytes"), "train")
+
+
+def test_empty_and_missing_files(tmp_path):
+    with pytest.raises(BehaviourError, match="is empty"):
+        load(write(tmp_path / "empty.jsonl", "", "  "))
+    with pytest.raises(BehaviourError, match="Cannot read"):
+        load(tmp_path / "nowhere.jsonl")
