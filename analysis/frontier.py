@@ -95,8 +95,14 @@ def _panel(axis: Axes, part: pd.DataFrame) -> None:
         else:
             axis.plot(x, y, color=colour, linestyle=line, linewidth=1.8)
             axis.plot(
-                rows["fraction"], rows["kl"], linestyle="none", marker=marker, color=colour, markersize=5,
-                markeredgecolor="white", markeredgewidth=0.6,
+                rows["fraction"],
+                rows["kl"],
+                linestyle="none",
+                marker=marker,
+                color=colour,
+                markersize=5,
+                markeredgecolor="white",
+                markeredgewidth=0.6,
             )
     axis.margins(x=0.08)
     log_scale(axis, "x", percent=True)

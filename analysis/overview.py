@@ -31,10 +31,7 @@ def overview(runs: Runs) -> pd.DataFrame:
     under untrained and ridge bridges, and ``kl_bigram``; then ``fraction`` (nonzero weights) and ``seconds``.
     A figure that a run has not measured is NaN.
     """
-    rows = [
-        {"run": record.name, "status": record.state, **runs.settings.loc[record.name]}
-        for record in runs.records
-    ]
+    rows = [{"run": record.name, "status": record.state, **runs.settings.loc[record.name]} for record in runs.records]
     frame = pd.DataFrame(rows, columns=["run", "status", *runs.settings.columns])
     for name, (column, kind, bridges) in PATH_FIGURES.items():
         frame[name] = frame["run"].map(_path_means(runs, column, kind, bridges)).astype(float)

@@ -19,8 +19,14 @@ __all__ = ["frontier", "frontier_figure", "overview", "summary_text"]
 
 # heading in the terminal -> column of the overview, for what fits on a line
 SHOWN = {
-    "CE dense": "ce_dense", "CE sparse": "ce_sparse", "KL sparse": "kl_sparse", "KL d→s": "kl_d2s",
-    "KL s→d": "kl_s2d", "KL bigram": "kl_bigram", "nonzero": "fraction", "seconds": "seconds",
+    "CE dense": "ce_dense",
+    "CE sparse": "ce_sparse",
+    "KL sparse": "kl_sparse",
+    "KL d→s": "kl_d2s",
+    "KL s→d": "kl_s2d",
+    "KL bigram": "kl_bigram",
+    "nonzero": "fraction",
+    "seconds": "seconds",
 }
 
 

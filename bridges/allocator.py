@@ -1,8 +1,8 @@
 """Memory allocator settings that must be in place before the process starts.
 
-glibc hands every large tensor back to the kernel when it is freed and asks for it again a moment later; page faults then
-cost more than the arithmetic. Kept memory and huge pages must be asked for in the environment of a new process, so the
-command line starts itself once more with them. This module imports nothing heavy.
+glibc hands every large tensor back to the kernel when it is freed and asks for it again a moment later; page
+faults then cost more than the arithmetic. Kept memory and huge pages must be asked for in the environment of a new
+process, so the command line starts itself once more with them. This module imports nothing heavy.
 """
 
 from __future__ import annotations

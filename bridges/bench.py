@@ -1,4 +1,4 @@
-"""``python -m bridges.bench``: how fast one training step of the full objective is, and whether it is still the same step.
+"""``python -m bridges.bench``: how fast a training step of the full objective is, and whether it is the same step.
 
 Two implementations of one objective on one batch and one set of weights: Bridges', with every hybrid in one stacked
 pass, and a plain one of the kind published code uses (one hybrid after the other, ``topk`` and ``scatter``, attention
@@ -15,6 +15,7 @@ import resource
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from unittest import mock
 
 from bridges.allocator import tune_allocator
@@ -23,7 +24,7 @@ if __name__ == "__main__":
     tune_allocator()
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bridges.bridge import Bridges, pair_sites
@@ -136,11 +137,14 @@ def main() -> None:
     precision = resolve_precision(args.precision, device)
     torch.manual_seed(0)
     shape = {"vocab_size": args.vocab, "n_layer": args.layers, "context": args.context}
-    dense_config = SparseTransformerConfig(d_model=args.d_dense, activation_fraction=None, attention_sink=False,
-                                           position="learned", bigram="none", **shape)
+    dense_config = SparseTransformerConfig(
+        d_model=args.d_dense, activation_fraction=None, attention_sink=False, position="learned", bigram="none", **shape
+    )
     sparse_config = SparseTransformerConfig(d_model=args.d_sparse, **shape)
-    dense = SparseTransformer(dense_config).to(device).eval().requires_grad_(False)
-    sparse = SparseTransformer(sparse_config).to(device)
+    dense = SparseTransformer(dense_config).eval().requires_grad_(False)
+    sparse = SparseTransformer(sparse_config)
+    for model in (dense, sparse):
+        nn.Module.to(model, device)
     bridges = Bridges(args.d_dense, args.d_sparse, pair_sites(dense.n_sublayers, sparse.n_sublayers), 0.25).to(device)
     Projector(sparse.sparse_matrices()).project(args.sparsity)
     ids = torch.randint(0, args.vocab, (args.batch, args.context), device=device)
@@ -168,17 +172,22 @@ def main() -> None:
     print(f"{device.type}, {torch.get_num_threads()} threads, {precision}; matmul {rate / 1e9:.0f} GFLOP/s")
     rows: dict[str, dict[str, float]] = {}
     for name, sites in (("bridges, all sites", every), ("bridges, 1 sampled site", [len(bridges) // 2])):
-        seconds, value = _timed(lambda sites=sites: own(sites, sites), args.repeats)
+        seconds, value = _timed(partial(own, sites, sites), args.repeats)
         flops = step_flops(sparse_config, dense_config, tokens, len(sites))
-        rows[name] = {"s/step": seconds, "tokens/s": tokens / seconds, "share of matmul peak": flops / seconds / rate,
-                      "loss": value}
+        rows[name] = {
+            "s/step": seconds,
+            "tokens/s": tokens / seconds,
+            "share of matmul peak": flops / seconds / rate,
+            "loss": value,
+        }
     rows["bridges, all sites"]["peak GiB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20)
     if not args.skip_plain:
         seconds, value = _timed(plain, 1)
         rows["plain, fp32, all sites"] = {"s/step": seconds, "tokens/s": tokens / seconds, "loss": value}
         ours = rows["bridges, all sites"]
-        print(f"times faster than plain: {seconds / ours['s/step']:.2f}; loss difference: {abs(value - ours['loss']):.2e} "
-              f"({abs(value - ours['loss']) / abs(value):.1e} of it)")
+        difference = abs(value - ours["loss"])
+        print(f"times faster than plain: {seconds / ours['s/step']:.2f}")
+        print(f"loss difference: {difference:.2e} ({difference / abs(value):.1e} of it)")
     for name, row in rows.items():
         print(f"{name:<26}" + "  ".join(f"{k} {v:.4g}" for k, v in row.items()))
     print(json.dumps(rows))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -62,6 +63,8 @@ class Bridge(nn.Module):
         kept: entries AbsTopK leaves of an encoded vector (``d_sparse``: a linear encoder).
     """
 
+    scale: Tensor
+
     def __init__(self, d_dense: int, d_sparse: int, kept: int):
         super().__init__()
         self.kept = kept
@@ -115,7 +118,10 @@ class Bridges(nn.Module):
         return len(self.pairs)
 
     def __getitem__(self, index: int) -> Bridge:
-        return self.bridges[index]  # type: ignore[return-value]
+        return cast(Bridge, self.bridges[index])
+
+    def __iter__(self) -> Iterator[Bridge]:
+        return (self[i] for i in range(len(self)))
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write ``bridges.json`` and ``bridges.safetensors``."""
@@ -172,7 +178,7 @@ def measure_scales(bridges: Bridges, dense: dict[int, Tensor]) -> None:
         bridges: the bridges.
         dense: ``{dense site: stream [B, T, d_dense]}`` on some text.
     """
-    for pair, bridge in zip(bridges.pairs, bridges.bridges, strict=True):
+    for pair, bridge in zip(bridges.pairs, bridges, strict=True):
         bridge.scale.copy_(dense[pair.dense].float().square().mean(-1).sqrt().median())
 
 
@@ -191,11 +197,11 @@ def fit_ridge(
     up = [_Moments(d, s) for _ in bridges.pairs]
     down = [_Moments(s, d) for _ in bridges.pairs]
     for dense, sparse in streams:
-        for pair, bridge, encoder, decoder in zip(bridges.pairs, bridges.bridges, up, down, strict=True):
+        for pair, bridge, encoder, decoder in zip(bridges.pairs, bridges, up, down, strict=True):
             x, y = dense[pair.dense].float() / bridge.scale, sparse[pair.sparse].float()
             encoder.add(x, y)
             decoder.add(y, x)
-    for bridge, encoder, decoder in zip(bridges.bridges, up, down, strict=True):
+    for bridge, encoder, decoder in zip(bridges, up, down, strict=True):
         for linear, moments in ((bridge.encoder, encoder), (bridge.decoder, decoder)):
             weight, bias = moments.solve(ridge)
             linear.weight.copy_(weight)

@@ -37,7 +37,7 @@ class ModelConfig:
     """The pretrained dense model.
 
     Attributes:
-        name: ``tinypython`` (bundled), a Hub id, a local folder, or ``package:<module>`` for a file in a Python package.
+        name: ``tinypython`` (bundled), a Hub id, a local folder, or ``package:<module>`` for a file in a package.
         label: short name used in folder names and tables.
         gguf_file: file name of GGUF weights inside ``name``.
         revision: branch, tag or commit on the Hub.
@@ -81,7 +81,9 @@ class DataConfig:
     def __post_init__(self) -> None:
         one_of("data.source", self.source, SOURCES)
         if self.source != "python" and not self.path:
-            raise ConfigError(f"data.source={self.source} needs data.path=<{'folder' if self.source == 'files' else 'dataset id'}>.")
+            raise ConfigError(
+                f"data.source={self.source} needs data.path=<{'folder' if self.source == 'files' else 'dataset id'}>."
+            )
         _positive("data.max_chars", self.max_chars)
         if self.context < 2:
             raise ConfigError(f"data.context={self.context} must be at least 2 tokens.")
@@ -123,7 +125,16 @@ class SparseConfig:
         one_of("sparse.bigram", self.bigram, ("auto", *BIGRAMS))
         one_of("sparse.activation", self.activation, ACTIVATIONS)
         one_of("sparse.position", self.position, POSITIONS)
-        for key in ("n_layer", "d_model", "width", "d_mlp", "d_head", "bigram_rank", "initializer_range", "activation_fraction"):
+        for key in (
+            "n_layer",
+            "d_model",
+            "width",
+            "d_mlp",
+            "d_head",
+            "bigram_rank",
+            "initializer_range",
+            "activation_fraction",
+        ):
             _positive(f"sparse.{key}", getattr(self, key))
         _between("sparse.floor", self.floor, 0, 1_000_000)
 
@@ -231,8 +242,19 @@ class TrainConfig:
         one_of("train.optimizer", self.optimizer, OPTIMIZERS)
         one_of("train.anneal_shape", self.anneal_shape, ANNEAL_SHAPES)
         one_of("train.gradient_rms", self.gradient_rms, GRADIENT_RULES)
-        for key in ("tokens", "batch", "accumulate", "lr", "bridge_lr", "muon_lr", "eps", "max_grad_rms", "log_every",
-                    "checkpoint_every", "keep_checkpoints"):
+        for key in (
+            "tokens",
+            "batch",
+            "accumulate",
+            "lr",
+            "bridge_lr",
+            "muon_lr",
+            "eps",
+            "max_grad_rms",
+            "log_every",
+            "checkpoint_every",
+            "keep_checkpoints",
+        ):
             _positive(f"train.{key}", getattr(self, key))
         _between("train.warmup", self.warmup, 0, 1)
         _between("train.anneal", self.anneal, 0, 1)

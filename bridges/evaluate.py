@@ -19,6 +19,8 @@ from bridges.hybrid import Path
 from bridges.losses import Reference, head_values, kl_from_reference
 from bridges.stack import ResidualStack
 
+CPU = torch.device("cpu")
+
 
 def bootstrap_interval(per_sequence: np.ndarray, resamples: int, seed: int) -> tuple[float, float, float]:
     """Mean over sequences and its 95 % percentile interval.
@@ -59,8 +61,10 @@ def _ends(
                 bridge = bridges[crossing]
                 h = bridge.encode(source) if letter == "S" else bridge.decode(source)
                 start = site_of[letter][crossing]
-            deeper = any(len(p.crossings) > depth and p.first == path.first and p.crossings[:depth] == path.crossings
-                         for p in wanted)
+            deeper = any(
+                len(p.crossings) > depth and p.first == path.first and p.crossings[:depth] == path.crossings
+                for p in wanted
+            )
             streams = stack.run_from([(start, h)], record=0 if deeper else None)
             found[path] = streams.sites
             ends[path] = streams.final[0]
@@ -74,9 +78,19 @@ def _batches(ids: Tensor, size: int, device: torch.device) -> Iterator[Tensor]:
 
 @torch.no_grad()
 def measure_paths(
-    paths: Sequence[Path], dense: ResidualStack, sparse: ResidualStack, bridges: Bridges, ids: Tensor, *,
-    batch: int, bootstrap: int, seed: int, split: str, label: str,
-    autocast: AbstractContextManager | None = None, device: torch.device = torch.device("cpu"),
+    paths: Sequence[Path],
+    dense: ResidualStack,
+    sparse: ResidualStack,
+    bridges: Bridges,
+    ids: Tensor,
+    *,
+    batch: int,
+    bootstrap: int,
+    seed: int,
+    split: str,
+    label: str,
+    autocast: AbstractContextManager | None = None,
+    device: torch.device = CPU,
 ) -> pd.DataFrame:
     """Cross-entropy and exact KL(dense ‖ path) of every path, with 95 % intervals over sequences.
 
@@ -112,7 +126,9 @@ def measure_paths(
 def _intervals(ce: Tensor, kl: Tensor, bootstrap: int, seed: int) -> dict[str, float]:
     out: dict[str, float] = {}
     for name, values in (("ce", ce), ("kl", kl)):
-        out[name], out[f"{name}_low"], out[f"{name}_high"] = bootstrap_interval(values.double().numpy(), bootstrap, seed)
+        out[name], out[f"{name}_low"], out[f"{name}_high"] = bootstrap_interval(
+            values.double().numpy(), bootstrap, seed
+        )
     return out
 
 
@@ -124,8 +140,15 @@ def _finish(rows: list[dict], ids: Tensor, split: str) -> pd.DataFrame:
 
 @torch.no_grad()
 def measure_table(
-    table: Tensor, dense: ResidualStack, ids: Tensor, *, batch: int, bootstrap: int, seed: int, split: str,
-    device: torch.device = torch.device("cpu"),
+    table: Tensor,
+    dense: ResidualStack,
+    ids: Tensor,
+    *,
+    batch: int,
+    bootstrap: int,
+    seed: int,
+    split: str,
+    device: torch.device = CPU,
 ) -> pd.DataFrame:
     """The bigram-only baseline as one row of the ``paths`` table.
 
@@ -145,8 +168,14 @@ def measure_table(
 
 @torch.no_grad()
 def bridge_errors(
-    dense: ResidualStack, sparse: ResidualStack, bridges: Bridges, ids: Tensor, *, batch: int,
-    autocast: AbstractContextManager | None = None, device: torch.device = torch.device("cpu"),
+    dense: ResidualStack,
+    sparse: ResidualStack,
+    bridges: Bridges,
+    ids: Tensor,
+    *,
+    batch: int,
+    autocast: AbstractContextManager | None = None,
+    device: torch.device = CPU,
 ) -> pd.DataFrame:
     """NMSE and FVU of every encoder and decoder, one row per bridge.
 
@@ -199,5 +228,3 @@ def site_table(errors: pd.DataFrame, paths: pd.DataFrame, label: str) -> pd.Data
     frame["n_sequences"] = by_path["n_sequences"].iloc[0]
     frame["split"] = by_path["split"].iloc[0]
     return frame
-
-

@@ -106,8 +106,13 @@ class RunFolder:
     def write_status(self, status: str, message: str | None = None, stages: dict | None = None) -> None:
         """Record ``running``, ``finished`` or ``failed``."""
         old = self.status if (self.path / "status.json").exists() else {"stages": {}, "started": _now()}
-        new = {"status": status, "stages": stages if stages is not None else old["stages"], "message": message,
-               "started": old["started"], "updated": _now()}
+        new = {
+            "status": status,
+            "stages": stages if stages is not None else old["stages"],
+            "message": message,
+            "started": old["started"],
+            "updated": _now(),
+        }
         write_atomically(self.path / "status.json", json.dumps(new, indent=2) + "\n")
 
     def done(self, stage: str) -> bool:
@@ -174,10 +179,15 @@ def environment() -> dict[str, Any]:
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[package] = metadata.version(package)
     return {
-        "python": sys.version.split()[0], "platform": platform.platform(), "processor": platform.processor(),
-        "cpus": os.cpu_count(), "threads": torch.get_num_threads(),
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "processor": platform.processor(),
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-        "versions": versions, "commit": _commit(), "command": sys.orig_argv,
+        "versions": versions,
+        "commit": _commit(),
+        "command": sys.orig_argv,
     }
 
 

@@ -72,7 +72,9 @@ def run_path(path: Path, dense: ResidualStack, sparse: ResidualStack, bridges: B
         ids: ``[B, T]``.
     """
     if path.crossings and path.crossings[-1] >= len(bridges):
-        raise BridgesError(f"Path {path} crosses bridge {path.crossings[-1]}; there are the bridges 0 to {len(bridges) - 1}.")
+        raise BridgesError(
+            f"Path {path} crosses bridge {path.crossings[-1]}; there are the bridges 0 to {len(bridges) - 1}."
+        )
     stack = dense if path.first == "D" else sparse
     h, site = stack.embed(ids), 0
     for crossing, letter in zip(path.crossings, path.stacks, strict=False):

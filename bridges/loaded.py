@@ -53,7 +53,9 @@ class Run:
     def sparse(self) -> SparseTransformer:
         """The trained sparse model."""
         if not self.folder.done("train"):
-            raise CheckpointError(f"{self.folder.path} has not finished training; go on with resume={self.folder.path}.")
+            raise CheckpointError(
+                f"{self.folder.path} has not finished training; go on with resume={self.folder.path}."
+            )
         return SparseTransformer.from_pretrained(self.folder.model).eval()
 
     @cached_property

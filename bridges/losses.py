@@ -78,9 +78,7 @@ def _position_chunks(n_streams: int, shape: torch.Size, vocab: int) -> list[slic
     return [slice(start, min(start + size, positions)) for start in range(0, positions, size)]
 
 
-def _chunk_values(
-    logits: Tensor, labels: Tensor, target: Tensor | None
-) -> tuple[Tensor, Tensor | None, Tensor]:
+def _chunk_values(logits: Tensor, labels: Tensor, target: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor]:
     """CE and KL of S streams at one chunk of n positions, ``[S, n]`` each, and the log-probabilities ``[S, n, V]``.
 
     Args:
@@ -107,7 +105,9 @@ def _labels(ids: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def head_values(stack: ResidualStack, streams: Sequence[Tensor], ids: Tensor, reference: Reference | None) -> HeadValues:
+def head_values(
+    stack: ResidualStack, streams: Sequence[Tensor], ids: Tensor, reference: Reference | None
+) -> HeadValues:
     """CE and exact KL of several streams at the last site, without ever holding all their logits.
 
     Args:
@@ -174,7 +174,11 @@ class _HeadLoss(torch.autograd.Function):
 
 
 def head_loss(
-    stack: ResidualStack, streams: Sequence[Tensor], ids: Tensor, reference: Reference, ce: Sequence[float],
+    stack: ResidualStack,
+    streams: Sequence[Tensor],
+    ids: Tensor,
+    reference: Reference,
+    ce: Sequence[float],
     kl: Sequence[float],
 ) -> tuple[Tensor, Tensor]:
     """Σ_s ce_s·CE_s + kl_s·KL(reference ‖ stream s), differentiable in the streams and in the unembedding.

@@ -112,7 +112,7 @@ def intervene(stack, functions: Mapping[str, NodeFunction]) -> Iterator[None]:
 
     Args:
         stack: a `ResidualStack`.
-        functions: ``{glob over points: function of the value [B, T, channels]}``; a glob that matches nothing is an error.
+        functions: ``{glob over points: function of the value [B, T, channels]}``; one that matches nothing is an error.
     """
     by_point = {point: function for pattern, function in functions.items() for point in stack.nodes.match(pattern)}
     with stack.nodes.acting(by_point):

@@ -1,4 +1,4 @@
-"""Checking the command line before anything is composed, so that a misspelt key or value names the nearest valid one."""
+"""Checking the command line before anything is composed: a misspelt key or value names the nearest valid one."""
 
 from __future__ import annotations
 
@@ -59,7 +59,10 @@ def check_command_line(arguments: list[str]) -> None:
     """
     plain = [a for a in arguments if not a.startswith("-") and "=" in a]
     # Flags of Hydra with a value of their own, whose value holds no override.
-    if any(a in ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p") for a in arguments):
+    if any(
+        a in ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p")
+        for a in arguments
+    ):
         return
     stray = [a for a in arguments if not a.startswith(("-", "~")) and "=" not in a]
     if stray:
@@ -70,8 +73,8 @@ def check_command_line(arguments: list[str]) -> None:
             override = OverridesParser.create().parse_override(argument)
         except OverrideParseException as error:
             raise ConfigError(
-                f"{argument!r} cannot be read: {str(error).splitlines()[0]}. Quote values with special characters, such "
-                "as \"key='a=b'\"."
+                f"{argument!r} cannot be read: {str(error).splitlines()[0]}. Quote special characters, as in "
+                "\"key='a=b'\"."
             ) from error
         key = override.key_or_group.split("@")[0]
         if key.startswith("hydra"):
@@ -87,6 +90,6 @@ def check_command_line(arguments: list[str]) -> None:
             close = nearest(key.rsplit(".", 1)[-1], {k.rsplit(".", 1)[-1] for k in settings})
             near = sorted(k for k in settings if k.rsplit(".", 1)[-1] in close.split("Valid:")[0])
             hint = f"Did you mean {' or '.join(near[:3])}?" if near else f"{nearest(key, settings).split('Valid:')[0]}"
-            raise ConfigError(f"{key} is no setting. {hint} `python -m bridges.run --help` lists them all.".replace("  ", " "))
-
-
+            raise ConfigError(
+                f"{key} is no setting. {hint} `python -m bridges.run --help` lists them all.".replace("  ", " ")
+            )

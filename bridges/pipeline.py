@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 import torch
@@ -59,13 +59,27 @@ def sparse_config(config: Config, dense: DenseStack, context: int, eos: int | No
     if bigram == "auto":
         bigram = "full" if dense.vocab_size <= FULL_BIGRAM_LIMIT else "low_rank"
     return SparseTransformerConfig(
-        vocab_size=dense.vocab_size, n_layer=s.n_layer or dense.n_layers,
+        vocab_size=dense.vocab_size,
+        n_layer=s.n_layer or dense.n_layers,
         d_model=s.d_model or round(s.width * dense.d_model),
-        d_mlp=s.d_mlp, d_head=s.d_head, context=context, activation=s.activation,
-        activation_fraction=s.activation_fraction, activation_points=s.activation_points, bias=s.bias,
-        norm_gain=s.norm_gain, norm_eps=s.norm_eps, attention_sink=s.attention_sink, position=s.position, d_position=s.d_position,
-        bigram=bigram, bigram_rank=s.bigram_rank, weight_fraction=config.sparsity,
-        initializer_range=s.initializer_range, bos_token_id=eos, eos_token_id=eos,
+        d_mlp=s.d_mlp,
+        d_head=s.d_head,
+        context=context,
+        activation=s.activation,
+        activation_fraction=s.activation_fraction,
+        activation_points=s.activation_points,
+        bias=s.bias,
+        norm_gain=s.norm_gain,
+        norm_eps=s.norm_eps,
+        attention_sink=s.attention_sink,
+        position=s.position,
+        d_position=s.d_position,
+        bigram=bigram,
+        bigram_rank=s.bigram_rank,
+        weight_fraction=config.sparsity,
+        initializer_range=s.initializer_range,
+        bos_token_id=eos,
+        eos_token_id=eos,
     )
 
 
@@ -78,7 +92,9 @@ def _stream_pairs(
         yield dense.run(ids).sites, sparse.run(ids).sites
 
 
-def _prepare(config: Config, folder: RunFolder, accelerator: Accelerator, say: Callable[[str], None]) -> tuple[Parts, Plan]:
+def _prepare(
+    config: Config, folder: RunFolder, accelerator: Accelerator, say: Callable[[str], None]
+) -> tuple[Parts, Plan]:
     """Load the dense model and the text, decide whether it fits, and build what will be trained."""
     device = accelerator.device
     dtype = torch.bfloat16 if config.model.dtype == "bf16" else torch.float32
@@ -87,7 +103,9 @@ def _prepare(config: Config, folder: RunFolder, accelerator: Accelerator, say: C
         config.model.name, gguf_file=config.model.gguf_file, revision=config.model.revision, dtype=dtype, device=device
     )
     if config.data.context > dense.context:
-        raise ConfigError(f"data.context={config.data.context} is longer than the {dense.context} tokens {config.model.label} takes.")
+        raise ConfigError(
+            f"data.context={config.data.context} is longer than the {dense.context} tokens {config.model.label} takes."
+        )
     shape = sparse_config(config, dense, config.data.context, tokenizer.eos_token_id)
     pairs = pair_sites(dense.n_sublayers, 2 * shape.n_layer, config.bridge.every)
     precision = resolve_precision(config.train.precision, device)
@@ -107,7 +125,7 @@ def _warm_start(parts: Parts) -> None:
     if parts.sparse.config.bigram == "full":
         table = bigram_log_probabilities(parts.data.blocks["train"], parts.sparse.vocab_size)
         with torch.no_grad():
-            parts.sparse.bigram.weight.copy_(table)  # type: ignore[union-attr]
+            cast(torch.nn.Embedding, parts.sparse.bigram).weight.copy_(table)
     with torch.no_grad():
         measure_scales(parts.bridges, parts.dense.run(parts.data.take("train", 16).to(device)).sites)
     if config.bridge.init == "ridge":
@@ -121,7 +139,13 @@ def _train(parts: Parts, plan: Plan, tracker: Tracker) -> None:
     """Train sparse model and bridges, and write them with the training tables."""
     folder, main = parts.folder, parts.accelerator.is_main_process
     trainer = Trainer(
-        parts.config, parts.dense, parts.sparse, parts.bridges, parts.data, parts.accelerator, folder.checkpoints,
+        parts.config,
+        parts.dense,
+        parts.sparse,
+        parts.bridges,
+        parts.data,
+        parts.accelerator,
+        folder.checkpoints,
         lambda row, step: tracker.log(row, step, "train"),
     )
     if trainer.restore():
@@ -148,8 +172,15 @@ def sparsity_table(sparse: SparseTransformer, fraction: float) -> pd.DataFrame:
     nonzeros = Projector(matrices).nonzeros()
     return pd.DataFrame(
         [
-            {"matrix": name, "rows": p.shape[0], "columns": p.shape[1], "numel": p.numel(),
-             "budget": budget(p.numel(), fraction), "nonzeros": nonzeros[name], "fraction": nonzeros[name] / p.numel()}
+            {
+                "matrix": name,
+                "rows": p.shape[0],
+                "columns": p.shape[1],
+                "numel": p.numel(),
+                "budget": budget(p.numel(), fraction),
+                "nonzeros": nonzeros[name],
+                "fraction": nonzeros[name] / p.numel(),
+            }
             for name, p in matrices.items()
         ]
     )
@@ -180,7 +211,7 @@ def _evaluate(parts: Parts) -> None:
     untrained = Bridges(dense.d_model, sparse.d_model, pairs, kept, config.seed + UNTRAINED_SEED).to(device)
     ridge = Bridges(dense.d_model, sparse.d_model, pairs, kept).to(device)
     for other in (untrained, ridge):
-        for mine, trained in zip(other.bridges, bridges.bridges, strict=True):
+        for mine, trained in zip(other, bridges, strict=True):
             mine.scale.copy_(trained.scale)
     tokens = config.eval.ridge_tokens
     fit_ridge(ridge, _stream_pairs(dense, sparse, parts.data, tokens, config.eval.batch, device), config.bridge.ridge)
@@ -227,9 +258,15 @@ def run(config: Config, path: Path, accelerator: Accelerator, say: Callable[[str
         tell(f"{path} is finished already.\n\n{summary_text(folder)}")
         return folder
     tracker = open_tracker(
-        mode=config.tracking.mode if main else "off", folder=path, project=config.tracking.project,
-        entity=config.tracking.entity, name=path.name, group=config.tracking.group, tags=config.tracking.tags,
-        config=flat(config), resume_id=None,
+        mode=config.tracking.mode if main else "off",
+        folder=path,
+        project=config.tracking.project,
+        entity=config.tracking.entity,
+        name=path.name,
+        group=config.tracking.group,
+        tags=config.tracking.tags,
+        config=flat(config),
+        resume_id=None,
     )
     code = 1
     try:

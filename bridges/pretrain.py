@@ -16,15 +16,19 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+import yaml
 from torch.nn import functional as F
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerBase
 
+from bridges.allocator import tune_allocator
 from bridges.data.corpus import Document, permissive_packages, standard_library
 from bridges.data.idioms import documents as idiom_documents
 from bridges.data.tokenizer import train_tokenizer
+from bridges.errors import nearest
 from bridges.training.optimizers import ParameterGroup, build_optimizer
 
 SOURCES = ("stdlib", "packages", "idioms")
@@ -72,7 +76,7 @@ def _idioms(config: PretrainConfig) -> Iterator[Document]:
 def _token_stream(docs: list[Document], tokenizer: PreTrainedTokenizerBase) -> np.ndarray:
     """All documents' tokens in one array, an end-of-text token before each."""
     eos = tokenizer.eos_token_id
-    parts = []
+    parts: list[np.ndarray] = []
     for start in range(0, len(docs), 256):
         batch = tokenizer([d.text for d in docs[start : start + 256]], verbose=False)["input_ids"]
         parts.extend(np.array([eos, *ids], dtype=np.int32) for ids in batch)
@@ -86,7 +90,11 @@ def prepare(config: PretrainConfig, cache: Path) -> tuple[PreTrainedTokenizerBas
     if (cache / "done").exists():
         tokenizer = PreTrainedTokenizerFast.from_pretrained(cache)
         return tokenizer, {s: {n: np.load(cache / f"{s}-{n}.npy") for n in SOURCES} for s in ("train", "validation")}
-    sources = {"stdlib": list(standard_library()), "packages": list(permissive_packages()), "idioms": list(_idioms(config))}
+    sources = {
+        "stdlib": list(standard_library()),
+        "packages": list(permissive_packages()),
+        "idioms": list(_idioms(config)),
+    }
     rng = random.Random(config.seed)
     sample = [d.text for docs in sources.values() for d in rng.sample(docs, min(len(docs), 4000)) if d.split == "train"]
     tokenizer = train_tokenizer(sample, config.vocab_size, config.context)
@@ -142,8 +150,16 @@ def pretrain(config: PretrainConfig) -> Path:
     eos = tokenizer.eos_token_id
     model = GPT2LMHeadModel(
         GPT2Config(
-            vocab_size=config.vocab_size, n_positions=config.context, n_embd=config.n_embd, n_layer=config.n_layer,
-            n_head=config.n_head, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=eos, eos_token_id=eos,
+            vocab_size=config.vocab_size,
+            n_positions=config.context,
+            n_embd=config.n_embd,
+            n_layer=config.n_layer,
+            n_head=config.n_head,
+            resid_pdrop=0.0,
+            embd_pdrop=0.0,
+            attn_pdrop=0.0,
+            bos_token_id=eos,
+            eos_token_id=eos,
         )
     )
     blocks = [p for n, p in model.named_parameters() if ".h." in n and p.ndim == 2]
@@ -199,7 +215,21 @@ def _save(model, tokenizer, config: PretrainConfig, curve: list[dict], out: Path
     (folder / "recipe.json").write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
 
 
+def main(arguments: list[str]) -> None:
+    """``key=value`` arguments over the fields of `PretrainConfig`."""
+    defaults = dataclasses.asdict(PretrainConfig())
+    overrides: dict[str, Any] = {}
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        if key not in defaults or not value:
+            sys.exit(f"error: {argument!r} is no setting. {nearest(key, defaults)}")
+        try:
+            overrides[key] = yaml.safe_load(value) if key == "mixture" else type(defaults[key])(value)
+        except ValueError as error:
+            sys.exit(f"error: {argument}: {error}")
+    pretrain(PretrainConfig(**overrides))
+
+
 if __name__ == "__main__":
-    overrides = dict(argument.split("=", 1) for argument in sys.argv[1:])
-    fields = {f.name: f for f in dataclasses.fields(PretrainConfig)}
-    pretrain(PretrainConfig(**{k: type(fields[k].default)(v) for k, v in overrides.items()}))  # type: ignore[arg-type]
+    tune_allocator()
+    main(sys.argv[1:])

@@ -112,7 +112,9 @@ def _task(cfg: DictConfig) -> float | None:
         outcome["folder"] = str(execute(cfg, sweep=True))
     except Exception as error:
         outcome |= {"status": "failed", "message": f"{type(error).__name__}: {error}"}
-        log.error("Job %s failed: %s", " ".join(outcome["overrides"]), error, exc_info=not isinstance(error, BridgesError))
+        log.error(
+            "Job %s failed: %s", " ".join(outcome["overrides"]), error, exc_info=not isinstance(error, BridgesError)
+        )
     out = Path(HydraConfig.get().runtime.output_dir)
     out.mkdir(parents=True, exist_ok=True)
     (out / "outcome.json").write_text(json.dumps(outcome, indent=2) + "\n")

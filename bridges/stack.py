@@ -1,7 +1,7 @@
 """The residual stack: the one shape every model here has, dense or sparse.
 
-A stack is ``embed``, a list of sublayers and ``unembed``. Sublayer ``i`` is an attention block, an MLP block, or both in
-parallel, *including* its residual addition. Site ``i`` is the residual stream before sublayer ``i``: site 0 is the
+A stack is ``embed``, a list of sublayers and ``unembed``. Sublayer ``i`` is an attention block, an MLP block, or both
+in parallel, *including* its residual addition. Site ``i`` is the residual stream before sublayer ``i``: site 0 is the
 embedding, the last site (``n_sublayers``) goes to the final norm and the unembedding.
 
 Shapes: B sequences, T tokens, d width of the stream, V vocabulary.
@@ -83,7 +83,9 @@ class ResidualStack(ABC):
             IndexError: a site lies outside ``0 … n_sublayers``.
         """
         keyed = (
-            {site: (site, h) for site, h in entries.items()} if isinstance(entries, Mapping) else dict(enumerate(entries))
+            {site: (site, h) for site, h in entries.items()}
+            if isinstance(entries, Mapping)
+            else dict(enumerate(entries))
         )
         streams = Streams()
         if not keyed:

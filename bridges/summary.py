@@ -12,11 +12,11 @@ def headline(folder: RunFolder) -> dict[str, float]:
     """Stable names for sweeps and W&B: losses, mean single-crossing KLs and their baselines, nonzeros."""
     paths, sparsity = read_table(folder.path, "paths"), read_table(folder.path, "sparsity")
     trained = paths[paths["bridges"] == "trained"]
-    pure = trained.set_index("kind")
+    pure = {str(r["kind"]): r for r in trained.to_dict("records") if r["crossings"] == 0}
     out = {
-        "dense/ce": float(pure.loc["pure_dense", "ce"]),
-        "sparse/ce": float(pure.loc["pure_sparse", "ce"]),
-        "sparse/kl": float(pure.loc["pure_sparse", "kl"]),
+        "dense/ce": float(pure["pure_dense"]["ce"]),
+        "sparse/ce": float(pure["pure_sparse"]["ce"]),
+        "sparse/kl": float(pure["pure_sparse"]["kl"]),
         "sparse/nonzero_fraction": float(sparsity["nonzeros"].sum() / sparsity["numel"].sum()),
         "sparse/over_budget": int((sparsity["nonzeros"] > sparsity["budget"]).sum()),
     }
@@ -38,8 +38,13 @@ def summary_text(folder: RunFolder) -> str:
     for i in sorted(sites["pair"].unique()):
         mine = sites[sites["pair"] == i].set_index("bridges")
         t = mine.loc["trained"]
-        row = {"bridge": i, "dense site": int(t["dense_site"]), "sparse site": int(t["sparse_site"]),
-               "FVU enc": t["fvu_encoder"], "FVU dec": t["fvu_decoder"]}
+        row = {
+            "bridge": i,
+            "dense site": int(t["dense_site"]),
+            "sparse site": int(t["sparse_site"]),
+            "FVU enc": t["fvu_encoder"],
+            "FVU dec": t["fvu_decoder"],
+        }
         for direction, arrow in (("d2s", "KL d→s"), ("s2d", "KL s→d")):
             low, high = t[f"kl_{direction}_low"], t[f"kl_{direction}_high"]
             row[arrow] = f"{t[f'kl_{direction}']:.3f} [{low:.3f}, {high:.3f}]"

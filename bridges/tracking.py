@@ -79,7 +79,8 @@ class Tracker:
         except TimeoutError:
             log.warning(
                 "W&B did not take all data within %g s. Upload later with: wandb sync --include-online %s",
-                FINISH_TIMEOUT, self.directory,
+                FINISH_TIMEOUT,
+                self.directory,
             )
         except Exception as error:
             self._broken(error)
@@ -155,10 +156,19 @@ def open_tracker(
         os.environ.setdefault("WANDB_SILENT", "true")
         # W&B's own error reports hold up the end of the process when the server does not answer.
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-        return _open(mode, Path(folder), resume_id, {
-            "project": project, "entity": entity, "name": name, "group": group, "tags": list(tags),
-            "config": dict(config or {}),
-        })
+        return _open(
+            mode,
+            Path(folder),
+            resume_id,
+            {
+                "project": project,
+                "entity": entity,
+                "name": name,
+                "group": group,
+                "tags": list(tags),
+                "config": dict(config or {}),
+            },
+        )
     except Exception as error:
         log.warning("W&B cannot be used (%r); the run goes on without it.", error)
         return Tracker()
@@ -191,15 +201,25 @@ def _init(mode: Literal["online", "offline"], directory: Path, labels: dict[str,
     import wandb
 
     wanted: dict[str, Any] = {
-        "silent": True, "console": "off", "disable_git": True, "disable_code": True, "x_disable_stats": True,
-        "x_save_requirements": False, "init_timeout": INIT_TIMEOUT, "finish_timeout": FINISH_TIMEOUT,
+        "silent": True,
+        "console": "off",
+        "disable_git": True,
+        "disable_code": True,
+        "x_disable_stats": True,
+        "x_save_requirements": False,
+        "init_timeout": INIT_TIMEOUT,
+        "finish_timeout": FINISH_TIMEOUT,
         "finish_timeout_raises": True,
     }
     known = wandb.Settings.model_fields  # versions differ in their internal settings
     run = wandb.init(
         # A run of its own, whatever else in this process (a notebook, a library) uses W&B.
-        mode=mode, dir=str(directory.parent), resume="allow", reinit="create_new",
-        settings=wandb.Settings(**{key: value for key, value in wanted.items() if key in known}), **labels,
+        mode=mode,
+        dir=str(directory.parent),
+        resume="allow",
+        reinit="create_new",
+        settings=wandb.Settings(**{key: value for key, value in wanted.items() if key in known}),
+        **labels,
     )
     return Tracker(run, Path(run.dir).parent)
 

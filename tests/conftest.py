@@ -17,12 +17,25 @@ from bridges.sparse import SparseTransformer, SparseTransformerConfig
 
 VOCAB = 29
 SHAPE: dict[str, Any] = {
-    "vocab_size": VOCAB, "n_layer": 2, "d_model": 16, "d_mlp": 24, "d_head": 4, "n_head": 4, "context": 12,
-    "d_position": 4, "bigram_rank": 3,
+    "vocab_size": VOCAB,
+    "n_layer": 2,
+    "d_model": 16,
+    "d_mlp": 24,
+    "d_head": 4,
+    "n_head": 4,
+    "context": 12,
+    "d_position": 4,
+    "bigram_rank": 3,
 }
 DENSE: dict[str, Any] = {
-    "d_model": 12, "d_mlp": 20, "n_head": 3, "activation_fraction": None, "attention_sink": False, "bigram": "none",
-    "position": "learned", "norm_gain": True,
+    "d_model": 12,
+    "d_mlp": 20,
+    "n_head": 3,
+    "activation_fraction": None,
+    "attention_sink": False,
+    "bigram": "none",
+    "position": "learned",
+    "norm_gain": True,
 }
 
 

@@ -59,8 +59,19 @@ REFUSED = [
     (TrainConfig, "train.", "gradient_rms", "normalize"),
     *[
         (TrainConfig, "train.", key, value)
-        for key in ("tokens", "batch", "accumulate", "lr", "bridge_lr", "muon_lr", "eps", "max_grad_rms", "log_every",
-                    "checkpoint_every", "keep_checkpoints")
+        for key in (
+            "tokens",
+            "batch",
+            "accumulate",
+            "lr",
+            "bridge_lr",
+            "muon_lr",
+            "eps",
+            "max_grad_rms",
+            "log_every",
+            "checkpoint_every",
+            "keep_checkpoints",
+        )
         for value in (0, -1)
     ],
     (TrainConfig, "train.", "lr", float("nan")),
@@ -128,7 +139,11 @@ def test_values_at_the_edge_are_taken():
 
 def test_coefficients_leave_out_what_is_absent_and_keep_what_is_zero():
     assert TermConfig(ce=0.5, kl=None, nmse_decoder=0.0).coefficients() == {
-        "ce": 0.5, "nmse_encoder": 1.0, "nmse_decoder": 0.0, "kl_d2s": 1.0, "kl_s2d": 1.0
+        "ce": 0.5,
+        "nmse_encoder": 1.0,
+        "nmse_decoder": 0.0,
+        "kl_d2s": 1.0,
+        "kl_s2d": 1.0,
     }
 
 
@@ -138,12 +153,16 @@ def test_an_empty_label_is_the_last_part_of_the_name():
 
 
 CHANGED = Config(
-    seed=7, sparsity=0.01, name="x", model=ModelConfig(name="gpt2", label="g", revision="main"),
+    seed=7,
+    sparsity=0.01,
+    name="x",
+    model=ModelConfig(name="gpt2", label="g", revision="main"),
     data=files(context=64),
     sparse=SparseConfig(n_layer=3, activation_points=["q", "mlp_neuron"], activation_fraction=None),
     bridge=BridgeConfig(every=2, init="random"),
     train=TrainConfig(lr=0.5, hybrid_sites="2", terms=TermConfig(kl=None, kl_s2d=0.0)),
-    eval=EvalConfig(double_paths=None), tracking=TrackingConfig(mode="offline", tags=["a", "b"]),
+    eval=EvalConfig(double_paths=None),
+    tracking=TrackingConfig(mode="offline", tags=["a", "b"]),
 )
 
 

@@ -62,6 +62,7 @@ def test_bootstrap_against_a_slow_loop():
     values = np.array([0.3, 2.0, -1.0, 0.5, 4.0, 4.0])
     index = np.random.default_rng(7).integers(0, 6, (200, 6))
     means = sorted(sum(values[i] for i in row) / 6 for row in index)
+
     # The linear-interpolation percentile of 200 sorted draws lies between the neighbours of position 0.025·199.
     def percentile(q: float) -> float:
         at = q * 199
@@ -122,10 +123,15 @@ def test_bridge_errors_are_the_training_loss_over_all_sequences(make_pair, batch
 
 def test_site_table_takes_each_bridge_s_own_crossings():
     names = [str(path) for path in all_paths(3)]
-    paths = pd.DataFrame({
-        "bridges": ["other"] * len(names) + ["mine"] * len(names), "path": names * 2,
-        "kl": np.arange(2.0 * len(names)), "split": "test", "n_sequences": 4,
-    })
+    paths = pd.DataFrame(
+        {
+            "bridges": ["other"] * len(names) + ["mine"] * len(names),
+            "path": names * 2,
+            "kl": np.arange(2.0 * len(names)),
+            "split": "test",
+            "n_sequences": 4,
+        }
+    )
     paths["kl_low"], paths["kl_high"] = paths["kl"] - 0.25, paths["kl"] + 0.5
     sites = {"dense_site": [0, 5, 9], "sparse_site": [0, 1, 2]}
     errors = pd.DataFrame({"pair": [0, 1, 2], **sites, "nmse_encoder": [3.0, 4, 5]})

@@ -72,8 +72,14 @@ def test_number_of_all_paths(n):
     paths = all_paths(n)
     assert len(set(paths)) == len(paths) == 2 + 2 * n + 2 * n + n * (n - 1)
     count = {kind: sum(p.kind == kind for p in paths) for kind in {p.kind for p in paths}}
-    expected = {"pure_dense": 1, "pure_sparse": 1, "single_d2s": n, "single_s2d": n, "round_trip_dense": n,
-                "round_trip_sparse": n}
+    expected = {
+        "pure_dense": 1,
+        "pure_sparse": 1,
+        "single_d2s": n,
+        "single_s2d": n,
+        "round_trip_dense": n,
+        "round_trip_sparse": n,
+    }
     if n > 1:
         expected |= {"double_dsd": n * (n - 1) // 2, "double_sds": n * (n - 1) // 2}
     assert count == expected
@@ -99,9 +105,7 @@ def test_a_path_is_the_composition_of_its_segments(make_pair):
     h = dense.sublayer(0, dense.embed(p.ids))
     h = bridges[1].encode(h)
     h = sparse.sublayer(3, sparse.sublayer(2, h))
-    torch.testing.assert_close(
-        path_logits(Path("D", (1,)), dense, sparse, bridges, p.ids), sparse.unembed(h, p.ids)
-    )
+    torch.testing.assert_close(path_logits(Path("D", (1,)), dense, sparse, bridges, p.ids), sparse.unembed(h, p.ids))
     h = sparse.embed(p.ids)
     h = dense.sublayer(0, bridges[0].decode(h))
     h = bridges[1].encode(h)

@@ -90,7 +90,10 @@ def test_an_offline_run_holds_rows_config_and_summary(tmp_path):
     [run] = [r.run for r in found if r.WhichOneof("record_type") == "run"][:1]
     config = items(run.config.update)
     assert {k: config[k] for k in ("seed", "train.lr", "data.path", "tags")} == {
-        "seed": 7, "train.lr": 0.003, "data.path": None, "tags": ["a"]
+        "seed": 7,
+        "train.lr": 0.003,
+        "data.path": None,
+        "tags": ["a"],
     }
     assert (run.project, run.display_name, run.run_group) == ("bridges-test", "one", "g")
     assert list(run.tags) == ["x"]

@@ -68,8 +68,11 @@ class EncodedPairs:
         lengths = self.lengths[at]
         width = int(lengths.max()) if len(lengths) else 0
         return replace(
-            self, pairs=tuple(self.pairs[i] for i in at.tolist()), ids=self.ids[at][:, :, :width],
-            lengths=lengths, candidates=self.candidates[at],
+            self,
+            pairs=tuple(self.pairs[i] for i in at.tolist()),
+            ids=self.ids[at][:, :, :width],
+            lengths=lengths,
+            candidates=self.candidates[at],
         )
 
 
@@ -115,8 +118,10 @@ class _Reader:
             raise ValueError("a prompt holds text that the tokenizer does not know")
         if self.limit and max(map(len, bases)) + len(self.start) > self.limit:
             raise ValueError(f"a prompt is longer than the {self.limit} tokens of the context")
-        right = [self.answer(p, b, a) for p, b, a in
-                 zip(prompts, bases, (draft.clean_answer, draft.counterfactual_answer), strict=True)]
+        right = [
+            self.answer(p, b, a)
+            for p, b, a in zip(prompts, bases, (draft.clean_answer, draft.counterfactual_answer), strict=True)
+        ]
         if right[0][0] == right[1][0]:
             raise ValueError("both answers begin with the same token")
         if unknown is not None and unknown in (right[0][0], right[1][0]):
@@ -143,8 +148,10 @@ def _made(reader: _Reader, draft: Draft) -> tuple[Pair, tuple[list[int], list[in
 
 
 def _shown(error: ValueError, draft: Draft) -> str:
-    return (f"{error}: {draft.clean!r} then {draft.clean_answer.text!r}, "
-            f"{draft.counterfactual!r} then {draft.counterfactual_answer.text!r}")
+    return (
+        f"{error}: {draft.clean!r} then {draft.clean_answer.text!r}, "
+        f"{draft.counterfactual!r} then {draft.counterfactual_answer.text!r}"
+    )
 
 
 @dataclass
@@ -240,9 +247,16 @@ def encode(
         for side, prompt in enumerate(prompts):
             ids[row, side, : len(prompt)] = torch.tensor(prompt)
     return EncodedPairs(
-        behaviour=behaviour.name, split=split, seed=seed, pairs=tuple(made[0] for made in kept), ids=ids,
+        behaviour=behaviour.name,
+        split=split,
+        seed=seed,
+        pairs=tuple(made[0] for made in kept),
+        ids=ids,
         lengths=torch.tensor([[len(p) for p in made[1]] for made in kept]),
-        candidates=torch.tensor([made[2] for made in kept]), requested=n, dropped=dict(dropped), note=note,
+        candidates=torch.tensor([made[2] for made in kept]),
+        requested=n,
+        dropped=dict(dropped),
+        note=note,
     )
 
 

@@ -10,10 +10,14 @@ from __future__ import annotations
 from bridges.behaviours.fillers import Pools, pool
 from bridges.behaviours.template import Cue, Template, TemplateBehaviour
 
-_MALE = pool("John Tom James Peter Mark David Paul Jack Michael Robert Henry Simon",
-             "Daniel George William Richard Charles Steven Kevin Brian Edward Andrew Frank Adam")
-_FEMALE = pool("Mary Anna Alice Sarah Laura Emma Jane Lisa Karen Susan Julia Helen",
-               "Kate Maria Rachel Amy Linda Emily Jessica Rebecca Nancy Carol Diana Ruth")
+_MALE = pool(
+    "John Tom James Peter Mark David Paul Jack Michael Robert Henry Simon",
+    "Daniel George William Richard Charles Steven Kevin Brian Edward Andrew Frank Adam",
+)
+_FEMALE = pool(
+    "Mary Anna Alice Sarah Laura Emma Jane Lisa Karen Susan Julia Helen",
+    "Kate Maria Rachel Amy Linda Emily Jessica Rebecca Nancy Carol Diana Ruth",
+)
 _IOI_FILLERS: Pools = {
     "male": _MALE,
     "female": _FEMALE,
@@ -66,11 +70,13 @@ ioi = _ioi("ioi", "The indirect object is the name said once; the prompts differ
 ioi_abba = _ioi("ioi_abba", "Indirect object in the order A, B, B: A; the names change places.", order="ABBA")
 ioi_baba = _ioi("ioi_baba", "Indirect object in the order B, A, B: A; the names change places.", order="BABA")
 ioi_same_gender = _ioi(
-    "ioi_same_gender", "Indirect object between two names of the same gender.",
+    "ioi_same_gender",
+    "Indirect object between two names of the same gender.",
     kinds=(("male", "male2"), ("female", "female2")),
 )
 ioi_opposite_gender = _ioi(
-    "ioi_opposite_gender", "Indirect object between a male and a female name.",
+    "ioi_opposite_gender",
+    "Indirect object between a male and a female name.",
     kinds=(("male", "female"), ("female", "male")),
 )
 
@@ -78,10 +84,12 @@ induction = TemplateBehaviour(
     "induction",
     "A word that came before is followed by the word that followed it then.",
     cue={"again": ("$thing", "$thing3"), "next": (" $thing2", " $thing4")},
-    fillers={"thing": pool(
-        "apple chair river stone window music paper garden horse doctor summer bread silver mountain coffee",
-        "table orange bridge winter letter island kitchen mirror forest butter engine dragon pencil castle",
-    )},
+    fillers={
+        "thing": pool(
+            "apple chair river stone window music paper garden horse doctor summer bread silver mountain coffee",
+            "table orange bridge winter letter island kitchen mirror forest butter engine dragon pencil castle",
+        )
+    },
     train=(
         "The words are $thing $thing2 $thing5 $thing3 $thing4 $thing6 $again|$next|",
         "Repeat: the $thing $thing2 and the $thing3 $thing4, the $again|$next|",
@@ -106,24 +114,38 @@ greater_than = TemplateBehaviour(
         "later": pool("72 74 76 78 82 84 86", "73 75 77 79 83 85 87"),
         "earlier": pool("22 24 26 28 32 34 36", "23 25 27 29 33 35 37"),
         "century": pool("11 13 15 17", "12 14 16 18"),
-        "event": pool("war siege strike trial famine debate flood riot fair hunt",
-                      "voyage reign project festival drought fire plague race march treaty"),
+        "event": pool(
+            "war siege strike trial famine debate flood riot fair hunt",
+            "voyage reign project festival drought fire plague race march treaty",
+        ),
     },
     train=(
-        Template("The $event $what in the year $century$mid and $then in the year $century|$end|.",
-                 {"what": ("began", "ended"), "then": ("ended", "began")}),
-        Template("The $event was $what in $century$mid. It was $then in $century|$end|.",
-                 {"what": ("started", "finished"), "then": ("finished", "started")}),
-        Template("In $century$mid the $event had just $what; it had $then in $century|$end|.",
-                 {"what": ("begun", "ended"), "then": ("ended", "begun")}),
+        Template(
+            "The $event $what in the year $century$mid and $then in the year $century|$end|.",
+            {"what": ("began", "ended"), "then": ("ended", "began")},
+        ),
+        Template(
+            "The $event was $what in $century$mid. It was $then in $century|$end|.",
+            {"what": ("started", "finished"), "then": ("finished", "started")},
+        ),
+        Template(
+            "In $century$mid the $event had just $what; it had $then in $century|$end|.",
+            {"what": ("begun", "ended"), "then": ("ended", "begun")},
+        ),
     ),
     heldout=(
-        Template("The $event that we know of $what in $century$mid, and it $then in $century|$end|.",
-                 {"what": ("opened", "closed"), "then": ("closed", "opened")}),
-        Template("Its first year was not known, but the $event was $what $century$mid, in $century|$end|.",
-                 {"what": ("over after", "over before")}),
-        Template("People say that the $event took place some years $what $century$mid, in $century|$end|.",
-                 {"what": ("after", "before")}),
+        Template(
+            "The $event that we know of $what in $century$mid, and it $then in $century|$end|.",
+            {"what": ("opened", "closed"), "then": ("closed", "opened")},
+        ),
+        Template(
+            "Its first year was not known, but the $event was $what $century$mid, in $century|$end|.",
+            {"what": ("over after", "over before")},
+        ),
+        Template(
+            "People say that the $event took place some years $what $century$mid, in $century|$end|.",
+            {"what": ("after", "before")},
+        ),
     ),
 )
 
@@ -133,10 +155,10 @@ subject_verb_agreement = TemplateBehaviour(
     cue={"s": ("", "s"), "be": (" is", " are"), "was": (" was", " were"), "have": (" has", " have")},
     fillers={
         "kind": pool("old small green lost heavy famous", "new large brown strange quiet simple"),
-        "subject": pool("key book picture report dog letter door teacher",
-                        "song car house horse map window farmer tree"),
-        "other": pool("cabinet table garden manager author friend",
-                      "student station river lawyer guard bridge"),
+        "subject": pool(
+            "key book picture report dog letter door teacher", "song car house horse map window farmer tree"
+        ),
+        "other": pool("cabinet table garden manager author friend", "student station river lawyer guard bridge"),
     },
     train=(
         "The $kind $subject$s near the ${other}|$be| very nice.",
@@ -205,7 +227,18 @@ quote_closing = TemplateBehaviour(
         "Above the $place we saw a $color board with $q$phrase|$q for the guests.",
     ),
 )
-ENGLISH: dict[str, TemplateBehaviour] = {b.name: b for b in (
-    ioi, ioi_abba, ioi_baba, ioi_same_gender, ioi_opposite_gender, induction, greater_than,
-    subject_verb_agreement, pronoun_gender, quote_closing,
-)}
+ENGLISH: dict[str, TemplateBehaviour] = {
+    b.name: b
+    for b in (
+        ioi,
+        ioi_abba,
+        ioi_baba,
+        ioi_same_gender,
+        ioi_opposite_gender,
+        induction,
+        greater_than,
+        subject_verb_agreement,
+        pronoun_gender,
+        quote_closing,
+    )
+}

@@ -31,15 +31,20 @@ FILLERS: Pools = {
         num obj object offset options order output params path point pos prefix process project request result
         root shape size source start state target text token value weight right total rate""",
     ),
-    "attr": pool("name key index data dtype length color width",
-                 "path value shape text size target values type"),
+    "attr": pool("name key index data dtype length color width", "path value shape text size target values type"),
     "item": pool("item x word row char task k", "elem line c entry part v b"),
-    "coll": pool("items words rows chars tasks keys users groups names models labels fields frames images",
-                 "lines values entries parts files points tokens objects results records paths pages"),
-    "func": (_combined("load build find check update make", "items table user index page list"),
-             _combined("read create get parse compute run", "lines entry tree rule map cell")),
-    "cls": pool("User Item Table Model Graph Handler Page Player Account Config Group Image",
-                "Node Parser Reader Worker Point Matrix Order Entry Client Buffer Token Shape"),
+    "coll": pool(
+        "items words rows chars tasks keys users groups names models labels fields frames images",
+        "lines values entries parts files points tokens objects results records paths pages",
+    ),
+    "func": (
+        _combined("load build find check update make", "items table user index page list"),
+        _combined("read create get parse compute run", "lines entry tree rule map cell"),
+    ),
+    "cls": pool(
+        "User Item Table Model Graph Handler Page Player Account Config Group Image",
+        "Node Parser Reader Worker Point Matrix Order Entry Client Buffer Token Shape",
+    ),
     "num": pool("1 2 5 7 10 12 20 25 64 100 128 500", "0 3 4 6 8 9 15 16 30 32 50 200"),
     "word": pool(
         """red left apple north user_id title first monday open cat summer small debug json metric age table

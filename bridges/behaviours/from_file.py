@@ -110,12 +110,17 @@ def _behaviour(name: str, path: Path, rows: list[tuple[Split | None, Draft]]) ->
             other, source = where.setdefault(prompt, (split, draft.source))
             if other != split:
                 raise BehaviourError(
-                    f"{draft.source}: this prompt is in both splits, {split} here and {other} in {source}: "
-                    f"{prompt!r}."
+                    f"{draft.source}: this prompt is in both splits, {split} here and {other} in {source}: {prompt!r}."
                 )
         chosen[split].append(
-            Draft(draft.clean, draft.clean_answer, draft.counterfactual, draft.counterfactual_answer,
-                  f"{split}-file", source=draft.source)
+            Draft(
+                draft.clean,
+                draft.clean_answer,
+                draft.counterfactual,
+                draft.counterfactual_answer,
+                f"{split}-file",
+                source=draft.source,
+            )
         )
 
     for split, draft in rows:

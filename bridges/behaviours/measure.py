@@ -18,9 +18,7 @@ MEASURES = ("loss", "accuracy", "logit_diff")
 
 
 @torch.no_grad()
-def two_way(
-    logits_fn: Callable[[Tensor], Tensor], encoded: EncodedPairs, batch_size: int = 64
-) -> pd.DataFrame:
+def two_way(logits_fn: Callable[[Tensor], Tensor], encoded: EncodedPairs, batch_size: int = 64) -> pd.DataFrame:
     """Ask a model for the two candidates of each prompt.
 
     Args:
@@ -48,18 +46,20 @@ def two_way(
     if not kept.isfinite().all():
         raise BehaviourError(f"The model gave logits that are not finite on {encoded.behaviour!r}.")
     diff = kept[:, 0] - kept[:, 1]
-    return pd.DataFrame({
-        "behaviour": encoded.behaviour,
-        "split": encoded.split,
-        "pair": np.repeat(np.arange(len(encoded)), 2),
-        "prompt": list(SIDES) * len(encoded),
-        "template": [p.template for p in encoded.pairs for _ in SIDES],
-        "logit_correct": kept[:, 0].numpy(),
-        "logit_other": kept[:, 1].numpy(),
-        "logit_diff": diff.numpy(),
-        "loss": softplus(-diff).numpy(),
-        "correct": (diff > 0).numpy(),
-    })
+    return pd.DataFrame(
+        {
+            "behaviour": encoded.behaviour,
+            "split": encoded.split,
+            "pair": np.repeat(np.arange(len(encoded)), 2),
+            "prompt": list(SIDES) * len(encoded),
+            "template": [p.template for p in encoded.pairs for _ in SIDES],
+            "logit_correct": kept[:, 0].numpy(),
+            "logit_other": kept[:, 1].numpy(),
+            "logit_diff": diff.numpy(),
+            "loss": softplus(-diff).numpy(),
+            "correct": (diff > 0).numpy(),
+        }
+    )
 
 
 def summarise(rows: pd.DataFrame, n_boot: int = 1000, seed: int = 0, level: float = 0.95) -> dict[str, float]:
@@ -77,9 +77,7 @@ def summarise(rows: pd.DataFrame, n_boot: int = 1000, seed: int = 0, level: floa
     """
     if rows.empty:
         raise BehaviourError("There are no rows to summarise.")
-    per_pair = (
-        rows.assign(accuracy=rows["correct"].astype(float)).groupby("pair")[list(MEASURES)].mean().to_numpy()
-    )
+    per_pair = rows.assign(accuracy=rows["correct"].astype(float)).groupby("pair")[list(MEASURES)].mean().to_numpy()
     draws = np.random.default_rng(seed).integers(0, len(per_pair), (n_boot, len(per_pair)))
     tail = (1 - level) / 2
     low, high = np.quantile(per_pair[draws].mean(1), [tail, 1 - tail], axis=0)

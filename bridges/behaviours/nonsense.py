@@ -52,6 +52,4 @@ def nonsense_twin(encoded: EncodedPairs, key: int = 0) -> EncodedPairs:
         for i, p in enumerate(encoded.pairs)
     )
     note = f"labels are meaningless (key {key})" + (f"; {encoded.note}" if encoded.note else "")
-    return replace(
-        encoded, behaviour=PREFIX + encoded.behaviour, candidates=candidates, pairs=pairs, note=note
-    )
+    return replace(encoded, behaviour=PREFIX + encoded.behaviour, candidates=candidates, pairs=pairs, note=note)

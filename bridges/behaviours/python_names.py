@@ -11,8 +11,7 @@ set_or_string = TemplateBehaviour(
     cue={"init": ("set()", '""'), "step": (".add($item)\n", " += $item\n")},
     train=(
         "$name = $init\nfor $item in $coll:\n    $name|$step",
-        "def $func($coll):\n    $name = $init\n    for $item in $coll:\n        if $item:\n"
-        "            $name|$step",
+        "def $func($coll):\n    $name = $init\n    for $item in $coll:\n        if $item:\n            $name|$step",
         "$name = $init\nwhile $coll:\n    $item = $coll.pop()\n    $name|$step",
         "$name2 = len($coll)\n$name = $init\nfor $item in sorted($coll):\n    print($item)\n    $name|$step",
     ),
@@ -34,16 +33,13 @@ set_or_string_fixedvarname = TemplateBehaviour(
     train=(
         "current = $init\n$name = $other\nfor $item in $coll:\n    current|$step",
         "$name = $other\ncurrent = $init\nfor $item in $coll:\n    if $item:\n        current|$step",
-        "def $func($coll):\n    current = $init\n    $name = $other\n    for $item in $coll:\n"
-        "        current|$step",
-        "$name = $other\n$name2 = $num\ncurrent = $init\nwhile $coll:\n    $item = $coll.pop()\n"
-        "    current|$step",
+        "def $func($coll):\n    current = $init\n    $name = $other\n    for $item in $coll:\n        current|$step",
+        "$name = $other\n$name2 = $num\ncurrent = $init\nwhile $coll:\n    $item = $coll.pop()\n    current|$step",
     ),
     heldout=(
         "class $cls:\n    def $func(self, $item):\n        $name = $other\n        current = $init\n"
         "        current|$step",
-        "$name2 = None\ncurrent = $init\n$name = $other\nfor i, $item in enumerate($coll):\n"
-        "    current|$step",
+        "$name2 = None\ncurrent = $init\n$name = $other\nfor i, $item in enumerate($coll):\n    current|$step",
         "def $func(self):\n    $name = $other\n    current = $init\n    for $item in self.$coll:\n"
         "        current|$step",
         "current = $init\n$name = $other\nif $item not in $coll:\n    current|$step",
@@ -60,8 +56,7 @@ class_init = TemplateBehaviour(
         "        self.$target =| $target|\n",
         "class $cls:\n    def __init__(self, $name3, $name, $name2):\n        self.$name3 = $name3\n"
         "        self.$target =| $target|\n",
-        "class $cls:\n    def __init__(self, $name, $name2, $name3=None):\n"
-        "        self.$target =| $target|\n",
+        "class $cls:\n    def __init__(self, $name, $name2, $name3=None):\n        self.$target =| $target|\n",
     ),
     heldout=(
         "class $cls(Base):\n    def __init__(self, $name, $name2, flag=False):\n        self.flag = flag\n"
@@ -105,8 +100,7 @@ with_open = TemplateBehaviour(
         '$name = "$word"\nwith open("${name2}/${file}.$ext", "|$mode") as fp:\n    ',
         "with open(os.path.join($name, '${file}.$ext'), '|$mode') as fp:\n    ",
         "${file}_filename = $func($name)\nfp = open(${file}_filename, '|$mode')\n",
-        'class $cls:\n    def $func(self):\n        with open(self.${file}_path, "|$mode") as $item:\n'
-        '            ',
+        'class $cls:\n    def $func(self):\n        with open(self.${file}_path, "|$mode") as $item:\n            ',
         "import os\n\n$name = open('${file}_${word}.$ext', '|$mode')\n",
     ),
 )
@@ -168,6 +162,11 @@ enumerate_range = TemplateBehaviour(
 )
 
 PYTHON_NAMES = (
-    set_or_string, set_or_string_fixedvarname, class_init, with_open, fstring_brace, var_swap,
+    set_or_string,
+    set_or_string_fixedvarname,
+    class_init,
+    with_open,
+    fstring_brace,
+    var_swap,
     enumerate_range,
 )

@@ -7,9 +7,25 @@ from bridges.behaviours.python_syntax import PYTHON_SYNTAX
 from bridges.behaviours.template import TemplateBehaviour
 
 _ORDER = (
-    "single_double_quote", "final_kwarg", "set_or_string", "set_or_string_fixedvarname", "class_init",
-    "with_as", "bracket_brace", "with_open", "bracket_counting", "for_while", "else_elif", "fstring_brace",
-    "if_ternary", "var_swap", "indent_for", "lambda_func", "if_equals", "enumerate_range", "var_if",
+    "single_double_quote",
+    "final_kwarg",
+    "set_or_string",
+    "set_or_string_fixedvarname",
+    "class_init",
+    "with_as",
+    "bracket_brace",
+    "with_open",
+    "bracket_counting",
+    "for_while",
+    "else_elif",
+    "fstring_brace",
+    "if_ternary",
+    "var_swap",
+    "indent_for",
+    "lambda_func",
+    "if_equals",
+    "enumerate_range",
+    "var_if",
     "while_return_true",
 )
 _ALL = {behaviour.name: behaviour for behaviour in (*PYTHON_SYNTAX, *PYTHON_NAMES)}

@@ -47,30 +47,34 @@ with_as = TemplateBehaviour(
     "with_as",
     "`with open(path)` is bound by ` as`; after a lock, or a context that gives nothing, comes the colon.",
     cue={"then": (" as f:\n", ":\n"), "end": (") as f:\n", "):\n")},
-    fillers={"lock": pool("self.lock self._lock lock self.mutex",
-                           "self.write_lock write_lock self._mutex mutex")},
+    fillers={"lock": pool("self.lock self._lock lock self.mutex", "self.write_lock write_lock self._mutex mutex")},
     train=(
         Template("$name = $num\nwith $what($name2|$end", {"what": ("open", "cd")}),
         Template("def $func(self, $name):\n    with $what($name|$end", {"what": ("open", "suppress")}),
         Template("for $item in $coll:\n    with $name.$what|($end", {"what": ("open", "app_context")}),
-        Template("class $cls:\n    def $func(self, $name):\n        with self.$name.$what|($end",
-                 {"what": ("open", "lock")}),
+        Template(
+            "class $cls:\n    def $func(self, $name):\n        with self.$name.$what|($end", {"what": ("open", "lock")}
+        ),
         Template("$name = $num\nwith $what|$then", {"what": ("open($name2)", "$lock")}),
         Template("def $func(self, $name):\n    with $what|$then", {"what": ("open($name)", "$lock")}),
         Template("$coll = []\nwith $what|$then", {"what": ("open('$word.txt')", "$lock")}),
     ),
     heldout=(
-        Template("$name = $func()\n"
-                 "with $what|($end", {"what": ("tempfile.TemporaryDirectory", "torch.no_grad")}),
+        Template("$name = $func()\nwith $what|($end", {"what": ("tempfile.TemporaryDirectory", "torch.no_grad")}),
         Template("print($name)\nwith $what($name2|$end", {"what": ("zipfile.ZipFile", "redirect_stdout")}),
-        Template("try:\n    $name = $num\n"
-                 "    with $what|$end", {"what": ("open(self.$name2", "self.subTest($name2=$num2")}),
-        Template("class $cls:\n    def $func(self, $name):\n        with $what|($end",
-                 {"what": ("$name.open", "warnings.catch_warnings")}),
+        Template(
+            "try:\n    $name = $num\n    with $what|$end", {"what": ("open(self.$name2", "self.subTest($name2=$num2")}
+        ),
+        Template(
+            "class $cls:\n    def $func(self, $name):\n        with $what|($end",
+            {"what": ("$name.open", "warnings.catch_warnings")},
+        ),
         Template("for $item in $coll:\n    with $what|$then", {"what": ("open($item)", "$lock")}),
         Template("try:\n    with $what|$then", {"what": ("open(self.$name)", "$lock")}),
-        Template("class $cls:\n    def $func(self, $name):\n        with $what|$then",
-                 {"what": ("open(str($name))", "$lock")}),
+        Template(
+            "class $cls:\n    def $func(self, $name):\n        with $what|$then",
+            {"what": ("open(str($name))", "$lock")},
+        ),
     ),
 )
 
@@ -78,18 +82,22 @@ with_as = TemplateBehaviour(
 bracket_brace = TemplateBehaviour(
     "bracket_brace",
     "A first string is a key followed by `:` in a dict literal, an element followed by `,` in a list.",
-    cue={"o": ("{", "["), "t": (': $num2, ', ', $num2, '), "line": (": $num2,\n", ",\n"),
-         "s": (': "$word2", ', ', "$word2", ')},
+    cue={
+        "o": ("{", "["),
+        "t": (": $num2, ", ", $num2, "),
+        "line": (": $num2,\n", ",\n"),
+        "s": (': "$word2", ', ', "$word2", '),
+    },
     train=(
         '$name = $o"$word|"$t',
         "$name = $o\n    '$word|'$line",
         "$name = $func($o'$word|'$t",
-        "def $func($name):\n    return $o\"$word|\"$s",
+        'def $func($name):\n    return $o"$word|"$s',
     ),
     heldout=(
         'self.$name = $o"$word|"$s',
         "$name = json.dumps($o'$word|'$t",
-        "$name2 = $num\n$coll = $o\n    \"$word|\"$line",
+        '$name2 = $num\n$coll = $o\n    "$word|"$line',
         "def $func($coll):\n    for $item in $coll:\n        yield $o'$word|'$t",
     ),
 )
@@ -157,17 +165,23 @@ if_ternary = TemplateBehaviour(
     train=(
         Template("$name2 = $name3${lead}if $name > $num|$then", {"lead": ("\n", ".$attr ")}),
         "def $func($name):\n    ${lead}if $name == $num|$then",
-        Template("def $func($name):\n    ${lead} if $name|$then",
-                 {"lead": ("$name2 = $name3\n   ", "self.$name2 = $name3.$attr")}),
+        Template(
+            "def $func($name):\n    ${lead} if $name|$then",
+            {"lead": ("$name2 = $name3\n   ", "self.$name2 = $name3.$attr")},
+        ),
         Template("$coll = []\n$name2 = $name3${lead}if $name is None|$then", {"lead": ("\n", ".$attr ")}),
     ),
     heldout=(
         "class $cls:\n    def $func(self):\n        ${lead}if self.$name|$then",
         Template("print($name)\n$name2 = $item${lead}if $name < $num|$then", {"lead": ("\n", ".$attr ")}),
-        Template("try:\n    ${lead} if $name in $coll|$then",
-                 {"lead": ("$name2 = $name3\n   ", "self.$name2 = $name3.$attr")}),
-        Template("while True:\n    ${lead} if not $name|$then",
-                 {"lead": ("$name2 = $func\n   ", "self.$name2 = $func.$attr")}),
+        Template(
+            "try:\n    ${lead} if $name in $coll|$then",
+            {"lead": ("$name2 = $name3\n   ", "self.$name2 = $name3.$attr")},
+        ),
+        Template(
+            "while True:\n    ${lead} if not $name|$then",
+            {"lead": ("$name2 = $func\n   ", "self.$name2 = $func.$attr")},
+        ),
     ),
 )
 
@@ -179,14 +193,18 @@ indent_for = TemplateBehaviour(
     train=(
         "def $func($coll):\n    $line\n|    ${deeper}print($item)\n",
         "def $func($coll, $name):\n    $name2 = $num\n    $line\n|    $deeper$name.append($item)\n",
-        Template("if $coll:\n    $name = $num\n    $line\n|    $deeper$name = $item\n",
-                 {"line": ("for $item in $coll:", "$item = $coll.pop()")}),
+        Template(
+            "if $coll:\n    $name = $num\n    $line\n|    $deeper$name = $item\n",
+            {"line": ("for $item in $coll:", "$item = $coll.pop()")},
+        ),
         "class $cls:\n    def $func(self, $coll):\n        $line\n|        ${deeper}self.$name = $item\n",
     ),
     heldout=(
         "async def $func(self, $coll):\n    $line\n|    ${deeper}self.add($item)\n",
-        Template("try:\n    $name = $num\n    $line\n|    $deeper$name += $item\n",
-                 {"line": ("for $item in $coll:", "$item = len($coll)")}),
+        Template(
+            "try:\n    $name = $num\n    $line\n|    $deeper$name += $item\n",
+            {"line": ("for $item in $coll:", "$item = len($coll)")},
+        ),
         "while $name > $num:\n    $line\n|    ${deeper}$name.update($item)\n",
         "def main():\n    $coll = $func()\n    $line\n|    ${deeper}run($item)\n",
     ),
@@ -204,8 +222,10 @@ lambda_func = TemplateBehaviour(
         Template("self.$name = $what|$then", {"what": ("lambda $arg", "$func")}),
     ),
     heldout=(
-        Template("$coll = sorted($coll2, key=$what|$then",
-                 {"what": ("lambda $arg", "attrgetter"), "then": (": $arg.$attr)\n", "('$attr'))\n")}),
+        Template(
+            "$coll = sorted($coll2, key=$what|$then",
+            {"what": ("lambda $arg", "attrgetter"), "then": (": $arg.$attr)\n", "('$attr'))\n")},
+        ),
         Template("if $name2:\n    $name = $what|$then", {"what": ("lambda $arg", "$func")}),
         Template("$name2 = $num\n$name.append($what|$then", {"what": ("lambda $arg", "$func")}),
         Template("$name = $num\n$coll = map($what|$then", {"what": ("lambda $arg", "$func")}),
@@ -219,17 +239,25 @@ if_equals = TemplateBehaviour(
     train=(
         "$name2 = $func()\n$what|$then",
         Template("def $func($name):\n    $what|$then", {"what": ("if $attr", "self.$attr")}),
-        Template("for $item in $coll:\n    $name = $num\n    $what|$then",
-                 {"what": ("if $attr", "$item.$attr"), "then": (" == '$word':\n", " = '$word'\n")}),
-        Template("class $cls:\n    def $func(self, $attr):\n        $what|$then",
-                 {"what": ("if $attr", "self.$attr"), "then": (" == $name:\n", " = $name\n")}),
+        Template(
+            "for $item in $coll:\n    $name = $num\n    $what|$then",
+            {"what": ("if $attr", "$item.$attr"), "then": (" == '$word':\n", " = '$word'\n")},
+        ),
+        Template(
+            "class $cls:\n    def $func(self, $attr):\n        $what|$then",
+            {"what": ("if $attr", "self.$attr"), "then": (" == $name:\n", " = $name\n")},
+        ),
     ),
     heldout=(
-        Template("class $cls:\n    def $func(self, $name):\n        $name2 = None\n        $what|$then",
-                 {"what": ("if $attr", "self.$attr"), "then": (" == None:\n", " = None\n")}),
+        Template(
+            "class $cls:\n    def $func(self, $name):\n        $name2 = None\n        $what|$then",
+            {"what": ("if $attr", "self.$attr"), "then": (" == None:\n", " = None\n")},
+        ),
         Template("with open($name2) as f:\n    $what|$then", {"what": ("if $attr", "$item.$attr")}),
-        Template("try:\n    $name = $num2\n    $what|$then",
-                 {"what": ("if $attr", "$name.$attr"), "then": (' == "$word":\n', ' = "$word"\n')}),
+        Template(
+            "try:\n    $name = $num2\n    $what|$then",
+            {"what": ("if $attr", "$name.$attr"), "then": (' == "$word":\n', ' = "$word"\n')},
+        ),
         "while $name2 > $num2:\n    $what|$then",
     ),
 )
@@ -272,6 +300,17 @@ while_return_true = TemplateBehaviour(
 )
 
 PYTHON_SYNTAX = (
-    single_double_quote, final_kwarg, with_as, bracket_brace, bracket_counting, for_while, else_elif,
-    if_ternary, indent_for, lambda_func, if_equals, var_if, while_return_true,
+    single_double_quote,
+    final_kwarg,
+    with_as,
+    bracket_brace,
+    bracket_counting,
+    for_while,
+    else_elif,
+    if_ternary,
+    indent_for,
+    lambda_func,
+    if_equals,
+    var_if,
+    while_return_true,
 )

@@ -55,7 +55,8 @@ class TemplateBehaviour(Behaviour):
         self.cue: Cue = dict(cue or {})
         self.pools: Pools = {**FILLERS, **(fillers or {})}
         self._templates: dict[Split, dict[str, Template]] = {
-            "train": self._named("train", train), "heldout": self._named("heldout", heldout)
+            "train": self._named("train", train),
+            "heldout": self._named("heldout", heldout),
         }
 
     def _named(self, split: Split, given: Sequence[Template | str]) -> dict[str, Template]:
@@ -72,8 +73,9 @@ class TemplateBehaviour(Behaviour):
             yield self._draft(rng, split, name, self._templates[split][name])
 
     def _draft(self, rng: random.Random, split: Split, name: str, template: Template) -> Draft:
-        sides = [_expand(template.text, {slot: values[side] for slot, values in template.cue.items()})
-                 for side in (0, 1)]
+        sides = [
+            _expand(template.text, {slot: values[side] for slot, values in template.cue.items()}) for side in (0, 1)
+        ]
         used = {w for side in sides for w in _WORD.findall(_SLOT.sub(" ", side))}
         fillers: dict[str, str] = {}
         for slot in dict.fromkeys(_slots(sides[0]) + _slots(sides[1])):

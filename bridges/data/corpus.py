@@ -11,8 +11,10 @@ import re
 import sysconfig
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from email.message import Message
 from importlib import metadata
 from pathlib import Path
+from typing import cast
 
 from bridges.errors import DataError
 
@@ -35,7 +37,9 @@ class Document:
         return "test" if bucket >= 96 else "validation" if bucket >= 92 else "train"
 
 
-def read_files(root: Path, pattern: str = "**/*.py", exclude: Iterable[str] = (), prefix: str = "") -> Iterator[Document]:
+def read_files(
+    root: Path, pattern: str = "**/*.py", exclude: Iterable[str] = (), prefix: str = ""
+) -> Iterator[Document]:
     """Every non-empty UTF-8 file below ``root`` that matches ``pattern``, in sorted order.
 
     Args:
@@ -76,7 +80,7 @@ def permissive_packages(max_chars: int = 4_000_000) -> Iterator[Document]:
         max_chars: taken from one package at most, so that a large one does not fill the corpus.
     """
     for distribution in sorted(metadata.distributions(), key=lambda d: d.metadata["Name"] or ""):
-        meta = distribution.metadata
+        meta = cast(Message, distribution.metadata)
         licence = " ".join(
             [meta.get("License-Expression") or "", (meta.get("License") or "")[:200]]
             + [c for c in meta.get_all("Classifier") or [] if c.startswith("License")]

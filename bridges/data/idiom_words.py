@@ -15,6 +15,7 @@ def _words(listed: str) -> tuple[str, ...]:
     """The different words of `listed` in order, without Python keywords."""
     return tuple(w for w in dict.fromkeys(listed.split()) if not keyword.iskeyword(w))
 
+
 NOUNS: tuple[str, ...] = _words("""
 account action actor address age agent album alert amount angle animal answer apple area array article
 artist asset author axis badge balance ball band bank base basket batch beam bed bike bill bird block board
@@ -108,21 +109,58 @@ Blue
 """)
 
 EXTENSIONS: tuple[str, ...] = ("txt", "csv", "json", "log", "md", "xml", "html", "dat", "yaml", "tsv")
-WRITE_STEMS: tuple[str, ...] = ("out", "output", "result", "results", "log", "report", "summary", "save",
-                                "export", "dump", "generated", "backup", "dest", "target")
-READ_STEMS: tuple[str, ...] = ("in", "input", "source", "config", "data", "settings", "words", "names",
-                               "train",
-                               "dataset", "template", "corpus", "original", "existing")
+WRITE_STEMS: tuple[str, ...] = (
+    "out",
+    "output",
+    "result",
+    "results",
+    "log",
+    "report",
+    "summary",
+    "save",
+    "export",
+    "dump",
+    "generated",
+    "backup",
+    "dest",
+    "target",
+)
+READ_STEMS: tuple[str, ...] = (
+    "in",
+    "input",
+    "source",
+    "config",
+    "data",
+    "settings",
+    "words",
+    "names",
+    "train",
+    "dataset",
+    "template",
+    "corpus",
+    "original",
+    "existing",
+)
 MODULES: tuple[str, ...] = _words("""
 os sys re json math time random logging collections itertools functools datetime threading csv copy string
 numpy pandas requests argparse pathlib typing subprocess
 """)
 FROM_IMPORTS: tuple[str, ...] = (
-    "from collections import defaultdict", "from collections import Counter", "from pathlib import Path",
-    "from typing import List, Optional", "from datetime import datetime, timedelta", "import numpy as np",
-    "from functools import wraps", "from dataclasses import dataclass", "import pandas as pd",
-    "from flask import Flask, request", "from contextlib import suppress", "from threading import Lock",
-    "from itertools import chain", "from math import sqrt, pi", "import matplotlib.pyplot as plt",
+    "from collections import defaultdict",
+    "from collections import Counter",
+    "from pathlib import Path",
+    "from typing import List, Optional",
+    "from datetime import datetime, timedelta",
+    "import numpy as np",
+    "from functools import wraps",
+    "from dataclasses import dataclass",
+    "import pandas as pd",
+    "from flask import Flask, request",
+    "from contextlib import suppress",
+    "from threading import Lock",
+    "from itertools import chain",
+    "from math import sqrt, pi",
+    "import matplotlib.pyplot as plt",
 )
 
 
@@ -277,11 +315,25 @@ def cond(r: Rng, v: str) -> str:
     """A condition about the variable `v`; half of the time the bare variable."""
     if chance(r, 0.4):
         return v
-    return pick(r, (f"not {v}", f"{v} is None", f"{v} is not None", f"{v} > {num(r)}", f"{v} < {num(r)}",
-                    f"{v} == {num(r)}", f"{v} == {string(r)}", f"{v} in {pair(r)[1]}", f"len({v}) > {num(r)}",
-                    f"{v}.{pick(r, ATTRS)}", f"isinstance({v}, {pick(r, ('int', 'str', 'list', 'dict'))})",
-                    f"{v} % {r.randrange(2, 6)} == 0", f"{v} >= {name(r)}",
-                    f"{v}.is_{pick(r, ADJECTIVES)}()"))
+    return pick(
+        r,
+        (
+            f"not {v}",
+            f"{v} is None",
+            f"{v} is not None",
+            f"{v} > {num(r)}",
+            f"{v} < {num(r)}",
+            f"{v} == {num(r)}",
+            f"{v} == {string(r)}",
+            f"{v} in {pair(r)[1]}",
+            f"len({v}) > {num(r)}",
+            f"{v}.{pick(r, ATTRS)}",
+            f"isinstance({v}, {pick(r, ('int', 'str', 'list', 'dict'))})",
+            f"{v} % {r.randrange(2, 6)} == 0",
+            f"{v} >= {name(r)}",
+            f"{v}.is_{pick(r, ADJECTIVES)}()",
+        ),
+    )
 
 
 def stmt(r: Rng, avoid: Sequence[str] = ()) -> str:
@@ -290,21 +342,43 @@ def stmt(r: Rng, avoid: Sequence[str] = ()) -> str:
     u = r.random()
     if u < 0.4:
         return f"{n} = {value(r)}"
-    return pick(r, (f"print({string(r)})", f"print({n})", f"{n}.{pick(r, METHODS)}({m})",
-                    f"{func(r)}({n}, {m})",
-                    f"{n} = {m} {pick(r, '+-*')} {num(r)}", f"{n} = len({m})",
-                    f"{n} = {m}.{pick(r, METHODS)}()", f"{n} = {m}[{num(r)}]", f"{n} += 1",
-                    f"{n} = {func(r)}({string(r)})", f"{n}[{string(r)}] = {m}", f"{n} = [{num(r)}, {num(r)}]",
-                    f"assert {n} is not None", f"{n}.append({m})", f"{n}, {m} = {func(r)}()"))
+    return pick(
+        r,
+        (
+            f"print({string(r)})",
+            f"print({n})",
+            f"{n}.{pick(r, METHODS)}({m})",
+            f"{func(r)}({n}, {m})",
+            f"{n} = {m} {pick(r, '+-*')} {num(r)}",
+            f"{n} = len({m})",
+            f"{n} = {m}.{pick(r, METHODS)}()",
+            f"{n} = {m}[{num(r)}]",
+            f"{n} += 1",
+            f"{n} = {func(r)}({string(r)})",
+            f"{n}[{string(r)}] = {m}",
+            f"{n} = [{num(r)}, {num(r)}]",
+            f"assert {n} is not None",
+            f"{n}.append({m})",
+            f"{n}, {m} = {func(r)}()",
+        ),
+    )
 
 
 def comment(r: Rng) -> str:
     """A short comment or docstring sentence."""
     noun = pick(r, NOUNS)
-    return pick(r, (f"{pick(r, VERBS)} the {noun}", f"{pick(r, VERBS)} each {noun} once",
-                    f"TODO: check {noun}",
-                    f"{pick(r, ADJECTIVES)} {noun} first", f"{plural(noun)} of the {pick(r, NOUNS)}",
-                    f"return the {pick(r, ADJECTIVES)} {noun}", f"this {noun} is {pick(r, ADJECTIVES)}"))
+    return pick(
+        r,
+        (
+            f"{pick(r, VERBS)} the {noun}",
+            f"{pick(r, VERBS)} each {noun} once",
+            f"TODO: check {noun}",
+            f"{pick(r, ADJECTIVES)} {noun} first",
+            f"{plural(noun)} of the {pick(r, NOUNS)}",
+            f"return the {pick(r, ADJECTIVES)} {noun}",
+            f"this {noun} is {pick(r, ADJECTIVES)}",
+        ),
+    )
 
 
 def filler(r: Rng, most: int = 2, avoid: Sequence[str] = ()) -> str:
@@ -316,9 +390,21 @@ def filler(r: Rng, most: int = 2, avoid: Sequence[str] = ()) -> str:
 def body(r: Rng, v: str) -> str:
     """One statement that uses the variable `v`."""
     n = names(r, 1, (v,))[0]
-    return pick(r, (f"print({v})", f"{n} = {v}", f"{n}.append({v})", f"{func(r)}({v})", f"{n} += {v}",
-                    f"{v}.{pick(r, METHODS)}()", f"{n} = {func(r)}({v})", f"{n}[{v}] = {num(r)}",
-                    f"{n} = {v} {pick(r, '+-*')} {num(r)}", f"print({string(r)}, {v})"))
+    return pick(
+        r,
+        (
+            f"print({v})",
+            f"{n} = {v}",
+            f"{n}.append({v})",
+            f"{func(r)}({v})",
+            f"{n} += {v}",
+            f"{v}.{pick(r, METHODS)}()",
+            f"{n} = {func(r)}({v})",
+            f"{n}[{v}] = {num(r)}",
+            f"{n} = {v} {pick(r, '+-*')} {num(r)}",
+            f"print({string(r)}, {v})",
+        ),
+    )
 
 
 def define(r: Rng, params: str, inside: str) -> str:

@@ -46,6 +46,7 @@ MIN_CHARS, MAX_CHARS = 300, 2500
 
 # --- the idioms ---------------------------------------------------------------------------------------------
 
+
 def single_double_quote(r: Rng) -> str:
     """A string argument closed by the quote that opened it, `')` or `")`."""
     out = []
@@ -57,14 +58,27 @@ def single_double_quote(r: Rng) -> str:
             other = "'" if q == '"' else '"'
             inner += f" {other}{pick(r, words.NOUNS)}{other} {pick(r, words.NOUNS)}"
         s = q + inner + q
-        out.append(pick(r, (f"print({s})", f"print({n}, {s})", f"{n}.{pick(r, words.METHODS)}({s})",
-                            f"{n} = {m}.get({s})",
-                            f"{func(r)}({s})", f"{n}.append({s})", f"{n} = {func(r)}({m}, {s})",
-                            f"{n} = input({s})",
-                            f"logger.{pick(r, ('info', 'debug', 'error'))}({s})", f"{n} = {m}.split({s})",
-                            f"{n} = os.path.join({m}, {s})", f"if {n} is None:\n    raise ValueError({s})",
-                            f"{n} = {func(r)}({pick(r, words.NOUNS)}={s})",
-                            f"{n}.replace({string(r)}, {s})")))
+        out.append(
+            pick(
+                r,
+                (
+                    f"print({s})",
+                    f"print({n}, {s})",
+                    f"{n}.{pick(r, words.METHODS)}({s})",
+                    f"{n} = {m}.get({s})",
+                    f"{func(r)}({s})",
+                    f"{n}.append({s})",
+                    f"{n} = {func(r)}({m}, {s})",
+                    f"{n} = input({s})",
+                    f"logger.{pick(r, ('info', 'debug', 'error'))}({s})",
+                    f"{n} = {m}.split({s})",
+                    f"{n} = os.path.join({m}, {s})",
+                    f"if {n} is None:\n    raise ValueError({s})",
+                    f"{n} = {func(r)}({pick(r, words.NOUNS)}={s})",
+                    f"{n}.replace({string(r)}, {s})",
+                ),
+            )
+        )
     return "\n".join(out)
 
 
@@ -79,10 +93,18 @@ def final_kwarg(r: Rng) -> str:
     else:
         params = lead + args
     a, b = args[0], args[-1]
-    use = pick(r, (f"return {b}", f"if {b} is None:\n    return {a}\nreturn {func(r)}({a}, {b})", "pass",
-                   f"print({', '.join(args)})", f"{func(r)}({', '.join(args)})",
-                   f"if {b}:\n    {body(r, b)}\nreturn {a}",
-                   f"{filler(r)}return {a} + {b}"))
+    use = pick(
+        r,
+        (
+            f"return {b}",
+            f"if {b} is None:\n    return {a}\nreturn {func(r)}({a}, {b})",
+            "pass",
+            f"print({', '.join(args)})",
+            f"{func(r)}({', '.join(args)})",
+            f"if {b}:\n    {body(r, b)}\nreturn {a}",
+            f"{filler(r)}return {a} + {b}",
+        ),
+    )
     if lead:
         use = "\n".join(f"self.{x} = {x}" for x in args) if chance(r, 0.4) else use
         return f"class {cls(r)}:\n{ind(define(r, ', '.join(params), use))}"
@@ -96,8 +118,7 @@ def _set_or_string(r: Rng, v: str, distract: bool) -> str:
     while item == v:
         item, many = pair(r)
     start = "set()" if is_set else pick(r, ('""', "''"))
-    arg = pick(r, (item, item, f"{item}.{pick(r, words.ATTRS)}", f"str({item})", f"{func(r)}({item})",
-                   string(r)))
+    arg = pick(r, (item, item, f"{item}.{pick(r, words.ATTRS)}", f"str({item})", f"{func(r)}({item})", string(r)))
     step = f"{v}.add({arg})" if is_set else f"{v} += {arg}"
     lines = [f"{v} = {start}"]
     if distract:
@@ -119,8 +140,9 @@ def _set_or_string(r: Rng, v: str, distract: bool) -> str:
         return f"{head}{loop}    {step}"
     if shape == 4:
         return f"{head}if {cond(r, item)}:\n    {step}"
-    return define(r, f"{many}, {names(r, 1, (many, v))[0]}",
-                  f"{head}{loop}{ind(stmt(r, (v, item)))}\n    {step}\n{end}")
+    return define(
+        r, f"{many}, {names(r, 1, (many, v))[0]}", f"{head}{loop}{ind(stmt(r, (v, item)))}\n    {step}\n{end}"
+    )
 
 
 def set_or_string(r: Rng) -> str:
@@ -150,10 +172,17 @@ def class_init(r: Rng) -> str:
     if chance(r, 0.25):
         out += f'    """{comment(r).capitalize()}."""\n\n'
     out += f"    def __init__(self, {', '.join(params)}):\n{ind(chr(10).join(sets), 2)}"
-    extra = pick(r, ("", "", f"def get_{a}(self):\n    return self.{under}{a}",
-                     f"def set_{a}(self, {a}):\n    self.{under}{a} = {a}",
-                     f"def __repr__(self):\n    return f{q}{{self.{under}{a}}} {{self.{under}{b}}}{q}",
-                     f"def {func(r)}(self):\n    return self.{under}{a} + self.{under}{b}"))
+    extra = pick(
+        r,
+        (
+            "",
+            "",
+            f"def get_{a}(self):\n    return self.{under}{a}",
+            f"def set_{a}(self, {a}):\n    self.{under}{a} = {a}",
+            f"def __repr__(self):\n    return f{q}{{self.{under}{a}}} {{self.{under}{b}}}{q}",
+            f"def {func(r)}(self):\n    return self.{under}{a} + self.{under}{b}",
+        ),
+    )
     return out + ("\n\n" + ind(extra) if extra else "")
 
 
@@ -163,24 +192,37 @@ def with_as(r: Rng) -> str:
     k = cls(r)
     if chance(r):
         f = pick(r, ("f", "f", "fp", "file", "handle", "infile"))
-        return pick(r, (f"with open({a}) as {f}:\n    {b} = {f}.read()",
-                        f"with open({string(r)}) as {f}:\n    {body(r, f)}",
-                        f"{a} = Path({string(r)})\n{filler(r)}with {a}.open() as {f}:\n    {body(r, f)}",
-                        f"with {k}({a}) as {b}:\n    {body(r, b)}",
-                        f"{a} = connect({b})\nwith {a}.cursor() as cur:\n    cur.execute({string(r)})",
-                        f"with zipfile.ZipFile({a}) as z:\n    z.extractall({b})",
-                        f"with tempfile.TemporaryDirectory() as tmp:\n    {body(r, 'tmp')}",
-                        f"with ThreadPoolExecutor({num(r)}) as pool:\n    pool.map({a}, {b})",
-                        f"with pytest.raises({k}) as {b}:\n    {stmt(r)}\n    print({b})"))
+        return pick(
+            r,
+            (
+                f"with open({a}) as {f}:\n    {b} = {f}.read()",
+                f"with open({string(r)}) as {f}:\n    {body(r, f)}",
+                f"{a} = Path({string(r)})\n{filler(r)}with {a}.open() as {f}:\n    {body(r, f)}",
+                f"with {k}({a}) as {b}:\n    {body(r, b)}",
+                f"{a} = connect({b})\nwith {a}.cursor() as cur:\n    cur.execute({string(r)})",
+                f"with zipfile.ZipFile({a}) as z:\n    z.extractall({b})",
+                f"with tempfile.TemporaryDirectory() as tmp:\n    {body(r, 'tmp')}",
+                f"with ThreadPoolExecutor({num(r)}) as pool:\n    pool.map({a}, {b})",
+                f"with pytest.raises({k}) as {b}:\n    {stmt(r)}\n    print({b})",
+            ),
+        )
     inside = body(r, c)
     lock = pick(r, ("lock", "lock", "mutex", "write_lock", f"{pick(r, words.NOUNS)}_lock"))
-    return pick(r, (f"{lock} = threading.Lock()\n{filler(r)}with {lock}:\n    {inside}",
-                    f"with {lock}:\n    {inside}",
-                    f"{a} = Lock()\n{filler(r)}with {a}:\n    {inside}", f"with self.{lock}:\n    {inside}",
-                    f"with suppress({pick(r, ('KeyError', 'OSError', 'ValueError'))}):\n    {inside}",
-                    f"with torch.no_grad():\n    {inside}", f"with {a}.app_context():\n    {inside}",
-                    f"with np.errstate(divide={string(r)}):\n    {inside}",
-                    f"with tf.device({a}):\n    {inside}", f"with cd({a}):\n    {inside}"))
+    return pick(
+        r,
+        (
+            f"{lock} = threading.Lock()\n{filler(r)}with {lock}:\n    {inside}",
+            f"with {lock}:\n    {inside}",
+            f"{a} = Lock()\n{filler(r)}with {a}:\n    {inside}",
+            f"with self.{lock}:\n    {inside}",
+            f"with suppress({pick(r, ('KeyError', 'OSError', 'ValueError'))}):\n    {inside}",
+            f"with torch.no_grad():\n    {inside}",
+            f"with {a}.app_context():\n    {inside}",
+            f"with np.errstate(divide={string(r)}):\n    {inside}",
+            f"with tf.device({a}):\n    {inside}",
+            f"with cd({a}):\n    {inside}",
+        ),
+    )
 
 
 def bracket_brace(r: Rng) -> str:
@@ -218,15 +260,31 @@ def with_open(r: Rng) -> str:
     path = f"{q}{folder}{stem}.{pick(r, words.EXTENSIONS)}{q}"
     var = f"{'input' if stem == 'in' else stem}_{pick(r, ('path', 'file', 'filename', 'name', 'dir'))}"
     if write:
-        use = pick(r, (f"{f}.write({d})", f"{f}.write({string(r)})", f"{f}.write(str({d}))",
-                       f"json.dump({d}, {f})",
-                       f"for line in {d}:\n    {f}.write(line)", f"{f}.writelines({d})",
-                       f"{f}.write({d} + {q}\\n{q})"))
+        use = pick(
+            r,
+            (
+                f"{f}.write({d})",
+                f"{f}.write({string(r)})",
+                f"{f}.write(str({d}))",
+                f"json.dump({d}, {f})",
+                f"for line in {d}:\n    {f}.write(line)",
+                f"{f}.writelines({d})",
+                f"{f}.write({d} + {q}\\n{q})",
+            ),
+        )
     else:
-        use = pick(r, (f"{d} = {f}.read()", f"{d} = {f}.readlines()", f"{d} = json.load({f})",
-                       f"return {f}.read()",
-                       f"for line in {f}:\n    print(line)", f"{d} = {f}.read().split()",
-                       f"print({f}.read())"))
+        use = pick(
+            r,
+            (
+                f"{d} = {f}.read()",
+                f"{d} = {f}.readlines()",
+                f"{d} = json.load({f})",
+                f"return {f}.read()",
+                f"for line in {f}:\n    print(line)",
+                f"{d} = {f}.read().split()",
+                f"print({f}.read())",
+            ),
+        )
     if use.startswith("return"):
         return define(r, var, f"{filler(r, 1)}with open({var}, {mode}) as {f}:\n    {use}")
     shape = r.randrange(6)
@@ -253,16 +311,34 @@ def bracket_counting(r: Rng) -> str:
     flat = row()
     if chance(r):
         rows = ", ".join(row() for _ in range(r.randrange(2, 4)))
-        flat = pick(r, (f"[{flat}]", f"[{flat}]", f"[[{rows}], [{row()}]]", f"[{atom()}, {atom()}, {flat}]",
-                        f"[{rows}]", f"[{rows}]"))
+        flat = pick(
+            r,
+            (
+                f"[{flat}]",
+                f"[{flat}]",
+                f"[[{rows}], [{row()}]]",
+                f"[{atom()}, {atom()}, {flat}]",
+                f"[{rows}]",
+                f"[{rows}]",
+            ),
+        )
     elif chance(r, 0.15):
         flat = f"[{flat}, {atom()}]"
     v = name(r)
-    return pick(r, (f"{v} = {flat}", f"{v} = {flat}\n{filler(r)}print({v})", f"{func(r)}({flat})",
-                    f"{v}.extend({flat})",
-                    f"{v} = np.array({flat})", f"{v} += {flat}", define(r, v, f"return {flat}"),
-                    f"assert {func(r)}({v}) == {flat}",
-                    f"for {pick(r, words.LETTERS)} in {flat}:\n    {stmt(r)}"))
+    return pick(
+        r,
+        (
+            f"{v} = {flat}",
+            f"{v} = {flat}\n{filler(r)}print({v})",
+            f"{func(r)}({flat})",
+            f"{v}.extend({flat})",
+            f"{v} = np.array({flat})",
+            f"{v} += {flat}",
+            define(r, v, f"return {flat}"),
+            f"assert {func(r)}({v}) == {flat}",
+            f"for {pick(r, words.LETTERS)} in {flat}:\n    {stmt(r)}",
+        ),
+    )
 
 
 def for_while(r: Rng) -> str:
@@ -271,15 +347,13 @@ def for_while(r: Rng) -> str:
     n = names(r, 1, (x, xs))[0]
     a = pick(r, (x, x, xs, "i"))
     if chance(r):
-        over = pick(r, (n, n, f"range({n})", f"{n}.{pick(r, words.ATTRS)}", f"range({integer(r)})",
-                        f"{func(r)}({n})"))
+        over = pick(r, (n, n, f"range({n})", f"{n}.{pick(r, words.ATTRS)}", f"range({integer(r)})", f"{func(r)}({n})"))
         head = f"for {a} in {over}:"
         tail = ""
     else:
         test = pick(r, ("", "", f" < {n}", f" > {num(r)}", f" != {n}", f" < len({n})", " is not None"))
         head = f"while {a}{test}:"
-        tail = pick(r, (f"\n    {a} += 1", f"\n    {a} -= 1", f"\n    {a} = {func(r)}({a})",
-                        f"\n    {a}.pop()"))
+        tail = pick(r, (f"\n    {a} += 1", f"\n    {a} -= 1", f"\n    {a} = {func(r)}({a})", f"\n    {a}.pop()"))
     inside = ind(filler(r, 1, (a,)) + body(r, a)) + tail
     before = pick(r, ("", f"{a} = {value(r)}\n", f"{n} = {value(r)}\n"))
     return before + f"{head}\n{inside}" + (f"\n{stmt(r)}" if chance(r, 0.4) else "")
@@ -293,10 +367,15 @@ def else_elif(r: Rng) -> str:
         first, second = cond(r, v), cond(r, v)
     elif as_elif:
         op = pick(r, ("==", ">", "<"))
-        first, second = pick(r, ((f"{v} {op} {num(r)}", f"{v} {op} {num(r)}"),
-                                 (f"{v} == {string(r)}", f"{v} == {string(r)}"),
-                                 (f"isinstance({v}, int)", f"isinstance({v}, str)"),
-                                 (f"{v} > 0", f"{v} < 0")))
+        first, second = pick(
+            r,
+            (
+                (f"{v} {op} {num(r)}", f"{v} {op} {num(r)}"),
+                (f"{v} == {string(r)}", f"{v} == {string(r)}"),
+                (f"isinstance({v}, int)", f"isinstance({v}, str)"),
+                (f"{v} > 0", f"{v} < 0"),
+            ),
+        )
     else:
         first = second = pick(r, (v, f"not {v}", f"{v} is None", f"{v} % 2 == 0", f"{v} in {pair(r)[1]}"))
     ret = chance(r, 0.3)
@@ -313,17 +392,32 @@ def fstring_brace(r: Rng) -> str:
     as_f = chance(r)
     p, o, c = ("f", "{", "}") if as_f else ("", "", "")
     q = quote(r)
-    lead = pick(r, words.TITLES) + pick(r, ("", ":", f" {pick(r, words.FILLERS)}",
-                                            f" {pick(r, words.NOUNS)}"))
+    lead = pick(r, words.TITLES) + pick(r, ("", ":", f" {pick(r, words.FILLERS)}", f" {pick(r, words.NOUNS)}"))
     tail = pick(r, ("", "", "!", ".", f" {pick(r, words.NOUNS)}", f", {pick(r, words.FILLERS)} {o}{w}{c}"))
     attr = f".{pick(r, words.ATTRS)}" if chance(r, 0.15) else ""
-    s = pick(r, (f"{lead} {o}{v}{attr}{c}{tail}", f"{o}{v}{attr}{c}{tail}",
-                 f"{lead} {o}{v}{c} {pick(r, words.FILLERS)} {o}{w}{c}"))
+    s = pick(
+        r,
+        (
+            f"{lead} {o}{v}{attr}{c}{tail}",
+            f"{o}{v}{attr}{c}{tail}",
+            f"{lead} {o}{v}{c} {pick(r, words.FILLERS)} {o}{w}{c}",
+        ),
+    )
     s = f"{p}{q}{s}{q}"
     t = names(r, 1, (v, w))[0]
-    return pick(r, (f"print({s})", f"{t} = {s}", f"{v} = {value(r)}\n{filler(r, 1, (v,))}print({s})",
-                    f"raise ValueError({s})", define(r, f"{v}, {w}", f"return {s}"), f"logger.info({s})",
-                    f"for {v} in {plural(w)}:\n    print({s})", f"{t}.append({s})"))
+    return pick(
+        r,
+        (
+            f"print({s})",
+            f"{t} = {s}",
+            f"{v} = {value(r)}\n{filler(r, 1, (v,))}print({s})",
+            f"raise ValueError({s})",
+            define(r, f"{v}, {w}", f"return {s}"),
+            f"logger.info({s})",
+            f"for {v} in {plural(w)}:\n    print({s})",
+            f"{t}.append({s})",
+        ),
+    )
 
 
 def if_ternary(r: Rng) -> str:
@@ -332,14 +426,28 @@ def if_ternary(r: Rng) -> str:
     y = names(r, 1, (v,))[0]
     c, a, b = cond(r, v), value(r), value(r)
     if chance(r):
-        out = pick(r, (f"if {c}:\n    {y} = {a}", f"if {c}:\n    {y} = {a}\nelse:\n    {y} = {b}",
-                       f"if {c}:\n    {body(r, v)}",
-                       f"{y} = {a}\nif {c}:\n    {y} = {b}", f"if {c}:\n    return {a}\nreturn {b}"))
+        out = pick(
+            r,
+            (
+                f"if {c}:\n    {y} = {a}",
+                f"if {c}:\n    {y} = {a}\nelse:\n    {y} = {b}",
+                f"if {c}:\n    {body(r, v)}",
+                f"{y} = {a}\nif {c}:\n    {y} = {b}",
+                f"if {c}:\n    return {a}\nreturn {b}",
+            ),
+        )
     else:
-        out = pick(r, (f"{y} = {a} if {c} else {b}", f"return {a} if {c} else {b}",
-                       f"print({a} if {c} else {b})",
-                       f"{y} = {a} if {c} else {b}\n{body(r, y)}", f"{y}.append({a} if {c} else {b})",
-                       f"{y} = {v} if {c} else {b}"))
+        out = pick(
+            r,
+            (
+                f"{y} = {a} if {c} else {b}",
+                f"return {a} if {c} else {b}",
+                f"print({a} if {c} else {b})",
+                f"{y} = {a} if {c} else {b}\n{body(r, y)}",
+                f"{y}.append({a} if {c} else {b})",
+                f"{y} = {v} if {c} else {b}",
+            ),
+        )
     return define(r, v, filler(r, 1, (v,)) + out) if "return " in out else filler(r, 1, (v,)) + out
 
 
@@ -348,14 +456,28 @@ def var_swap(r: Rng) -> str:
     a, b = names(r, 2)
     t = names(r, 1, (a, b))[0]
     i, j, xs = *(("i", "j") if chance(r) else ("j", "i")), pair(r)[1]
-    swap = pick(r, (f"{a}, {b} = {b}, {a}",) * 4 + (f"{xs}[{i}], {xs}[{j}] = {xs}[{j}], {xs}[{i}]",
-                    f"{t} = {a}\n{a} = {b}\n{b} = {t}", f"self.{a}, self.{b} = self.{b}, self.{a}"))
+    swap = pick(
+        r,
+        (f"{a}, {b} = {b}, {a}",) * 4
+        + (
+            f"{xs}[{i}], {xs}[{j}] = {xs}[{j}], {xs}[{i}]",
+            f"{t} = {a}\n{a} = {b}\n{b} = {t}",
+            f"self.{a}, self.{b} = self.{b}, self.{a}",
+        ),
+    )
     start = f"{a} = {num(r)}\n{b} = {num(r)}\n"
-    return pick(r, (start + swap, f"{start}{filler(r, 2, (a, b))}{swap}\nprint({a}, {b})",
-                    f"if {a} > {b}:\n{ind(swap)}",
-                    define(r, f"{a}, {b}", f"{swap}\nreturn {a}, {b}"), swap,
-                    define(r, f"{a}, {b}", f"while {b}:\n    {a}, {b} = {b}, {a} % {b}\nreturn {a}"),
-                    f"for {t} in range({integer(r)}):\n{ind(swap)}"))
+    return pick(
+        r,
+        (
+            start + swap,
+            f"{start}{filler(r, 2, (a, b))}{swap}\nprint({a}, {b})",
+            f"if {a} > {b}:\n{ind(swap)}",
+            define(r, f"{a}, {b}", f"{swap}\nreturn {a}, {b}"),
+            swap,
+            define(r, f"{a}, {b}", f"while {b}:\n    {a}, {b} = {b}, {a} % {b}\nreturn {a}"),
+            f"for {t} in range({integer(r)}):\n{ind(swap)}",
+        ),
+    )
 
 
 def indent_for(r: Rng) -> str:
@@ -370,8 +492,7 @@ def indent_for(r: Rng) -> str:
         core = f"{plain}\n{filler(r, 1)}{body(r, y)}"
     for level in range(depth):
         z, zs = pair(r)
-        head = pick(r, (f"for {z} in {zs}:", f"for {pick(r, 'ijk')} in range({integer(r)}):",
-                        f"if {cond(r, z)}:"))
+        head = pick(r, (f"for {z} in {zs}:", f"for {pick(r, 'ijk')} in range({integer(r)}):", f"if {cond(r, z)}:"))
         core = f"{head}\n{ind(core)}" + (f"\n{body(r, z)}" if level and chance(r) else "")
     return define(r, xs, f"{core}\nreturn {y}") if chance(r) else core
 
@@ -381,20 +502,46 @@ def lambda_func(r: Rng) -> str:
     x = pick(r, words.LETTERS) if chance(r, 0.6) else name(r)
     y, z = names(r, 2, (x,))
     args = x if chance(r, 0.75) else f"{x}, {y}"
-    e = pick(r, (x, f"{x} + {num(r)}", f"{x}[{num(r)}]", f"{x}.{pick(r, words.ATTRS)}", f"{x} * {x}",
-                 f"len({x})", f"{x} > {num(r)}"))
+    e = pick(
+        r,
+        (
+            x,
+            f"{x} + {num(r)}",
+            f"{x}[{num(r)}]",
+            f"{x}.{pick(r, words.ATTRS)}",
+            f"{x} * {x}",
+            f"len({x})",
+            f"{x} > {num(r)}",
+        ),
+    )
     g = func(r)
     if chance(r):
-        return pick(r, (f"{z} = lambda {args}: {e}", f"{y}.sort(key=lambda {x}: {e})",
-                        f"{z} = sorted({y}, key=lambda {x}: {e})",
-                        f"{z} = list(map(lambda {x}: {e}, {y}))", f"{g}(lambda {args}: {e})",
-                        define(r, y, f"return lambda {x}: {e}"),
-                        f"{z} = list(filter(lambda {x}: {e}, {y}))", f"{z} = {y}.apply(lambda {x}: {e})"))
-    return pick(r, (f"{z} = {g}({args})", f"{y}.sort(key={g}({x}))", f"{z} = sorted({y}, key={g}({x}))",
-                    f"{z} = list({g}({args}))",
-                    f"{func(r)}({g}({args}))", define(r, y, f"return {g}({x})"),
-                    f"def {g}({args}):\n    return {e}",
-                    f"def {g}({args}):\n    return {e}\n\n{z} = {g}({args})"))
+        return pick(
+            r,
+            (
+                f"{z} = lambda {args}: {e}",
+                f"{y}.sort(key=lambda {x}: {e})",
+                f"{z} = sorted({y}, key=lambda {x}: {e})",
+                f"{z} = list(map(lambda {x}: {e}, {y}))",
+                f"{g}(lambda {args}: {e})",
+                define(r, y, f"return lambda {x}: {e}"),
+                f"{z} = list(filter(lambda {x}: {e}, {y}))",
+                f"{z} = {y}.apply(lambda {x}: {e})",
+            ),
+        )
+    return pick(
+        r,
+        (
+            f"{z} = {g}({args})",
+            f"{y}.sort(key={g}({x}))",
+            f"{z} = sorted({y}, key={g}({x}))",
+            f"{z} = list({g}({args}))",
+            f"{func(r)}({g}({args}))",
+            define(r, y, f"return {g}({x})"),
+            f"def {g}({args}):\n    return {e}",
+            f"def {g}({args}):\n    return {e}\n\n{z} = {g}({args})",
+        ),
+    )
 
 
 def if_equals(r: Rng) -> str:
@@ -445,28 +592,64 @@ def while_return_true(r: Rng) -> str:
     c = cond(r, v)
     const = "True" if chance(r, 0.85) else pick(r, ("False", "1"))
     if chance(r):
-        inside = pick(r, (f"{v} = {func(r)}({w})\nif {c}:\n    break",
-                          f"{body(r, v)}\nif {c}:\n    break\n{v} += 1",
-                          f"{v} = input({string(r)})\nif {c}:\n    continue\n{body(r, v)}",
-                          f"{filler(r)}{func(r)}({v})",
-                          f"try:\n    {v} = {func(r)}()\n    break\nexcept OSError:\n    print({string(r)})"))
+        inside = pick(
+            r,
+            (
+                f"{v} = {func(r)}({w})\nif {c}:\n    break",
+                f"{body(r, v)}\nif {c}:\n    break\n{v} += 1",
+                f"{v} = input({string(r)})\nif {c}:\n    continue\n{body(r, v)}",
+                f"{filler(r)}{func(r)}({v})",
+                f"try:\n    {v} = {func(r)}()\n    break\nexcept OSError:\n    print({string(r)})",
+            ),
+        )
         loop = f"while {const}:\n{ind(inside)}"
         return define(r, w, filler(r, 1) + loop) if chance(r, 0.6) else loop
-    return define(r, v, filler(r, 1) + pick(r, (
-        f"return {const}", f"if {c}:\n    return {const}\nreturn False", f"{body(r, v)}\nreturn {const}",
-        f"for {w} in {v}:\n    if {cond(r, w)}:\n        return False\nreturn {const}",
-        f"if {c}:\n    {body(r, v)}\n    return {const}\nelse:\n    return None")))
+    return define(
+        r,
+        v,
+        filler(r, 1)
+        + pick(
+            r,
+            (
+                f"return {const}",
+                f"if {c}:\n    return {const}\nreturn False",
+                f"{body(r, v)}\nreturn {const}",
+                f"for {w} in {v}:\n    if {cond(r, w)}:\n        return False\nreturn {const}",
+                f"if {c}:\n    {body(r, v)}\n    return {const}\nelse:\n    return None",
+            ),
+        ),
+    )
 
 
-IDIOMS: dict[str, Callable[[random.Random], str]] = {f.__name__: f for f in (
-    single_double_quote, final_kwarg, set_or_string, set_or_string_fixedvarname, class_init, with_as,
-                                                                             bracket_brace,
-    with_open, bracket_counting, for_while, else_elif, fstring_brace, if_ternary, var_swap, indent_for,
-                                                                             lambda_func,
-    if_equals, enumerate_range, var_if, while_return_true)}
+IDIOMS: dict[str, Callable[[random.Random], str]] = {
+    f.__name__: f
+    for f in (
+        single_double_quote,
+        final_kwarg,
+        set_or_string,
+        set_or_string_fixedvarname,
+        class_init,
+        with_as,
+        bracket_brace,
+        with_open,
+        bracket_counting,
+        for_while,
+        else_elif,
+        fstring_brace,
+        if_ternary,
+        var_swap,
+        indent_for,
+        lambda_func,
+        if_equals,
+        enumerate_range,
+        var_if,
+        while_return_true,
+    )
+}
 
 
 # --- documents ----------------------------------------------------------------------------------------------
+
 
 def _in_context(r: Rng, snippet: str) -> str:
     """`snippet` as it is, or inside a function, method, loop, branch or try block."""
@@ -495,8 +678,10 @@ def _document(r: Rng, kinds: Sequence[Callable[[random.Random], str]]) -> str:
     if chance(r, 0.2):
         parts.append(f'"""{comment(r).capitalize()}."""')
     if chance(r, 0.5):
-        lines = [pick(r, words.FROM_IMPORTS) if chance(r, 0.4) else f"import {pick(r, words.MODULES)}"
-                 for _ in range(r.randrange(1, 5))]
+        lines = [
+            pick(r, words.FROM_IMPORTS) if chance(r, 0.4) else f"import {pick(r, words.MODULES)}"
+            for _ in range(r.randrange(1, 5))
+        ]
         parts.append("\n".join(dict.fromkeys(lines)))
     # Half of the modules keep to a few idioms, so that their two branches meet in one context.
     if chance(r):

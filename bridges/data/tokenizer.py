@@ -12,9 +12,7 @@ END_OF_TEXT = "<|endoftext|>"
 # Words with an optional single leading symbol; up to three digits; runs of punctuation with the newlines that follow;
 # newlines; white space. Runs of punctuation stay whole so that `("`, `],` and `]]` can each become one token, which is
 # what lets a two-way behaviour be asked as a single next token (paper, appendix A.1).
-PRE_TOKEN = (
-    r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
+PRE_TOKEN = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int = 2048, context: int = 256) -> PreTrainedTokenizerFast:
@@ -39,6 +37,10 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = 2048, context: int =
     tokenizer.train_from_iterator(texts, trainer)
     tokenizer.add_special_tokens([END_OF_TEXT])
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token=END_OF_TEXT, bos_token=END_OF_TEXT, pad_token=END_OF_TEXT,
-        model_max_length=context, clean_up_tokenization_spaces=False,
+        tokenizer_object=tokenizer,
+        eos_token=END_OF_TEXT,
+        bos_token=END_OF_TEXT,
+        pad_token=END_OF_TEXT,
+        model_max_length=context,
+        clean_up_tokenization_spaces=False,
     )

@@ -25,8 +25,8 @@ class SparseTransformerConfig(PretrainedConfig):
         activation_points: node kinds AbsTopK acts on; ``resid_post_attn`` and ``resid_post_mlp`` may be added.
         bias: biases on every linear map and on the logits.
         norm_gain: learned gain in each RMSNorm (foldable into the weights that follow).
-        norm_eps: ε of RMSNorm (None: machine epsilon, as in the released checkpoints). At high sparsity some tokens keep
-            no embedding weight at all; the gradient of a norm at zero is 1/√ε.
+        norm_eps: ε of RMSNorm (None: machine epsilon, as in the released checkpoints). At high sparsity some tokens
+            keep no embedding weight at all; the gradient of a norm at zero is 1/√ε.
         attention_sink: a learned logit with value zero in each head's softmax.
         position: ``none`` (the paper's default), ``learned`` (added to the embedding) or ``concat`` (``d_position``
             learned channels beside what attention and MLP read; they are never written to).
@@ -100,5 +100,7 @@ class SparseTransformerConfig(PretrainedConfig):
     def node_widths(self) -> dict[str, int]:
         """Channels of every node point in forward order, ``{"0.attn_in": d_model + d_position, …}``."""
         read, heads = self.d_model + self.d_position, self.n_head * self.d_head
-        by_kind = dict(zip(NODE_KINDS, (read, heads, heads, heads, self.d_model, read, self.d_mlp, self.d_model), strict=True))
+        by_kind = dict(
+            zip(NODE_KINDS, (read, heads, heads, heads, self.d_model, read, self.d_mlp, self.d_model), strict=True)
+        )
         return {f"{layer}.{kind}": width for layer in range(self.n_layer) for kind, width in by_kind.items()}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -81,7 +83,7 @@ class SparseTransformer(ResidualStack, PreTrainedModel):
 
     config_class = SparseTransformerConfig
     base_model_prefix = ""
-    _tied_weights_keys = None
+    bigram: nn.Module | None
 
     def __init__(self, config: SparseTransformerConfig):
         super().__init__(config)
@@ -89,9 +91,7 @@ class SparseTransformer(ResidualStack, PreTrainedModel):
         self.n_layers, self.n_sublayers = config.n_layer, 2 * config.n_layer
         self.tokens = nn.Embedding(config.vocab_size, config.d_model)
         self.positions = nn.Embedding(config.context, config.d_model) if config.position == "learned" else None
-        self.blocks = nn.ModuleList(
-            part(config) for _ in range(config.n_layer) for part in (_Attention, _MLP)
-        )
+        self.blocks = nn.ModuleList(part(config) for _ in range(config.n_layer) for part in (_Attention, _MLP))
         self.norm = nn.RMSNorm(config.d_model, eps=config.norm_eps, elementwise_affine=config.norm_gain)
         self.head = SparseLinear(config.d_model, config.vocab_size, bias=config.bias)
         if config.bigram == "full":
@@ -157,8 +157,8 @@ class SparseTransformer(ResidualStack, PreTrainedModel):
     def get_input_embeddings(self) -> nn.Embedding:
         return self.tokens
 
-    def set_input_embeddings(self, value: nn.Embedding) -> None:
-        self.tokens = value
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.tokens = cast(nn.Embedding, value)
 
     # --- sparsity -------------------------------------------------------------------------------------------------
 
@@ -168,10 +168,10 @@ class SparseTransformer(ResidualStack, PreTrainedModel):
         Embedding, unembedding and every matrix of the blocks; neither the bigram table nor positions, norms, biases
         and sinks (paper, section 2.1).
         """
-        chosen: dict[str, nn.Parameter] = {"tokens.weight": self.tokens.weight}
+        chosen = {"tokens.weight": cast(nn.Parameter, self.tokens.weight)}
         for name, module in self.named_modules():
             if isinstance(module, SparseLinear):
-                chosen[f"{name}.weight"] = module.weight
+                chosen[f"{name}.weight"] = cast(nn.Parameter, module.weight)
         return chosen
 
 

@@ -45,6 +45,10 @@ def _flush(folder: Path) -> None:
             os.close(descriptor)
 
 
+def _rows(file: Path) -> list[dict[str, Any]]:
+    return [{str(k): v for k, v in row.items()} for row in pd.read_parquet(file).to_dict("records")]
+
+
 def _step_of(folder: Path) -> int:
     return int(folder.name.removeprefix("step-"))
 
@@ -61,8 +65,12 @@ def save_checkpoint(
         state = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
         save_file(state, temporary / f"{name}.safetensors")
     torch.save(
-        {"optimizer": optimizer.state_dict(), "rng": torch.get_rng_state(), "step": progress.step,
-         "seconds": progress.seconds},
+        {
+            "optimizer": optimizer.state_dict(),
+            "rng": torch.get_rng_state(),
+            "step": progress.step,
+            "seconds": progress.seconds,
+        },
         temporary / "optimizer.pt",
     )
     pd.DataFrame(progress.training).to_parquet(temporary / "training.parquet")
@@ -90,9 +98,10 @@ def load_checkpoint(folder: Path, sparse: nn.Module, bridges: nn.Module, optimiz
             states = {name: load_file(path / f"{name}.safetensors") for name in ("sparse", "bridges")}
             saved = torch.load(path / "optimizer.pt", weights_only=True)
             progress = Progress(
-                saved["step"], saved["seconds"],
-                pd.read_parquet(path / "training.parquet").to_dict("records"),
-                pd.read_parquet(path / "timing.parquet").to_dict("records"),
+                saved["step"],
+                saved["seconds"],
+                _rows(path / "training.parquet"),
+                _rows(path / "timing.parquet"),
             )
         except Exception as error:
             reasons.append(f"{path.name}: {type(error).__name__}: {error}")

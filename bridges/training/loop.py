@@ -46,8 +46,15 @@ class Trainer:
     """
 
     def __init__(
-        self, config: Config, dense: ResidualStack, sparse: SparseTransformer, bridges: Bridges, data: TokenBlocks,
-        accelerator: Accelerator, checkpoints: Path, log_row: LogRow = lambda row, step: None,
+        self,
+        config: Config,
+        dense: ResidualStack,
+        sparse: SparseTransformer,
+        bridges: Bridges,
+        data: TokenBlocks,
+        accelerator: Accelerator,
+        checkpoints: Path,
+        log_row: LogRow = lambda row, step: None,
     ):
         train = config.train
         self.config, self.data, self.accelerator = config, data, accelerator
@@ -62,7 +69,11 @@ class Trainer:
         self.precision = resolve_precision(train.precision, accelerator.device)
         self.steps = max(1, math.ceil(train.tokens / (train.batch * data.context)))
         self.schedule = Schedule(
-            self.steps, config.sparsity, warmup=train.warmup, anneal=train.anneal, shape=train.anneal_shape,
+            self.steps,
+            config.sparsity,
+            warmup=train.warmup,
+            anneal=train.anneal,
+            shape=train.anneal_shape,
             sharkfin=train.sharkfin,
         )
         self.projector = Projector(sparse.sparse_matrices(), config.sparse.floor)
@@ -88,9 +99,7 @@ class Trainer:
             ParameterGroup(rest, train.lr),
             ParameterGroup(list(self.bridges.parameters()), train.bridge_lr or train.lr),
         ]
-        return build_optimizer(
-            groups, betas=(train.beta1, train.beta2), eps=train.eps, weight_decay=train.weight_decay
-        )
+        return build_optimizer(groups, betas=(train.beta1, train.beta2), eps=train.eps, weight_decay=train.weight_decay)
 
     @property
     def parameters(self) -> list[torch.nn.Parameter]:
@@ -101,7 +110,7 @@ class Trainer:
         return self.accelerator.reduce(token_mean(h), reduction="mean")  # type: ignore[return-value]
 
     def sampled_sites(self, step: int) -> tuple[list[int], list[int]]:
-        """Bridges crossed at a step in each direction: all, or a sample without replacement decided by seed and step."""
+        """Bridges crossed at a step in each direction: all, or a sample without replacement from seed and step."""
         count = len(self.bridges)
         wanted = self.config.train.hybrid_sites
         if wanted == "all" or int(wanted) >= count:
@@ -174,14 +183,19 @@ class Trainer:
         numel = sum(p.numel() for p in self.projector.matrices.values())
         row = {"step": self.progress.step, "tokens": self.progress.step * train.batch * self.data.context, **values}
         row |= {
-            "lr": train.lr * self.schedule.lr_factor(step), "l0_target": fraction, "l0_actual": nonzeros / numel,
-            "grad_rms": grad_rms, "dead_neurons": self.projector.dead_neurons(),
+            "lr": train.lr * self.schedule.lr_factor(step),
+            "l0_target": fraction,
+            "l0_actual": nonzeros / numel,
+            "grad_rms": grad_rms,
+            "dead_neurons": self.projector.dead_neurons(),
         }
         self.progress.training.append(row)
         return row
 
     def _check_finite(self, step: int, values: dict[str, float], grad_rms: float) -> None:
-        broken = [name for name, value in values.items() if not math.isfinite(value) and name in self.objective.coefficients]
+        broken = [
+            name for name, value in values.items() if not math.isfinite(value) and name in self.objective.coefficients
+        ]
         if not broken and math.isfinite(values["total"]) and math.isfinite(grad_rms):
             return
         kept = sorted(self.checkpoints.glob("step-*"), key=lambda p: int(p.name.removeprefix("step-")))
@@ -205,8 +219,13 @@ class Trainer:
         tokens_per_step = train.batch * self.data.context
         interactive = sys.stderr.isatty()
         bar = tqdm(
-            total=self.steps, initial=self.progress.step, unit="step", disable=not main, dynamic_ncols=True,
-            mininterval=0.5 if interactive else 20.0, desc="training",
+            total=self.steps,
+            initial=self.progress.step,
+            unit="step",
+            disable=not main,
+            dynamic_ncols=True,
+            mininterval=0.5 if interactive else 20.0,
+            desc="training",
         )
         for module in (self.sparse, self.bridges):
             module.train()

@@ -38,6 +38,7 @@ class Muon(torch.optim.Optimizer):
             for params in by_shape.values():
                 updates = []
                 for p in params:
+                    assert p.grad is not None
                     state = self.state[p]
                     if "momentum" not in state:
                         state["momentum"] = torch.zeros_like(p)
@@ -104,7 +105,10 @@ class OptimizerSet:
 
 
 def build_optimizer(
-    groups: Iterable[ParameterGroup], *, betas: tuple[float, float] = (0.9, 0.95), eps: float = 1e-8,
+    groups: Iterable[ParameterGroup],
+    *,
+    betas: tuple[float, float] = (0.9, 0.95),
+    eps: float = 1e-8,
     weight_decay: float = 0.1,
 ) -> OptimizerSet:
     """AdamW, with Muon for the matrices of the groups that ask for it."""

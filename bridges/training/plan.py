@@ -46,12 +46,13 @@ class Plan:
         share = self.nonzeros / self.covered_weights
         lines = [
             f"dense model      {self.dense_parameters:>14,} parameters, frozen",
-            f"sparse model     {self.sparse_parameters:>14,} parameters; of {self.covered_weights:,} weights in matrices "
-            f"{self.nonzeros:,} stay ({share:.3%})",
+            f"sparse model     {self.sparse_parameters:>14,} parameters; of {self.covered_weights:,} weights in "
+            f"matrices {self.nonzeros:,} stay ({share:.3%})",
             f"bridges          {self.bridge_parameters:>14,} parameters in {self.n_bridges} encoder–decoder pairs, "
             f"{self.crossings} crossed per step and direction",
             f"training         {self.tokens:>14,} tokens in {self.steps:,} steps, {self.precision}",
-            f"memory           {self.memory / GIB:>13.1f} GiB at the peak, about; {self.available / GIB:.1f} GiB are free",
+            f"memory           {self.memory / GIB:>13.1f} GiB at the peak, about; "
+            f"{self.available / GIB:.1f} GiB are free",
         ]
         if self.seconds_per_step:
             total = self.seconds_per_step * self.steps
@@ -85,8 +86,14 @@ def _sublayer_bytes(config: SparseTransformerConfig, element: int) -> int:
 
 
 def estimate(
-    config: Config, dense: ResidualStack, sparse: SparseTransformerConfig, n_bridges: int, context: int, precision: str,
-    processes: int, device: torch.device,
+    config: Config,
+    dense: ResidualStack,
+    sparse: SparseTransformerConfig,
+    n_bridges: int,
+    context: int,
+    precision: str,
+    processes: int,
+    device: torch.device,
 ) -> Plan:
     """The plan of a run, from shapes alone: nothing of the sparse model is allocated.
 
@@ -122,10 +129,17 @@ def estimate(
     logits = 6 * 4 * min(CHUNK_ENTRIES, tokens * (1 + crossings) * sparse.vocab_size)
     head = 2 * 4 * sparse.vocab_size * sparse.d_model
     return Plan(
-        dense_parameters=sum(p.numel() for p in dense_params), sparse_parameters=total,
-        covered_weights=sum(covered.values()), nonzeros=sum(budget(n, config.sparsity) for n in covered.values()),
-        bridge_parameters=bridge, n_bridges=n_bridges, crossings=crossings, steps=steps,
-        tokens=steps * config.train.batch * context, precision=precision, states=states,
+        dense_parameters=sum(p.numel() for p in dense_params),
+        sparse_parameters=total,
+        covered_weights=sum(covered.values()),
+        nonzeros=sum(budget(n, config.sparsity) for n in covered.values()),
+        bridge_parameters=bridge,
+        n_bridges=n_bridges,
+        crossings=crossings,
+        steps=steps,
+        tokens=steps * config.train.batch * context,
+        precision=precision,
+        states=states,
         activations=int(stack_bytes + dense_bytes + widest + streams + logits + head),
         available=available_memory(device),
     )
@@ -155,5 +169,3 @@ def time_step(trainer) -> float:
         trainer.optimizer.zero_grad()
         elapsed = time.perf_counter() - started
     return elapsed
-
-

@@ -51,8 +51,13 @@ class Objective:
     """
 
     def __init__(
-        self, dense: ResidualStack, sparse: ResidualStack, bridges: Bridges, coefficients: Mapping[str, float],
-        detach_encoder_target: bool = True, mean: Mean = token_mean,
+        self,
+        dense: ResidualStack,
+        sparse: ResidualStack,
+        bridges: Bridges,
+        coefficients: Mapping[str, float],
+        detach_encoder_target: bool = True,
+        mean: Mean = token_mean,
     ):
         self.dense, self.sparse, self.bridges = dense, sparse, bridges
         self.coefficients = dict(coefficients)
@@ -110,7 +115,7 @@ class Objective:
             if term not in self.coefficients:
                 continue
             total = torch.zeros((), device=next(iter(dense.values())).device)
-            for pair, bridge in zip(self.bridges.pairs, self.bridges.bridges, strict=True):
+            for pair, bridge in zip(self.bridges.pairs, self.bridges, strict=True):
                 x, y = dense[pair.dense], sparse[pair.sparse]
                 if term == "nmse_encoder":
                     target = y.detach() if self.detach_encoder_target else y
@@ -122,13 +127,20 @@ class Objective:
                 parts.append(total * self.coefficients[term])
 
     def _dense_pass(
-        self, ids: Tensor, sparse: dict[int, Tensor], reference: Reference, s2d: Sequence[int], losses: Losses,
+        self,
+        ids: Tensor,
+        sparse: dict[int, Tensor],
+        reference: Reference,
+        s2d: Sequence[int],
+        losses: Losses,
         parts: list[Tensor],
     ) -> None:
         """The sparse→dense hybrids, stacked."""
         if "kl_s2d" not in self.coefficients or not s2d:
             return
-        entries = {self.bridges.pairs[b].dense: self.bridges[b].decode(sparse[self.bridges.pairs[b].sparse]) for b in s2d}
+        entries = {
+            self.bridges.pairs[b].dense: self.bridges[b].decode(sparse[self.bridges.pairs[b].sparse]) for b in s2d
+        }
         final = self.dense.run_from(entries).final
         scale = len(self.bridges) / len(entries)
         weights = [self.coefficients["kl_s2d"] * scale] * len(entries)

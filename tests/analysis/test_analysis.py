@@ -47,10 +47,16 @@ def make_run(
 ) -> Path:
     folder.mkdir(parents=True)
     config = {
-        "seed": seed, "sparsity": sparsity, "runs_dir": str(folder), "name": folder.name, "resume": None,
-        "model": {"name": f"org/{label}", "label": label}, "data": {"source": "python"},
+        "seed": seed,
+        "sparsity": sparsity,
+        "runs_dir": str(folder),
+        "name": folder.name,
+        "resume": None,
+        "model": {"name": f"org/{label}", "label": label},
+        "data": {"source": "python"},
         "sparse": {"d_model": 128, "n_layer": 4, "activation_points": ["q", "k"]},
-        "train": {"lr": lr, "terms": {"ce": 1.0}}, "tracking": {"mode": "off", "tags": [folder.name]},
+        "train": {"lr": lr, "terms": {"ce": 1.0}},
+        "tracking": {"mode": "off", "tags": [folder.name]},
     }
     trained = {"status": "finished", "seconds": 30.0}
     stages = {"train": trained, "evaluate": {"status": status, "seconds": 2.25}}
@@ -155,9 +161,17 @@ def test_overview_against_numbers_by_hand(folder):
     frame = analysis.load(folder).overview.set_index("run")
     row = frame.loc["a0"]
     expected = {
-        "ce_dense": 2.0, "ce_sparse": 2.5, "kl_sparse": 0.5, "kl_bigram": 1.5,
-        "kl_d2s": 0.5 * 2, "kl_s2d": 0.5 * 4, "kl_d2s_untrained": 10.0, "kl_s2d_untrained": 20.0,
-        "kl_d2s_ridge": 3.0, "fraction": 0.1, "seconds": 32.25,
+        "ce_dense": 2.0,
+        "ce_sparse": 2.5,
+        "kl_sparse": 0.5,
+        "kl_bigram": 1.5,
+        "kl_d2s": 0.5 * 2,
+        "kl_s2d": 0.5 * 4,
+        "kl_d2s_untrained": 10.0,
+        "kl_s2d_untrained": 20.0,
+        "kl_d2s_ridge": 3.0,
+        "fraction": 0.1,
+        "seconds": 32.25,
     }
     for name, value in expected.items():
         assert row[name] == pytest.approx(value), name

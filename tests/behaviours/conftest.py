@@ -39,8 +39,10 @@ def make_tokenizer(kind: str) -> PreTrainedTokenizerFast:
     for behaviour in SUITES["english"].values():
         for split in SPLITS:
             for draft in islice(behaviour.drafts(random.Random(1), split), 1500):
-                for text in (draft.clean + draft.clean_answer.text,
-                             draft.counterfactual + draft.counterfactual_answer.text):
+                for text in (
+                    draft.clean + draft.clean_answer.text,
+                    draft.counterfactual + draft.counterfactual_answer.text,
+                ):
                     for word, _ in cut.pre_tokenize_str(text):
                         vocab.setdefault(word, len(vocab))
     made = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))

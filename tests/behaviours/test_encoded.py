@@ -89,7 +89,10 @@ def test_document_token_comes_first(tokenizer_of):
 
 def test_templates_share_alike_and_others_make_up_for_one_that_fails(tokenizer_of):
     behaviour = TemplateBehaviour(
-        "b", "", cue={"kw": ("if ", "x ="), "end": (":\n", "\n")}, heldout=["$kw|$end"],
+        "b",
+        "",
+        cue={"kw": ("if ", "x ="), "end": (":\n", "\n")},
+        heldout=["$kw|$end"],
         train=["$name2, $name3 = $num\n$kw $name|$end", "$name2 = $num\n$kw $name|$end", "$kw $name:|$end"],
     )
     encoded = encode(behaviour, tokenizer_of("trained"), n=90)
@@ -99,7 +102,9 @@ def test_templates_share_alike_and_others_make_up_for_one_that_fails(tokenizer_o
 
 def test_slots():
     behaviour = TemplateBehaviour(
-        "b", "", train=[Template("$a$b $name ${name2}s name|$a$b| x", {"a": ("A", "$b"), "b": ("B", "C")})],
+        "b",
+        "",
+        train=[Template("$a$b $name ${name2}s name|$a$b| x", {"a": ("A", "$b"), "b": ("B", "C")})],
         heldout=["$nothing|x"],
     )
     made = next(behaviour.drafts(random.Random(0), "train"))

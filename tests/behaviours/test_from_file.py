@@ -22,8 +22,12 @@ def write(path, *rows) -> str:
 
 def test_pairs_are_read_grouped_and_encoded(tmp_path, tokenizer_of):
     path = write(
-        tmp_path / "mine.jsonl", row(1, split="train"), "", row(2, split="heldout"),
-        row(3, split="train", behaviour="other"), row(4, split="train"),
+        tmp_path / "mine.jsonl",
+        row(1, split="train"),
+        "",
+        row(2, split="heldout"),
+        row(3, split="train", behaviour="other"),
+        row(4, split="train"),
     )
     loaded = load(path, tokenizer_of("bytes"))
     assert list(loaded) == ["mine", "other"]
@@ -51,19 +55,22 @@ def test_pairs_without_a_split_are_dealt_out(tmp_path, tokenizer_of):
     assert len(encode(load(tmp_path / "f.jsonl")["f"], tokenizer, "train")) >= 9
 
 
-@pytest.mark.parametrize(("rows", "line", "message"), [
-    ([row(1), '{"clean": '], 2, "no JSON"),
-    (["[1]"], 1, "a JSON object is expected, not list"),
-    ([row(1), {k: v for k, v in row(2).items() if k != "clean_token"}], 2, "missing clean_token"),
-    ([row(1), "", row(2, counterfactual="if x2")], 3, "the same prompt"),
-    ([row(1, counterfactual_token=":")], 1, "the same answer ':'"),
-    ([row(1), row(2, clean_token="::")], 2, "more than one token"),
-    ([row(1), row(2, clean="if ", clean_token=" x")], 2, "more than one token"),
-    ([row(1, split="train"), row(1, counterfactual="z", split="heldout")], 2, "both splits, heldout here"),
-    ([row(1, split="test")], 1, "valid: train, heldout"),
-    ([row(1, clean=3)], 1, "clean has to be a text"),
-    ([row(1, clean_tokens=":")], 1, "unknown clean_tokens"),
-])
+@pytest.mark.parametrize(
+    ("rows", "line", "message"),
+    [
+        ([row(1), '{"clean": '], 2, "no JSON"),
+        (["[1]"], 1, "a JSON object is expected, not list"),
+        ([row(1), {k: v for k, v in row(2).items() if k != "clean_token"}], 2, "missing clean_token"),
+        ([row(1), "", row(2, counterfactual="if x2")], 3, "the same prompt"),
+        ([row(1, counterfactual_token=":")], 1, "the same answer ':'"),
+        ([row(1), row(2, clean_token="::")], 2, "more than one token"),
+        ([row(1), row(2, clean="if ", clean_token=" x")], 2, "more than one token"),
+        ([row(1, split="train"), row(1, counterfactual="z", split="heldout")], 2, "both splits, heldout here"),
+        ([row(1, split="test")], 1, "valid: train, heldout"),
+        ([row(1, clean=3)], 1, "clean has to be a text"),
+        ([row(1, clean_tokens=":")], 1, "unknown clean_tokens"),
+    ],
+)
 def test_errors_name_the_line(tmp_path, tokenizer_of, rows, line, message):
     path = write(tmp_path / "broken.jsonl", *rows)
     with pytest.raises(BehaviourError) as caught:

@@ -16,9 +16,14 @@ def tiny() -> EncodedPairs:
     """Two pairs; the last real token of each prompt is 2, 3, 4 or 5 and chooses its row of LOGITS."""
     pairs = tuple(Pair(f"c{i}", f"k{i}", "a", "b", "t") for i in range(2))
     return EncodedPairs(
-        "tiny", "train", 0, pairs,
+        "tiny",
+        "train",
+        0,
+        pairs,
         ids=torch.tensor([[[0, 2, 1], [0, 0, 3]], [[4, 1, 1], [0, 5, 1]]]),
-        lengths=torch.tensor([[2, 3], [1, 2]]), candidates=torch.tensor([[0, 1], [1, 0]]), requested=2,
+        lengths=torch.tensor([[2, 3], [1, 2]]),
+        candidates=torch.tensor([[0, 1], [1, 0]]),
+        requested=2,
     )
 
 
@@ -75,7 +80,8 @@ def solver(encoded):
     """A model that knows the answer to each prompt of `encoded`."""
     known = {
         tuple(encoded.ids[i, s, : encoded.lengths[i, s]].tolist()): int(encoded.candidates[i, s])
-        for i in range(len(encoded)) for s in (0, 1)
+        for i in range(len(encoded))
+        for s in (0, 1)
     }
 
     def logits(ids: torch.Tensor) -> torch.Tensor:

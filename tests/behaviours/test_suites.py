@@ -22,7 +22,13 @@ from bridges.behaviours import (
 
 ALL = [name for suite in SUITES.values() for name in suite]
 BYTES_CANNOT = {
-    "class_init", "bracket_brace", "bracket_counting", "else_elif", "var_swap", "indent_for", "if_equals",
+    "class_init",
+    "bracket_brace",
+    "bracket_counting",
+    "else_elif",
+    "var_swap",
+    "indent_for",
+    "if_equals",
     "enumerate_range",
 }
 CASES = (
@@ -34,6 +40,7 @@ CASES = (
 
 
 # --- rules, written from the meaning of Python and without a look at the templates ----------------
+
 
 def _line(prompt: str) -> str:
     return prompt.splitlines()[-1].strip()
@@ -157,6 +164,7 @@ RULES = {
 
 # --- tests ----------------------------------------------------------------------------------------
 
+
 def test_the_python_suite_is_table_1():
     assert list(PYTHON) == list(RULES) and len(PYTHON) == 20
 
@@ -214,8 +222,10 @@ def test_splits_share_no_template_and_no_filler(name):
 def test_prompt_and_answer_are_python_so_far(name):
     for split in SPLITS:
         for draft in islice(get_behaviour(name).drafts(random.Random(3), split), 60):
-            for source in (draft.clean + draft.clean_answer.text,
-                           draft.counterfactual + draft.counterfactual_answer.text):
+            for source in (
+                draft.clean + draft.clean_answer.text,
+                draft.counterfactual + draft.counterfactual_answer.text,
+            ):
                 try:
                     codeop.compile_command(source, symbol="exec")
                 except SyntaxError as error:

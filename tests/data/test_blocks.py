@@ -17,8 +17,15 @@ from bridges.data.tokenizer import train_tokenizer
 from bridges.errors import DataError
 
 SPLITS = {
-    "stdlib/abc.py": "train", "stdlib/this.py": "test", "stdlib/json/decoder.py": "train", "stdlib/typing.py": "train",
-    "doc-31": "test", "doc-34": "test", "doc-68": "validation", "doc-93": "validation", "notes/ünï.txt": "train",
+    "stdlib/abc.py": "train",
+    "stdlib/this.py": "test",
+    "stdlib/json/decoder.py": "train",
+    "stdlib/typing.py": "train",
+    "doc-31": "test",
+    "doc-34": "test",
+    "doc-68": "validation",
+    "doc-93": "validation",
+    "notes/ünï.txt": "train",
 }
 
 
@@ -113,8 +120,10 @@ def test_blocks_are_the_documents_joined_behind_separators(corpus, tokenizer):
 
 
 def test_held_out_text_is_in_no_other_split(corpus, tokenizer):
-    texts = {split: tokenizer.decode(blocks.ravel().tolist()) for split, blocks in
-             token_blocks(_config(corpus), tokenizer, 8).blocks.items()}
+    texts = {
+        split: tokenizer.decode(blocks.ravel().tolist())
+        for split, blocks in token_blocks(_config(corpus), tokenizer, 8).blocks.items()
+    }
     assert "f31(x)" in texts["test"] and "f31(x)" not in texts["train"] + texts["validation"]
 
 
@@ -176,12 +185,14 @@ def test_bigram_probabilities_by_hand():
     table = bigram_log_probabilities(np.array([[0, 1, 1], [0, 1, 2]], dtype=np.int32), 4, smoothing=2.0).exp()
     # Following tokens are 1, 1, 1, 2; with half a count for each of four tokens.
     unigram = np.array([0.5, 3.5, 1.5, 0.5]) / 6
-    expected = np.array([
-        (np.array([0, 2, 0, 0]) + 2 * unigram) / 4,
-        (np.array([0, 1, 1, 0]) + 2 * unigram) / 4,
-        unigram,
-        unigram,
-    ])
+    expected = np.array(
+        [
+            (np.array([0, 2, 0, 0]) + 2 * unigram) / 4,
+            (np.array([0, 1, 1, 0]) + 2 * unigram) / 4,
+            unigram,
+            unigram,
+        ]
+    )
     np.testing.assert_allclose(table.numpy(), expected, rtol=1e-6)
 
 

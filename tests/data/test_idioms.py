@@ -19,12 +19,13 @@ from bridges.data.idioms import IDIOMS, MAX_CHARS, MIN_CHARS, documents
 BRANCHES = {
     "single_double_quote": (r"(?m)'\)$", r'(?m)"\)$'),
     "final_kwarg": (r"def \w+\(.*=\w+\):", r"def \w+\([^=]*\):"),
-    "set_or_string": (r"(?m)^ *(\w+) = set\(\)\n(?:.*\n)*? *\1\.add\(",
-                      r"(?m)^ *(\w+) = (?:''|\"\")\n(?:.*\n)*? *\1 \+="),
+    "set_or_string": (
+        r"(?m)^ *(\w+) = set\(\)\n(?:.*\n)*? *\1\.add\(",
+        r"(?m)^ *(\w+) = (?:''|\"\")\n(?:.*\n)*? *\1 \+=",
+    ),
     "set_or_string_fixedvarname": (r"\bcurrent\.add\(", r"\bcurrent \+="),
     "with_as": (r"(?m)^ *with .* as \w+:$", r"(?m)^ *with (?!.* as ).*:$"),
-    "bracket_brace": (r"\{\s*(?:['\"][^'\"]*['\"]|[\d.]+):",
-                      r"\[\s*(?:['\"][^'\"]*['\"]|[\d.]+),(?!.*\}\s*$)"),
+    "bracket_brace": (r"\{\s*(?:['\"][^'\"]*['\"]|[\d.]+):", r"\[\s*(?:['\"][^'\"]*['\"]|[\d.]+),(?!.*\}\s*$)"),
     "with_open": (r"open\(.*, ['\"]w['\"]\)", r"open\(.*, ['\"]r['\"]\)"),
     "for_while": (r"(?m)^ *for .* in .*:$", r"(?m)^ *while .*:$"),
     "if_ternary": (r"(?m)^ *if .*:$", r"\S if .* else \S"),
@@ -42,8 +43,10 @@ def test_deterministic_in_seed():
 
 
 def test_text_does_not_depend_on_the_hash_seed():
-    code = ("import hashlib; from bridges.data.idioms import documents; "
-            "print(hashlib.sha256(''.join(documents(20_000, 3)).encode()).hexdigest())")
+    code = (
+        "import hashlib; from bridges.data.idioms import documents; "
+        "print(hashlib.sha256(''.join(documents(20_000, 3)).encode()).hexdigest())"
+    )
     env = {**os.environ, "PYTHONHASHSEED": "12345", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     there = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
     assert there.stdout.strip() == hashlib.sha256("".join(documents(20_000, 3)).encode()).hexdigest()
@@ -83,8 +86,7 @@ def test_quote_styles_are_balanced_in_documents():
 
 def test_all_idioms_reach_the_documents():
     text = "".join(islice(documents(400_000, seed=9), 400))
-    marks = ("current.add(", "self.", " as f:", "]]", "while True:", "elif ", "lambda ", "enumerate(",
-             "f'", 'f"')
+    marks = ("current.add(", "self.", " as f:", "]]", "while True:", "elif ", "lambda ", "enumerate(", "f'", 'f"')
     for mark in marks:
         assert mark in text
 

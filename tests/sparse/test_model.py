@@ -24,7 +24,12 @@ OPTIONS = {
     "sparse stream": {"activation_points": [*NODE_KINDS, *STREAM_POINTS], "activation_fraction": 0.4},
     "some points": {"activation_points": ["q", "mlp_out"], "activation_fraction": 0.1, "n_head": 3, "d_mlp": 7},
     "everything": {
-        "position": "concat", "d_position": 3, "norm_gain": True, "bigram": "low_rank", "bias": False, "n_layer": 1,
+        "position": "concat",
+        "d_position": 3,
+        "norm_gain": True,
+        "bigram": "low_rank",
+        "bias": False,
+        "n_layer": 1,
         "activation_points": ["v", "resid_post_attn", "attn_in"],
     },
 }
@@ -128,10 +133,22 @@ def test_logits_equal_those_of_a_slow_model_in_double_precision(tiny_sparse, opt
 
 @torch.no_grad()
 def test_logits_of_hand_written_weights():
-    model = SparseTransformer(SparseTransformerConfig(
-        vocab_size=2, n_layer=1, d_model=2, d_mlp=2, d_head=1, n_head=1, context=4, activation="relu", bias=False,
-        norm_eps=None, activation_fraction=0.5, activation_points=["mlp_in"],
-    ))
+    model = SparseTransformer(
+        SparseTransformerConfig(
+            vocab_size=2,
+            n_layer=1,
+            d_model=2,
+            d_mlp=2,
+            d_head=1,
+            n_head=1,
+            context=4,
+            activation="relu",
+            bias=False,
+            norm_eps=None,
+            activation_fraction=0.5,
+            activation_points=["mlp_in"],
+        )
+    )
 
     def put(parameter, values) -> None:
         parameter.copy_(torch.tensor(values))
@@ -210,9 +227,15 @@ def test_a_misspelt_option_names_the_nearest(options, key, nearest):
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("activation_fraction", 0.0), ("activation_fraction", 1.5), ("n_layer", 0), ("d_model", 0), ("d_mlp", -1),
+        ("activation_fraction", 0.0),
+        ("activation_fraction", 1.5),
+        ("n_layer", 0),
+        ("d_model", 0),
+        ("d_mlp", -1),
         pytest.param("d_head", 0, marks=pytest.mark.xfail(strict=True, raises=ZeroDivisionError)),
-        ("n_head", 0), ("context", 0), ("vocab_size", 0),
+        ("n_head", 0),
+        ("context", 0),
+        ("vocab_size", 0),
     ],
 )
 def test_an_impossible_size_names_its_key(key, value):
@@ -248,9 +271,11 @@ def test_node_widths_are_those_of_the_recorded_values(tiny_sparse, options):
 
 def test_fresh_weights():
     torch.manual_seed(0)
-    model = SparseTransformer(SparseTransformerConfig(
-        vocab_size=200, n_layer=1, d_model=48, context=8, norm_gain=True, initializer_range=0.05
-    ))
+    model = SparseTransformer(
+        SparseTransformerConfig(
+            vocab_size=200, n_layer=1, d_model=48, context=8, norm_gain=True, initializer_range=0.05
+        )
+    )
     for name, p in model.named_parameters():
         if name == "bigram.weight" or name.endswith(("bias", "sink")):
             assert not p.any(), name

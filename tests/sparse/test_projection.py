@@ -17,8 +17,18 @@ from bridges.sparse.projection import keep_mask, node_dimension
 @pytest.mark.parametrize(
     ("numel", "fraction", "expected"),
     [
-        (1000, 0.1, 100), (1000, 0.1001, 101), (100, 0.07, 7), (100, 0.29, 29), (300, 0.001, 1), (3, 0.34, 2),
-        (1_000_000, 0.001, 1000), (1_000_001, 0.001, 1001), (10, 1.0, 10), (10, 1e-9, 1), (1, 0.5, 1), (30, 0.1, 3),
+        (1000, 0.1, 100),
+        (1000, 0.1001, 101),
+        (100, 0.07, 7),
+        (100, 0.29, 29),
+        (300, 0.001, 1),
+        (3, 0.34, 2),
+        (1_000_000, 0.001, 1000),
+        (1_000_001, 0.001, 1001),
+        (10, 1.0, 10),
+        (10, 1e-9, 1),
+        (1, 0.5, 1),
+        (30, 0.1, 3),
     ],
 )
 def test_budget_by_hand(numel, fraction, expected):
@@ -90,8 +100,16 @@ def test_the_budget_wins_over_any_floor_even_among_equal_weights():
 
 
 def test_which_dimension_counts_nodes():
-    names = {"blocks.0.q.weight": 0, "blocks.0.k.weight": 0, "blocks.0.v.weight": 0, "blocks.0.out.weight": 1,
-             "blocks.1.up.weight": 0, "blocks.1.down.weight": 1, "tokens.weight": None, "head.weight": None}
+    names = {
+        "blocks.0.q.weight": 0,
+        "blocks.0.k.weight": 0,
+        "blocks.0.v.weight": 0,
+        "blocks.0.out.weight": 1,
+        "blocks.1.up.weight": 0,
+        "blocks.1.down.weight": 1,
+        "tokens.weight": None,
+        "head.weight": None,
+    }
     assert {name: node_dimension(name) for name in names} == names
 
 

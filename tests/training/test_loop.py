@@ -34,22 +34,26 @@ def make_trainer(make_pair, tiny_blocks, accelerator, tmp_path) -> Callable[...,
     """``make_trainer(folder, seed, steps, log_row, sparsity, **train settings)``; the weights follow from ``seed``."""
 
     def make(
-        folder: str = "run", seed: int = 0, steps: int = 6, log_row=lambda row, step: None, sparsity: float = 0.3,
-        train_bigram: bool = True, **train,
+        folder: str = "run",
+        seed: int = 0,
+        steps: int = 6,
+        log_row=lambda row, step: None,
+        sparsity: float = 0.3,
+        train_bigram: bool = True,
+        **train,
     ) -> Trainer:
         pair = make_pair(seed)
         settings = {"batch": 4, "lr": 0.01, "precision": "fp32", "log_every": 1, "checkpoint_every": 100} | train
         settings["tokens"] = steps * settings["batch"] * CONTEXT
         config = Config(
-            sparsity=sparsity, data=DataConfig(context=CONTEXT),
+            sparsity=sparsity,
+            data=DataConfig(context=CONTEXT),
             sparse=SparseConfig(floor=2, train_bigram=train_bigram),
             train=TrainConfig(**settings),
         )
         # The dense stack stays the same one whatever the trained weights start from.
         dense = make_pair(0).dense
-        return Trainer(
-            config, dense, pair.sparse, pair.bridges, tiny_blocks(), accelerator, tmp_path / folder, log_row
-        )
+        return Trainer(config, dense, pair.sparse, pair.bridges, tiny_blocks(), accelerator, tmp_path / folder, log_row)
 
     return make
 
@@ -88,7 +92,11 @@ def test_the_loss_falls(make_trainer, optimizer):
 def test_rows_say_what_was_done(make_trainer):
     logged = []
     trainer = make_trainer(
-        steps=7, log_every=3, log_row=lambda row, step: logged.append((step, row)), sharkfin=False, warmup=0.3,
+        steps=7,
+        log_every=3,
+        log_row=lambda row, step: logged.append((step, row)),
+        sharkfin=False,
+        warmup=0.3,
         terms=TermConfig(ce=0.5, kl=None, nmse_encoder=0.0),
     )
     rows, timing = trainer.fit()

@@ -93,7 +93,9 @@ def test_factor_reaches_every_group_and_boost_only_the_boosted():
     a, b, c, d, vector = parameters
     optimizer = build_optimizer(
         [
-            ParameterGroup([a], 0.1, boosted=True), ParameterGroup([b], 0.1), ParameterGroup([c, vector], 0.2),
+            ParameterGroup([a], 0.1, boosted=True),
+            ParameterGroup([b], 0.1),
+            ParameterGroup([c, vector], 0.2),
             ParameterGroup([d], 0.1, muon=True, boosted=True),
         ],
         weight_decay=0.0,

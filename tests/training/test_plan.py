@@ -74,9 +74,19 @@ def test_memory_falls_with_what_the_advice_names(tiny_pair):
 
 def _sized(states: float, activations: float, available: float) -> Plan:
     return Plan(
-        dense_parameters=1, sparse_parameters=1, covered_weights=1000, nonzeros=50, bridge_parameters=1, n_bridges=5,
-        crossings=5, steps=10, tokens=100, precision="fp32", states=int(states * GIB),
-        activations=int(activations * GIB), available=int(available * GIB),
+        dense_parameters=1,
+        sparse_parameters=1,
+        covered_weights=1000,
+        nonzeros=50,
+        bridge_parameters=1,
+        n_bridges=5,
+        crossings=5,
+        steps=10,
+        tokens=100,
+        precision="fp32",
+        states=int(states * GIB),
+        activations=int(activations * GIB),
+        available=int(available * GIB),
     )
 
 
@@ -107,8 +117,16 @@ def test_text_of_a_plan():
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [
-        (0, "0 s"), (0.4, "0 s"), (59.4, "59 s"), (59.6, "1 min 0 s"), (60, "1 min 0 s"), (95, "1 min 35 s"),
-        (3599, "59 min 59 s"), (3600, "1 h 0 min"), (5400, "1 h 30 min"), (90_061, "25 h 1 min"),
+        (0, "0 s"),
+        (0.4, "0 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min 0 s"),
+        (60, "1 min 0 s"),
+        (95, "1 min 35 s"),
+        (3599, "59 min 59 s"),
+        (3600, "1 h 0 min"),
+        (5400, "1 h 30 min"),
+        (90_061, "25 h 1 min"),
     ],
 )
 def test_durations(seconds, text):
