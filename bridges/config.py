@@ -258,6 +258,7 @@ class TrainConfig:
             _positive(f"train.{key}", getattr(self, key))
         _between("train.warmup", self.warmup, 0, 1)
         _between("train.anneal", self.anneal, 0, 1)
+        self.hybrid_sites = str(self.hybrid_sites)
         if self.hybrid_sites != "all" and not (self.hybrid_sites.isdigit() and int(self.hybrid_sites) > 0):
             raise ConfigError(f"train.hybrid_sites={self.hybrid_sites} must be 'all' or a whole number from 1.")
         if self.batch % self.accumulate:

@@ -31,14 +31,16 @@ class Path:
     crossings: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.first not in ("D", "S") or list(self.crossings) != sorted(self.crossings):
-            raise BridgesError(f"{self} is no path: it begins with D or S and its crossings never fall.")
+        rising = list(self.crossings) == sorted(self.crossings) and all(c >= 0 for c in self.crossings)
+        if self.first not in ("D", "S") or not rising:
+            shown = str(self) if self.first in ("D", "S") else repr(self)
+            raise BridgesError(f"{shown} is no path: it begins with D or S and its crossings never fall.")
 
     @classmethod
     def parse(cls, text: str) -> Path:
         """``"D0-S3-D8"`` to a path."""
         segments = re.findall(r"([DS])(\d+)", text)
-        if "-".join(a + b for a, b in segments) != text or segments[0][1] != "0":
+        if "-".join(a + b for a, b in segments) != text or not segments or segments[0][1] != "0":
             raise BridgesError(f"{text!r} is no path. Write stack letters with bridge numbers, such as D0-S3-D8.")
         if any(a == b for (a, _), (b, _) in itertools.pairwise(segments)):
             raise BridgesError(f"{text!r} is no path: two neighbouring segments lie in the same stack.")

@@ -204,8 +204,10 @@ def head_loss(
 
 def _unembedding_parameters(stack: ResidualStack) -> list[Tensor]:
     """The parameters `unembed` reads, found once by a backward pass through a single position."""
-    cached = getattr(stack, "_unembedding_parameters", None)
-    if cached is None:
+    # Freezing or freeing a parameter changes the answer, so the key is which ones can be trained.
+    key = tuple(p.requires_grad for p in stack.parameters())  # type: ignore[attr-defined]
+    known, cached = getattr(stack, "_unembedding_parameters", (None, []))
+    if known != key:
         candidates = [p for p in stack.parameters() if p.requires_grad]  # type: ignore[attr-defined]
         if not candidates:
             return []
@@ -215,5 +217,5 @@ def _unembedding_parameters(stack: ResidualStack) -> list[Tensor]:
             out = stack.unembed(torch.ones(1, 1, stack.d_model, device=device), ids).float().square().sum()
             grads = torch.autograd.grad(out, candidates, allow_unused=True)
         cached = [p for p, g in zip(candidates, grads, strict=True) if g is not None]
-        object.__setattr__(stack, "_unembedding_parameters", cached)
+        object.__setattr__(stack, "_unembedding_parameters", (key, cached))
     return cached

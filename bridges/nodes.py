@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from torch import Tensor
 
@@ -114,6 +114,7 @@ def intervene(stack, functions: Mapping[str, NodeFunction]) -> Iterator[None]:
         stack: a `ResidualStack`.
         functions: ``{glob over points: function of the value [B, T, channels]}``; one that matches nothing is an error.
     """
-    by_point = {point: function for pattern, function in functions.items() for point in stack.nodes.match(pattern)}
-    with stack.nodes.acting(by_point):
+    with ExitStack() as acting:
+        for pattern, function in functions.items():
+            acting.enter_context(stack.nodes.acting(dict.fromkeys(stack.nodes.match(pattern), function)))
         yield

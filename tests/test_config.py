@@ -215,6 +215,5 @@ def test_flat_keys_are_every_leaf():
     assert len(values) == leaves(Config)
 
 
-@pytest.mark.xfail(strict=True, raises=AttributeError, reason="only a text is understood")
 def test_a_number_of_sites_may_be_given_as_a_number():
     assert str(TrainConfig(hybrid_sites=2).hybrid_sites) == "2"  # type: ignore[arg-type]

@@ -129,7 +129,6 @@ def test_a_bigram_frozen_after_first_use_takes_no_gradient(case):
     assert all(q.grad is None for q in p.sparse.bigram.parameters())
 
 
-@pytest.mark.xfail(strict=True, reason="the list of parameters that was found first is kept without the frozen ones")
 def test_a_bigram_freed_after_first_use_takes_its_gradient(case):
     p, streams, reference, ce, kl = case
     p.sparse.bigram.requires_grad_(False)

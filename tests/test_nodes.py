@@ -139,7 +139,6 @@ def test_first_and_last_are_called_once_around_nested_blocks():
     assert events == ["first", "inner done", "last"]
 
 
-@pytest.mark.xfail(strict=True, reason="the last of two patterns that meet on a point replaces the first")
 def test_two_patterns_that_meet_on_a_point_both_act(model):
     with intervene(model, {"*.k": lambda x: x + 1, "0.*": lambda x: x * 10}):
         assert float(_at_zero_k(model)) == 20

@@ -116,7 +116,8 @@ def test_resume_refuses_other_settings(finished: Path) -> None:
 
 
 def test_sweep_goes_on_past_a_failed_job_and_is_not_repeated(workplace: Path) -> None:
-    sweep = command(workplace, "-m", "sparsity=0.5,0.1", "train.lr=1e-3,1e30")
+    sweep = command(workplace, "sparsity=0.5,0.1", "train.lr=1e-3,1e30")
+    sweep.insert(3, "-m")
     first = run(sweep)
     assert first.returncode == 1 and "2 of 4 jobs failed" in first.stdout, first.stdout + first.stderr
     folders = [p.parent for p in (workplace / "runs").glob("dense-*/status.json")]
@@ -127,7 +128,16 @@ def test_sweep_goes_on_past_a_failed_job_and_is_not_repeated(workplace: Path) ->
 
 
 def test_two_processes_give_the_tables_of_one(workplace: Path, finished: Path) -> None:
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
+    launch = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--cpu",
+        "--num_processes",
+        "2",
+        "--num_machines",
+        "1",
+    ]
     arguments = command(workplace, "name=two")[1:]
     done = run([*launch, "--mixed_precision", "no", "--dynamo_backend", "no", *arguments])
     assert done.returncode == 0, done.stdout + done.stderr

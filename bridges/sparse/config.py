@@ -68,7 +68,7 @@ class SparseTransformerConfig(PretrainedConfig):
         self.d_model = d_model
         self.d_mlp = 4 * d_model if d_mlp is None else d_mlp
         self.d_head = d_head
-        self.n_head = max(1, d_model // d_head) if n_head is None else n_head
+        self.n_head = max(1, d_model // max(1, d_head)) if n_head is None else n_head
         self.context = context
         self.activation = one_of("sparse.activation", activation, ACTIVATIONS)
         self.activation_fraction = activation_fraction

@@ -38,7 +38,7 @@ def _keep_rows(bits: np.ndarray, sign: int, k: int, out: np.ndarray, mask: np.nd
     ordered.partition(width - k, axis=-1)
     bar = ordered[:, width - k, None]
     np.greater_equal(magnitude, bar, out=mask)
-    crowded = (ordered[:, : width - k].max(axis=1) == bar[:, 0]) & (bar[:, 0] > 0)
+    crowded = ordered[:, : width - k].max(axis=1) == bar[:, 0]
     if crowded.any():
         # Equal magnitudes on both sides of the bar: the strictly larger ones stay, and the first of the equal ones.
         rows, level = magnitude[crowded], bar[crowded]

@@ -16,10 +16,10 @@ def _parameter(*shape: int, seed: int = 0) -> nn.Parameter:
 
 
 def _planted(rows: int, columns: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """A matrix with singular values from 0.3 to 1, and the orthogonal matrix with the same singular vectors."""
+    """A matrix with singular values from 0.03 to 1, and the orthogonal matrix with the same singular vectors."""
     random = torch.randn(rows, columns, generator=torch.Generator().manual_seed(rows))
     u, _, v = torch.linalg.svd(random, full_matrices=False)
-    return u @ torch.diag(torch.linspace(0.3, 1.0, min(rows, columns))) @ v, u @ v
+    return u @ torch.diag(torch.linspace(0.03, 1.0, min(rows, columns))) @ v, u @ v
 
 
 @pytest.mark.parametrize("shape", [(24, 6), (6, 24), (12, 12), (1, 9), (9, 1)])
@@ -47,7 +47,7 @@ def test_muon_s_update_has_adamw_s_typical_rms():
 
 def test_muon_s_momentum_by_hand():
     p = nn.Parameter(torch.zeros(3, 3))
-    optimizer = Muon([p], lr=1.0, momentum=0.5, weight_decay=0.0)
+    optimizer = Muon([p], lr=1.0, momentum=0.75, weight_decay=0.0)
     seen = []
     plain = Muon._orthogonal
     optimizer._orthogonal = lambda x: seen.append(x.clone()) or plain(x)  # type: ignore[method-assign]
@@ -55,9 +55,9 @@ def test_muon_s_momentum_by_hand():
     for grad in (first, second):
         p.grad = grad.clone()
         optimizer.step()
-    # The average m is g1/2, then g1/4 + g2/2; Nesterov looks ahead to (g + m)/2.
-    torch.testing.assert_close(seen[0][0], 0.75 * first)
-    torch.testing.assert_close(seen[1][0], 0.125 * first + 0.75 * second)
+    # The average m is g1/4, then 3/16·g1 + g2/4; Nesterov looks ahead to g/4 + 3/4·m.
+    torch.testing.assert_close(seen[0][0], 7 / 16 * first)
+    torch.testing.assert_close(seen[1][0], 9 / 64 * first + 7 / 16 * second)
 
 
 def test_matrices_of_one_shape_are_stepped_as_if_alone():
