@@ -163,7 +163,7 @@ class _Moments:
         self.count += len(x)
 
     def solve(self, ridge: float) -> tuple[Tensor, Tensor]:
-        """Weight ``[out, in]`` and bias ``[out]``; ``ridge`` is relative to the mean input variance."""
+        """Weight ``[out, in]`` and bias ``[out]``; ``ridge`` is relative to the mean square of the inputs."""
         penalty = ridge * self.xx.diagonal()[:-1].mean() * torch.ones(len(self.xx), dtype=torch.float64)
         penalty[-1] = 0.0
         solution = torch.linalg.lstsq(self.xx + penalty.diag(), self.xy, driver="gelsd").solution
@@ -191,7 +191,7 @@ def fit_ridge(
     Args:
         bridges: the bridges to overwrite; AbsTopK stays behind the encoders.
         streams: pairs ``({dense site: [B, T, d_dense]}, {sparse site: [B, T, d_sparse]})`` over some batches of text.
-        ridge: penalty relative to the mean variance of the inputs.
+        ridge: penalty relative to the mean square of the inputs.
     """
     d, s = bridges.config.d_dense, bridges.config.d_sparse
     up = [_Moments(d, s) for _ in bridges.pairs]

@@ -10,7 +10,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from bridges.choices import ACTIVATIONS, ANNEAL_SHAPES, BIGRAMS, NODE_KINDS, POSITIONS, one_of
+from bridges.choices import ACTIVATIONS, ANNEAL_SHAPES, BIGRAMS, NODE_KINDS, POSITIONS, STREAM_POINTS, one_of
 from bridges.errors import ConfigError, nearest
 
 PRECISIONS = ("auto", "fp32", "bf16")
@@ -136,6 +136,10 @@ class SparseConfig:
             "activation_fraction",
         ):
             _positive(f"sparse.{key}", getattr(self, key))
+        if self.activation_fraction is not None:
+            _between("sparse.activation_fraction", self.activation_fraction, 0, 1)
+        for point in self.activation_points:
+            one_of("sparse.activation_points", point, (*NODE_KINDS, *STREAM_POINTS))
         _between("sparse.floor", self.floor, 0, 1_000_000)
 
 
@@ -147,7 +151,7 @@ class BridgeConfig:
         every: a bridge at every so many sublayers of the sparse model (null: at every one of the shallower model).
         activation_fraction: share of an encoded vector AbsTopK keeps (paper: ¼; null: linear encoders).
         init: ``ridge`` starts from the closed-form regression between the two untrained streams, ``random`` does not.
-        ridge: penalty of that regression relative to the inputs' mean variance.
+        ridge: penalty of that regression relative to the inputs' mean square.
         detach_encoder_target: draw the encoder to the sparse stream, not the sparse stream to the encoder.
     """
 
@@ -256,7 +260,10 @@ class TrainConfig:
             "keep_checkpoints",
         ):
             _positive(f"train.{key}", getattr(self, key))
-        _between("train.warmup", self.warmup, 0, 1)
+        for key in ("beta1", "beta2", "warmup"):
+            _between(f"train.{key}", getattr(self, key), 0, 1)
+        if self.weight_decay < 0:
+            raise ConfigError(f"train.weight_decay={self.weight_decay} must not be negative.")
         _between("train.anneal", self.anneal, 0, 1)
         self.hybrid_sites = str(self.hybrid_sites)
         if self.hybrid_sites != "all" and not (self.hybrid_sites.isdigit() and int(self.hybrid_sites) > 0):
@@ -331,6 +338,8 @@ class Config:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
     def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise ConfigError(f"seed={self.seed} must not be negative.")
         if not 0 < self.sparsity <= 1:
             raise ConfigError(
                 f"sparsity={self.sparsity} must lie in (0, 1]: it is the fraction of weights that are not zero."

@@ -39,7 +39,7 @@ def bootstrap_interval(per_sequence: np.ndarray, resamples: int, seed: int) -> t
 def _ends(
     paths: Sequence[Path], dense: ResidualStack, sparse: ResidualStack, bridges: Bridges, ids: Tensor
 ) -> dict[Path, Tensor]:
-    """The last stream of every path, what paths share computed once: all crossings into a stack run stacked."""
+    """The last stream of every path; what paths share, the segments before a crossing, is computed once."""
     stacks = {"D": dense, "S": sparse}
     site_of = {"D": [p.dense for p in bridges.pairs], "S": [p.sparse for p in bridges.pairs]}
     # Streams of every prefix of a path at every site of the stack it is in, level by level.
@@ -155,10 +155,11 @@ def measure_table(
     Args:
         table: log P(next | current), ``[V, V]``.
     """
+    table = table.to(device)
     ce, kl = [], []
     for chunk in _batches(ids, batch, device):
         for row in chunk.split(1):
-            logp = table[row].to(device)
+            logp = table[row]
             reference = dense.logits(row).float().log_softmax(-1)
             ce.append(-logp[:, :-1].gather(-1, row[:, 1:, None]).squeeze(-1).mean(1).cpu())
             kl.append(kl_from_reference(reference, logp).mean(1).cpu())

@@ -32,7 +32,7 @@ def kl_from_reference(reference_logp: Tensor, logp: Tensor) -> Tensor:
     """
     p = reference_logp.exp()
     # Entropy and cross term apart, each one pass over the vocabulary; no further tensor of its size is made.
-    return torch.linalg.vecdot(p, reference_logp) - torch.linalg.vecdot(p.expand_as(logp), logp)
+    return torch.linalg.vecdot(p, reference_logp) - torch.linalg.vecdot(*torch.broadcast_tensors(p, logp))
 
 
 def nmse(estimate: Tensor, target: Tensor, mean: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -235,6 +236,11 @@ def _evaluate(parts: Parts) -> None:
     write_table(parts.folder.path, "sites", pd.concat(sites, ignore_index=True))
 
 
+def _stage(folder: RunFolder, name: str, main: bool) -> AbstractContextManager[None]:
+    """A stage that the main process records."""
+    return folder.stage(name) if main else nullcontext()
+
+
 def run(config: Config, path: Path, accelerator: Accelerator, say: Callable[[str], None] = print) -> RunFolder:
     """Do a run, or what is left of one.
 
@@ -270,14 +276,13 @@ def run(config: Config, path: Path, accelerator: Accelerator, say: Callable[[str
     )
     code = 1
     try:
-        parts, plan = _prepare(config, folder, accelerator, tell)
+        with _stage(folder, "prepare", main):
+            parts, plan = _prepare(config, folder, accelerator, tell)
         if folder.done("train"):
             _load_trained(parts)
-        elif main:
-            with folder.stage("train"):
-                _train(parts, plan, tracker)
         else:
-            _train(parts, plan, tracker)
+            with _stage(folder, "train", main):
+                _train(parts, plan, tracker)
         if main:
             with folder.stage("evaluate"):
                 _evaluate(parts)

@@ -143,7 +143,7 @@ def test_two_processes_give_the_tables_of_one(workplace: Path, finished: Path) -
     assert done.returncode == 0, done.stdout + done.stderr
     for table in ("training", "sites", "paths"):
         one, two = (bridges.load(f).table(table) for f in (finished, workplace / "runs" / "two"))
-        pd.testing.assert_frame_equal(one, two, rtol=2e-2, atol=2e-3)
+        pd.testing.assert_frame_equal(one, two, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
