@@ -30,6 +30,7 @@ from bridges.data.idioms import documents as idiom_documents
 from bridges.data.tokenizer import train_tokenizer
 from bridges.errors import nearest
 from bridges.training.optimizers import ParameterGroup, build_optimizer
+from bridges.training.precision import autocast, resolve_precision
 
 SOURCES = ("stdlib", "packages", "idioms")
 
@@ -44,21 +45,25 @@ class PretrainConfig:
         batch: sequences per step.
         mixture: share of each batch drawn from stdlib, packages and idioms.
         idiom_chars: characters of generated idioms (of which 2 % are held out).
+        tokenizer: a folder whose tokenizer is kept; empty trains one of ``vocab_size`` on the same sources.
+        precision: ``auto`` (bf16 where the hardware has it), ``bf16`` or ``fp32``.
         lr: peak rate of AdamW (embeddings, gains, biases). muon_lr: peak rate of Muon (block matrices).
         warmup: steps of linear warm-up; then the rate falls linearly to zero.
         seconds: stop early after so many seconds, for trials (0: never).
     """
 
     out: str = "tinypython"
-    tokens: int = 5_500_000
-    batch: int = 8
+    tokens: int = 32_000_000
+    batch: int = 16
     context: int = 256
     vocab_size: int = 2048
+    tokenizer: str = ""
+    precision: str = "auto"
     n_layer: int = 4
     n_embd: int = 256
     n_head: int = 16
-    mixture: tuple[float, float, float] = (0.5, 0.15, 0.35)
-    idiom_chars: int = 20_000_000
+    mixture: tuple[float, float, float] = (0.3, 0.35, 0.35)
+    idiom_chars: int = 60_000_000
     lr: float = 3e-3
     muon_lr: float = 5e-3
     weight_decay: float = 0.1
@@ -97,7 +102,10 @@ def prepare(config: PretrainConfig, cache: Path) -> tuple[PreTrainedTokenizerBas
     }
     rng = random.Random(config.seed)
     sample = [d.text for docs in sources.values() for d in rng.sample(docs, min(len(docs), 4000)) if d.split == "train"]
-    tokenizer = train_tokenizer(sample, config.vocab_size, config.context)
+    if config.tokenizer:
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(config.tokenizer)
+    else:
+        tokenizer = train_tokenizer(sample, config.vocab_size, config.context)
     cache.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(cache)
     streams: dict[str, dict[str, np.ndarray]] = {}
@@ -158,6 +166,7 @@ def pretrain(config: PretrainConfig) -> Path:
             resid_pdrop=0.0,
             embd_pdrop=0.0,
             attn_pdrop=0.0,
+            attn_implementation="eager",  # flash attention's backward in bf16 is six times slower on a CPU
             bos_token_id=eos,
             eos_token_id=eos,
         )
@@ -177,10 +186,13 @@ def pretrain(config: PretrainConfig) -> Path:
         optimizer.load_state_dict(saved["optimizer"])
         first, curve, spent = saved["step"], saved["curve"], saved["seconds"]
     started = time.monotonic() - spent
+    cpu = torch.device("cpu")
+    precision = resolve_precision(config.precision, cpu)
     running = 0.0
     for step in range(first, steps):
         ids = _blocks(streams["train"], config, step)
-        logits = model(ids[:, :-1]).logits
+        with autocast(precision, cpu):
+            logits = model(ids[:, :-1]).logits
         loss = F.cross_entropy(logits.float().flatten(0, 1), ids[:, 1:].flatten())
         if not math.isfinite(loss.item()):
             raise FloatingPointError(f"Loss became {loss.item()} at step {step}; {checkpoint} is the last good state.")

@@ -648,6 +648,18 @@ IDIOMS: dict[str, Callable[[random.Random], str]] = {
 }
 
 
+# What takes a small model longest to learn (copying a name, counting, binding a type to a name) is written more often.
+WEIGHTS = {
+    "class_init": 3,
+    "bracket_counting": 4,
+    "with_open": 4,
+    "set_or_string_fixedvarname": 4,
+    "var_swap": 2,
+    "if_ternary": 2,
+    "with_as": 2,
+}
+
+
 # --- documents ----------------------------------------------------------------------------------------------
 
 
@@ -711,7 +723,7 @@ def documents(n_chars: int, seed: int) -> Iterator[str]:
     smaller `n_chars` yields a prefix of what a larger one yields.
     """
     r = ModuleRandom(seed)
-    kinds = tuple(IDIOMS.values())
+    kinds = tuple(f for name, f in IDIOMS.items() for _ in range(WEIGHTS.get(name, 1)))
     made = 0
     while made < n_chars:
         r.recent.clear()

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from bridges.training.precision import native_bf16
+
 
 class Muon(torch.optim.Optimizer):
     """Momentum whose update is made orthogonal by five Newton–Schulz steps, scaled to AdamW's typical RMS (0.2).
 
     `torch.optim.Muon` fixes the iteration to bfloat16, which a CPU without bf16 instructions emulates about a hundred
-    times slower than fp32; here it runs in the parameter's own dtype, matrices of one shape as one batch.
+    times slower than fp32; here it runs in bf16 only where the hardware does, matrices of one shape as one batch.
     Source: Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024); scale from Liu et al. 2025.
 
     Args:
@@ -54,11 +56,13 @@ class Muon(torch.optim.Optimizer):
         a, b, c = cls.COEFFICIENTS
         tall = x.shape[-2] > x.shape[-1]
         x = x.mT if tall else x
+        dtype = x.dtype
         x = x / x.norm(dim=(-2, -1), keepdim=True).clamp_min(1e-7)
+        x = x.bfloat16() if dtype == torch.float32 and native_bf16(x.device) else x
         for _ in range(5):
             gram = x @ x.mT
             x = a * x + (b * gram + c * gram @ gram) @ x
-        return x.mT if tall else x
+        return (x.mT if tall else x).to(dtype)
 
 
 @dataclass
