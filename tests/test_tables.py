@@ -107,7 +107,7 @@ def test_a_failed_write_leaves_the_old_table(tmp_path, monkeypatch):
         where.write_bytes(b"PAR1")
         raise OSError("disk full")
 
-    monkeypatch.setattr(tables.pq, "write_table", half)
+    monkeypatch.setattr(tables.files.pq, "write_table", half)
     with pytest.raises(OSError, match="disk full"):
         write_table(tmp_path, "training", training(total=[0.0, 0.0]))
     assert path.read_bytes() == before
