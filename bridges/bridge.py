@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from bridges.errors import CheckpointError, ConfigError
+from bridges.sparse.config import kept
 from bridges.sparse.ops import abs_topk
 
 
@@ -107,8 +108,7 @@ class Bridges(nn.Module):
         super().__init__()
         self.config = BridgesConfig(d_dense, d_sparse, tuple((p.dense, p.sparse) for p in pairs), activation_fraction)
         self.pairs = list(pairs)
-        kept = d_sparse if activation_fraction is None else max(1, int(activation_fraction * d_sparse))
-        self.bridges = nn.ModuleList(Bridge(d_dense, d_sparse, kept) for _ in pairs)
+        self.bridges = nn.ModuleList(Bridge(d_dense, d_sparse, kept(activation_fraction, d_sparse)) for _ in pairs)
         generator = torch.Generator().manual_seed(seed)
         for linear in (m for m in self.modules() if isinstance(m, nn.Linear)):
             nn.init.normal_(linear.weight, std=linear.in_features**-0.5, generator=generator)
@@ -116,6 +116,11 @@ class Bridges(nn.Module):
 
     def __len__(self) -> int:
         return len(self.pairs)
+
+    def keep(self, fraction: float | None) -> None:
+        """Let AbsTopK keep this share of an encoded vector from now on; training anneals it."""
+        for bridge in self:
+            bridge.kept = kept(fraction, self.config.d_sparse)
 
     def __getitem__(self, index: int) -> Bridge:
         return cast(Bridge, self.bridges[index])

@@ -8,7 +8,7 @@ from bridges.errors import ConfigError, nearest
 
 NODE_KINDS = ("attn_in", "q", "k", "v", "attn_out", "mlp_in", "mlp_neuron", "mlp_out")
 STREAM_POINTS = ("resid_post_attn", "resid_post_mlp")
-ACTIVATIONS = ("gelu", "relu")
+ACTIVATIONS = ("gelu", "gelu_tanh", "relu")
 POSITIONS = ("none", "learned", "concat")
 BIGRAMS = ("full", "low_rank", "none")
 ANNEAL_SHAPES = ("linear", "exponential")

@@ -17,6 +17,7 @@ from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.masking_utils import create_causal_mask, create_sliding_window_causal_mask
 
+from bridges.dense.folded import Folded
 from bridges.dense.points import NodePoint, attach
 from bridges.errors import ModelError
 from bridges.nodes import NODE_KINDS, NodeBus
@@ -90,6 +91,26 @@ class DenseStack(nn.Module, ResidualStack):
     @abstractmethod
     def node_points(self, layer: int) -> dict[str, NodePoint]:
         """The node points of ``layer`` by kind (`bridges.nodes.NODE_KINDS`)."""
+
+    def folded(self) -> Folded:
+        """The model's weights with every LayerNorm folded away, for a sparse model that starts from them.
+
+        Raises:
+            ModelError: this architecture has parts that the sparse transformer lacks, such as gated MLPs or rotary
+                positions.
+        """
+        raise ModelError(
+            f"sparse.init=dense: a sparse transformer cannot start from the weights of {self.model.config.model_type!r}"
+            " (gated MLPs, rotary positions and parallel blocks have no place in it). It can from gpt2 and opt; "
+            "elsewhere use sparse.init=random."
+        )
+
+    def activation(self, name: str) -> str:
+        """The sparse transformer's name of an MLP nonlinearity of transformers."""
+        known = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "relu": "relu"}
+        if name not in known:
+            raise ModelError(f"sparse.init=dense: the sparse transformer has no activation {name!r}.")
+        return known[name]
 
     # What all of them share.
 

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from bridges.dense.base import DenseStack
+from bridges.dense.folded import Folded, FoldedLayer, embedding, read, write
 from bridges.dense.points import NodePoint
 from bridges.dense.registry import register
 
@@ -47,3 +48,31 @@ class GPT2Stack(DenseStack):
             "mlp_neuron": NodePoint(down, down.weight.shape[0], where="input"),
             "mlp_out": NodePoint(down, d),
         }
+
+    def folded(self) -> Folded:
+        body, config = self.model.transformer, self.model.config
+        layers = []
+        for block in self.layers:
+            # Conv1D keeps its weight as [in, out].
+            fused, bias = block.attn.c_attn.weight.T, block.attn.c_attn.bias
+            q, k, v = (read(block.ln_1, w, b) for w, b in zip(fused.chunk(3), bias.chunk(3), strict=True))
+            layers.append(
+                FoldedLayer(
+                    q=q,
+                    k=k,
+                    v=v,
+                    out=write(block.attn.c_proj.weight.T, block.attn.c_proj.bias),
+                    up=read(block.ln_2, block.mlp.c_fc.weight.T, block.mlp.c_fc.bias),
+                    down=write(block.mlp.c_proj.weight.T, block.mlp.c_proj.bias),
+                )
+            )
+        return Folded(
+            tokens=embedding(body.wte.weight),
+            positions=embedding(body.wpe.weight),
+            layers=tuple(layers),
+            head=read(body.ln_f, self.model.lm_head.weight, None),
+            d_head=self.d_model // config.n_head,
+            d_mlp=self.layers[0].mlp.c_fc.weight.shape[1],
+            activation=self.activation(config.activation_function),
+            eps=config.layer_norm_epsilon,
+        )

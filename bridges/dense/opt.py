@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from bridges.dense.base import DenseStack
+from bridges.dense.folded import Folded, FoldedLayer, embedding, read, write
 from bridges.dense.points import NodePoint
 from bridges.dense.registry import register
 from bridges.errors import ModelError
@@ -58,3 +59,31 @@ class OPTStack(DenseStack):
             "mlp_neuron": NodePoint(down, down.in_features, where="input"),
             "mlp_out": NodePoint(down, d),
         }
+
+    def folded(self) -> Folded:
+        decoder, config = self.model.model.decoder, self.model.config
+        layers = []
+        for block in self.layers:
+            attention, norm = block.self_attn, block.self_attn_layer_norm
+            layers.append(
+                FoldedLayer(
+                    q=read(norm, attention.q_proj.weight, attention.q_proj.bias),
+                    k=read(norm, attention.k_proj.weight, attention.k_proj.bias),
+                    v=read(norm, attention.v_proj.weight, attention.v_proj.bias),
+                    out=write(attention.out_proj.weight, attention.out_proj.bias),
+                    up=read(block.final_layer_norm, block.fc1.weight, block.fc1.bias),
+                    down=write(block.fc2.weight, block.fc2.bias),
+                )
+            )
+        if decoder.final_layer_norm is None:
+            raise ModelError("This OPT has no final norm, so a stack with one cannot start from its weights.")
+        return Folded(
+            tokens=embedding(decoder.embed_tokens.weight),
+            positions=embedding(decoder.embed_positions.weight[2:]),
+            layers=tuple(layers),
+            head=read(decoder.final_layer_norm, self.model.lm_head.weight, None),
+            d_head=self.d_model // config.num_attention_heads,
+            d_mlp=config.ffn_dim,
+            activation=self.activation(config.activation_function),
+            eps=decoder.final_layer_norm.eps,
+        )

@@ -10,6 +10,11 @@ from bridges.choices import ACTIVATIONS, BIGRAMS, NODE_KINDS, POSITIONS, STREAM_
 from bridges.errors import ConfigError
 
 
+def kept(fraction: float | None, width: int) -> int:
+    """How many entries AbsTopK keeps of a vector of ``width``; at least one, all of them where there is no fraction."""
+    return width if fraction is None else max(1, int(fraction * width))
+
+
 class SparseTransformerConfig(PretrainedConfig):
     """Gao et al. 2025, sections 2.1 and A.1.
 
@@ -20,7 +25,7 @@ class SparseTransformerConfig(PretrainedConfig):
         d_mlp: neurons per MLP (None: 4·d_model).
         d_head: width of a head. n_head: heads (None: d_model / d_head).
         context: longest sequence in tokens.
-        activation: nonlinearity of the MLP, ``gelu`` (exact) or ``relu``.
+        activation: nonlinearity of the MLP: ``gelu`` (exact), ``gelu_tanh`` (as in GPT-2) or ``relu``.
         activation_fraction: share of each vector that AbsTopK keeps (None or 1: no AbsTopK).
         activation_points: node kinds AbsTopK acts on; ``resid_post_attn`` and ``resid_post_mlp`` may be added.
         bias: biases on every linear map and on the logits.
@@ -95,7 +100,7 @@ class SparseTransformerConfig(PretrainedConfig):
 
     def kept(self, width: int) -> int:
         """How many entries AbsTopK keeps of a vector of ``width``; at least one."""
-        return width if self.activation_fraction is None else max(1, int(self.activation_fraction * width))
+        return kept(self.activation_fraction, width)
 
     def node_widths(self) -> dict[str, int]:
         """Channels of every node point in forward order, ``{"0.attn_in": d_model + d_position, …}``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import cast
 
 import torch
@@ -11,9 +12,11 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutput
 
 from bridges.nodes import NodeBus
-from bridges.sparse.config import SparseTransformerConfig
+from bridges.sparse.config import SparseTransformerConfig, kept
 from bridges.sparse.ops import abs_topk, linear, sink_attention
 from bridges.stack import ResidualStack
+
+_ACTIVATIONS = {"gelu": F.gelu, "gelu_tanh": partial(F.gelu, approximate="tanh"), "relu": F.relu}
 
 
 class SparseLinear(nn.Linear):
@@ -67,7 +70,7 @@ class _MLP(nn.Module):
         self.read = _Reader(config)
         self.up = SparseLinear(config.d_model + config.d_position, config.d_mlp, bias=config.bias)
         self.down = SparseLinear(config.d_mlp, config.d_model, bias=config.bias)
-        self.activation = F.gelu if config.activation == "gelu" else F.relu
+        self.activation = _ACTIVATIONS[config.activation]
 
     def forward(self, h: Tensor, node) -> Tensor:
         x = node("mlp_in", self.read(h))
@@ -103,6 +106,8 @@ class SparseTransformer(ResidualStack, PreTrainedModel):
             )
         else:
             self.bigram = None
+        # What AbsTopK keeps at this moment of training; a finished model keeps what its configuration says.
+        self.activation_fraction = config.activation_fraction
         self.nodes = NodeBus(config.node_widths())
         self.post_init()
 
@@ -122,7 +127,7 @@ class SparseTransformer(ResidualStack, PreTrainedModel):
     def _top_k(self, kind: str, x: Tensor) -> Tensor:
         if kind not in self.config.activation_points:
             return x
-        return abs_topk(x, self.config.kept(x.shape[-1]))
+        return abs_topk(x, kept(self.activation_fraction, x.shape[-1]))
 
     def embed(self, ids: Tensor) -> Tensor:
         h = self.tokens(ids)

@@ -31,13 +31,18 @@ class Schedule:
     def warmup_steps(self) -> int:
         return max(1, round(self.warmup * self.steps))
 
-    def fraction(self, step: int) -> float:
-        """Fraction of weights kept after optimizer step ``step`` (0-based)."""
+    def progress(self, step: int) -> float:
+        """How far annealing has come after optimizer step ``step`` (0-based), from 0 to 1."""
         begin, end = self.warmup_steps, max(self.warmup_steps + 1, round(self.anneal * self.steps))
         progress = min(1.0, max(0.0, (step + 1 - begin) / (end - begin)))
         # The last step must meet the promise however short the training is.
-        if step + 1 >= self.steps:
-            progress = 1.0
+        return 1.0 if step + 1 >= self.steps else progress
+
+    def fraction(self, step: int) -> float:
+        """Fraction of weights kept after optimizer step ``step`` (0-based)."""
+        progress = self.progress(step)
+        if progress >= 1:
+            return self.target
         if self.shape == "exponential":
             return self.start * (self.target / self.start) ** progress
         return self.start + (self.target - self.start) * progress

@@ -43,6 +43,9 @@ class Trainer:
         accelerator: device and processes.
         checkpoints: folder of the checkpoints.
         log_row: called with each row of the training table and its step.
+        start: fraction of weights that are not zero at the start.
+        anneal_activation: let AbsTopK and the encoders keep everything at first, and anneal them with the weights.
+        train_bigram: let the bigram table learn.
     """
 
     def __init__(
@@ -55,6 +58,9 @@ class Trainer:
         accelerator: Accelerator,
         checkpoints: Path,
         log_row: LogRow = lambda row, step: None,
+        start: float = 1.0,
+        anneal_activation: bool = False,
+        train_bigram: bool = False,
     ):
         train = config.train
         self.config, self.data, self.accelerator = config, data, accelerator
@@ -71,6 +77,7 @@ class Trainer:
         self.schedule = Schedule(
             self.steps,
             config.sparsity,
+            start=start,
             warmup=train.warmup,
             anneal=train.anneal,
             shape=train.anneal_shape,
@@ -78,7 +85,8 @@ class Trainer:
         )
         self.projector = Projector(sparse.sparse_matrices(), config.sparse.floor)
         if sparse.bigram is not None:
-            sparse.bigram.requires_grad_(config.sparse.train_bigram)
+            sparse.bigram.requires_grad_(train_bigram)
+        self.anneal_activation = anneal_activation
         self.optimizer = self._optimizer()
         self.objective = Objective(
             dense, sparse, bridges, train.terms.coefficients(), config.bridge.detach_encoder_target, self._shared_mean
@@ -169,6 +177,8 @@ class Trainer:
     def step(self) -> dict[str, Any]:
         """One optimizer step; returns its row of the training table."""
         step, train = self.progress.step, self.config.train
+        if self.anneal_activation:
+            self._anneal_activation(step)
         values = {name: float(value) for name, value in self.gradients(step).items()}
         grad_rms = self._rescale_gradients()
         self._check_finite(step, values, grad_rms)
@@ -191,6 +201,15 @@ class Trainer:
         }
         self.progress.training.append(row)
         return row
+
+    def _anneal_activation(self, step: int) -> None:
+        progress = self.schedule.progress(step)
+
+        def now(final: float | None) -> float:
+            return 1.0 + ((1.0 if final is None else final) - 1.0) * progress
+
+        self.sparse.activation_fraction = now(self.sparse.config.activation_fraction)
+        self.bridges.keep(now(self.bridges.config.activation_fraction))
 
     def _check_finite(self, step: int, values: dict[str, float], grad_rms: float) -> None:
         broken = [

@@ -1,0 +1,230 @@
+"""Where training starts: the sparse model's shape and first weights, and the bridges'."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from importlib.resources import files
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from bridges.bridge import Bridges, fit_ridge, measure_scales, pair_sites
+from bridges.config import Config, SparseConfig
+from bridges.data.blocks import TokenBlocks, bigram_log_probabilities
+from bridges.dense import DenseStack
+from bridges.errors import CheckpointError, ConfigError
+from bridges.sparse import SparseTransformer, SparseTransformerConfig
+from bridges.sparse.packed import load_packed
+from bridges.sparse.warm_start import start_from_dense
+
+FULL_BIGRAM_LIMIT = 8192
+# Offsets that keep the random draws of different parts apart.
+BRIDGE_SEED, UNTRAINED_SEED, SPARE_SEED = 1, 2, 3
+# Dense models for which a trained pair ships.
+SHIPPED = ("tinypython",)
+# Settings of `sparse` that say how to train and not what the model is.
+_NO_SHAPE = ("init", "width", "train_bigram", "floor", "bigram", "initializer_range")
+
+
+@dataclass(frozen=True)
+class Start:
+    """What training starts from.
+
+    Attributes:
+        kind: ``random``, ``dense`` or ``pair``.
+        shape: the sparse model's configuration.
+        folder: of a pair: ``model/`` and perhaps ``bridges/``.
+        fraction: weights that are not zero at the start.
+        anneal_activation: AbsTopK lets everything pass at first.
+        note: one line for the user, or nothing.
+    """
+
+    kind: str
+    shape: SparseTransformerConfig
+    folder: Path | None = None
+    fraction: float = 1.0
+    anneal_activation: bool = False
+    note: str = ""
+
+
+def shipped_pair(name: str) -> Path:
+    """The folder of the trained pair that ships for a dense model."""
+    return Path(str(files("bridges").joinpath("assets", f"{name}-sparse")))
+
+
+def choose_start(config: Config, dense: DenseStack, context: int, eos: int | None) -> Start:
+    """Decide from the settings what training starts from.
+
+    Raises:
+        ConfigError: the settings contradict the pair or the dense model that is to be started from.
+        CheckpointError: there is no pair where one was named.
+    """
+    init = config.sparse.init
+    if init == "random":
+        return Start("random", _shape(config, dense, context, eos))
+    if init == "dense":
+        return _from_dense(config, dense, context, eos)
+    if init in ("auto", "shipped"):
+        folder = shipped_pair(config.model.name)
+        exists = config.model.name in SHIPPED and (folder / "model").is_dir()
+        if init == "shipped" and not exists:
+            raise ConfigError(
+                f"sparse.init=shipped: no trained pair ships for {config.model.name!r}, only for {', '.join(SHIPPED)}. "
+                "Use sparse.init=random, dense or a run's folder."
+            )
+        if not exists:
+            return Start("random", _shape(config, dense, context, eos))
+    else:
+        folder = Path(init)
+        if not (folder / "model").is_dir():
+            raise ConfigError(
+                f"sparse.init={init!r} is neither auto, random, dense nor shipped, nor a folder with model/ in it."
+            )
+    shape = _pair_shape(folder)
+    clash = _clash(config, dense, shape, context)
+    if clash and init == "auto":
+        note = f"Starting from random weights: {clash}, so the shipped pair does not fit."
+        return Start("random", _shape(config, dense, context, eos), note=note)
+    if clash:
+        raise ConfigError(f"sparse.init={init}: {clash}. Leave that setting out, or use sparse.init=random.")
+    had = shape.weight_fraction
+    shape.weight_fraction = config.sparsity
+    label = "the trained pair that ships with Bridges" if init in ("auto", "shipped") else str(folder)
+    note = f"Starting from {label} (sparsity {had:g}); sparse.init=random starts over."
+    return Start("pair", shape, folder, max(had, config.sparsity), note=note)
+
+
+def _pair_shape(folder: Path) -> SparseTransformerConfig:
+    try:
+        return SparseTransformerConfig.from_pretrained(folder / "model")
+    except Exception as error:
+        raise CheckpointError(f"No readable sparse model in {folder / 'model'}: {error}") from error
+
+
+def _clash(config: Config, dense: DenseStack, shape: SparseTransformerConfig, context: int) -> str:
+    """The first setting that a pair contradicts, in words; empty if there is none."""
+    plain = SparseConfig()
+    for f in fields(SparseConfig):
+        value = getattr(config.sparse, f.name)
+        if f.name in _NO_SHAPE or value == getattr(plain, f.name):
+            continue
+        if value != getattr(shape, f.name):
+            return f"sparse.{f.name}={value} but the pair has {getattr(shape, f.name)}"
+    width = config.sparse.width
+    if width is not None and config.sparse.d_model is None and round(width * dense.d_model) != shape.d_model:
+        return f"sparse.width={width:g} but the pair is {shape.d_model} wide"
+    if config.sparse.bigram not in ("auto", shape.bigram):
+        return f"sparse.bigram={config.sparse.bigram} but the pair has {shape.bigram}"
+    if shape.vocab_size != dense.vocab_size:
+        return f"the dense model has {dense.vocab_size} tokens but the pair {shape.vocab_size}"
+    if context > shape.context and shape.position != "none":
+        return f"data.context={context} but the pair has positions for {shape.context}"
+    return ""
+
+
+def _shape(config: Config, dense: DenseStack, context: int, eos: int | None) -> SparseTransformerConfig:
+    """The sparse model's configuration, what is left open filled in from the dense model."""
+    s = config.sparse
+    bigram = s.bigram
+    if bigram == "auto":
+        bigram = "full" if dense.vocab_size <= FULL_BIGRAM_LIMIT else "low_rank"
+    return SparseTransformerConfig(
+        vocab_size=dense.vocab_size,
+        n_layer=s.n_layer or dense.n_layers,
+        d_model=s.d_model or round((s.width or 1.0) * dense.d_model),
+        d_mlp=s.d_mlp,
+        d_head=s.d_head,
+        context=context,
+        activation=s.activation,
+        activation_fraction=s.activation_fraction,
+        activation_points=s.activation_points,
+        bias=s.bias,
+        norm_gain=s.norm_gain,
+        norm_eps=s.norm_eps,
+        attention_sink=s.attention_sink,
+        position=s.position,
+        d_position=s.d_position,
+        bigram=bigram,
+        bigram_rank=s.bigram_rank,
+        weight_fraction=config.sparsity,
+        initializer_range=s.initializer_range,
+        bos_token_id=eos,
+        eos_token_id=eos,
+    )
+
+
+def _from_dense(config: Config, dense: DenseStack, context: int, eos: int | None) -> Start:
+    folded = dense.folded()
+    shape = _shape(config, dense, context, eos)
+    shape.d_head, shape.activation, shape.position = folded.d_head, folded.activation, "learned"
+    shape.d_position, shape.attention_sink = 0, False
+    shape.n_head = max(1, shape.d_model // folded.d_head)
+    shape.norm_eps = folded.eps * dense.d_model / shape.d_model
+    note = (
+        f"Starting from the dense model's weights: positions learned, heads of {folded.d_head} without sinks, "
+        f"{folded.activation}, as there; AbsTopK is annealed with the weights."
+    )
+    return Start("dense", shape, anneal_activation=True, note=note)
+
+
+def train_bigram(config: Config, start: Start) -> bool:
+    """Whether the bigram table learns: unless said otherwise only where it starts empty, beside dense weights."""
+    chosen = config.sparse.train_bigram
+    return start.kind == "dense" if chosen is None else chosen
+
+
+def build(config: Config, dense: DenseStack, start: Start) -> tuple[SparseTransformer, Bridges]:
+    """The sparse model and the bridges at their first step, but for what must be measured on text."""
+    torch.manual_seed(config.seed)
+    sparse = SparseTransformer(start.shape)
+    pairs = pair_sites(dense.n_sublayers, 2 * start.shape.n_layer, config.bridge.every)
+    bridges = Bridges(
+        dense.d_model, start.shape.d_model, pairs, config.bridge.activation_fraction, config.seed + BRIDGE_SEED
+    )
+    if start.kind == "dense":
+        start_from_dense(sparse, dense.folded(), config.seed + SPARE_SEED)
+    elif start.folder is not None:
+        sparse.load_state_dict(load_packed(start.folder / "model"))
+    return sparse, bridges
+
+
+@torch.no_grad()
+def stream_pairs(
+    dense: DenseStack, sparse: SparseTransformer, data: TokenBlocks, tokens: int, batch: int, device: torch.device
+) -> Iterator[tuple[dict[int, Tensor], dict[int, Tensor]]]:
+    """Both models' streams at every site over some training text, for a regression between them."""
+    for ids in data.take("train", max(1, tokens // data.context)).split(batch):
+        ids = ids.to(device)
+        yield dense.run(ids).sites, sparse.run(ids).sites
+
+
+@torch.no_grad()
+def fit_to_text(
+    config: Config,
+    start: Start,
+    dense: DenseStack,
+    sparse: SparseTransformer,
+    bridges: Bridges,
+    data: TokenBlocks,
+    device: torch.device,
+) -> None:
+    """The bigram table from counts, and the bridges from the pair or from a ridge regression, in place."""
+    if start.kind == "random" and sparse.config.bigram == "full":
+        table = bigram_log_probabilities(data.blocks["train"], sparse.vocab_size)
+        cast(nn.Embedding, sparse.bigram).weight.copy_(table)
+    measure_scales(bridges, dense.run(data.take("train", 16).to(device)).sites)
+    if start.folder is not None and (start.folder / "bridges").is_dir():
+        trained = Bridges.from_pretrained(start.folder / "bridges")
+        if trained.pairs == bridges.pairs and trained.config.d_dense == dense.d_model:
+            bridges.load_state_dict(trained.state_dict())
+            return
+    if config.bridge.init == "random" and start.kind == "random":
+        return
+    if start.anneal_activation:
+        sparse.activation_fraction = None
+    streams = stream_pairs(dense, sparse, data, config.eval.ridge_tokens, config.eval.batch, device)
+    fit_ridge(bridges, streams, config.bridge.ridge)
+    sparse.activation_fraction = sparse.config.activation_fraction
