@@ -56,15 +56,20 @@ def pair_sites(n_dense: int, n_sparse: int, every: int | None = None) -> list[Si
 class Bridge(nn.Module):
     """One encoder and one decoder.
 
-    Both are linear in the dense stream divided by ``scale``, its typical size at the site: pretrained streams differ by
-    orders of magnitude between models and depths, and one learning rate must serve them all.
+    Both work on streams divided by their typical size at the site: pretrained streams differ by orders of magnitude
+    between models and depths, a sparse stream grows or shrinks while it trains, and one learning rate must serve all.
 
     Args:
         d_dense, d_sparse: widths of the two streams.
         kept: entries AbsTopK leaves of an encoded vector (``d_sparse``: a linear encoder).
+
+    Attributes:
+        scale: typical RMS of the dense stream, measured once.
+        sparse_scale: the same of the sparse stream, which training follows.
     """
 
     scale: Tensor
+    sparse_scale: Tensor
 
     def __init__(self, d_dense: int, d_sparse: int, kept: int):
         super().__init__()
@@ -72,14 +77,15 @@ class Bridge(nn.Module):
         self.encoder = nn.Linear(d_dense, d_sparse)
         self.decoder = nn.Linear(d_sparse, d_dense)
         self.register_buffer("scale", torch.ones(()))
+        self.register_buffer("sparse_scale", torch.ones(()))
 
     def encode(self, h: Tensor) -> Tensor:
         """Dense stream ``[B, T, d_dense]`` to sparse stream ``[B, T, d_sparse]``: linear, then AbsTopK."""
-        return abs_topk(self.encoder(h / self.scale), self.kept).float()
+        return abs_topk(self.encoder(h / self.scale), self.kept).float() * self.sparse_scale
 
     def decode(self, h: Tensor) -> Tensor:
         """Sparse stream ``[B, T, d_sparse]`` to dense stream ``[B, T, d_dense]``: linear."""
-        return self.decoder(h).float() * self.scale
+        return self.decoder(h / self.sparse_scale).float() * self.scale
 
 
 @dataclass(frozen=True)
@@ -121,6 +127,12 @@ class Bridges(nn.Module):
         """Let AbsTopK keep this share of an encoded vector from now on; training anneals it."""
         for bridge in self:
             bridge.kept = kept(fraction, self.config.d_sparse)
+
+    @torch.no_grad()
+    def follow(self, sizes: Tensor, rate: float = 0.05) -> None:
+        """Move every ``sparse_scale`` towards the sparse stream's present size, ``[bridges]``."""
+        for bridge, size in zip(self, sizes, strict=True):
+            bridge.sparse_scale.lerp_(size, rate)
 
     def __getitem__(self, index: int) -> Bridge:
         return cast(Bridge, self.bridges[index])
@@ -175,16 +187,24 @@ class _Moments:
         return solution[:-1].T.float().contiguous(), solution[-1].float()
 
 
+def token_sizes(h: Tensor) -> Tensor:
+    """RMS of each token's stream, ``[B, T, d]`` to ``[B, T]``, without gradient; never zero."""
+    return h.detach().float().square().mean(-1).sqrt().clamp_min(1e-6)
+
+
 @torch.no_grad()
-def measure_scales(bridges: Bridges, dense: dict[int, Tensor]) -> None:
-    """Set every bridge's ``scale`` to the median RMS of the dense stream's tokens at its site, in place.
+def measure_scales(bridges: Bridges, dense: dict[int, Tensor], sparse: dict[int, Tensor]) -> None:
+    """Set every bridge's scales to the typical sizes of the two streams at its sites, in place.
 
     Args:
         bridges: the bridges.
-        dense: ``{dense site: stream [B, T, d_dense]}`` on some text.
+        dense, sparse: ``{site: stream [B, T, d]}`` of either stack on some text.
     """
     for pair, bridge in zip(bridges.pairs, bridges, strict=True):
-        bridge.scale.copy_(dense[pair.dense].float().square().mean(-1).sqrt().median())
+        # The median passes over the few tokens with massive activations that pretrained models have. The mean can be
+        # taken in parts, by processes that each see some of the batch.
+        bridge.scale.copy_(token_sizes(dense[pair.dense]).median())
+        bridge.sparse_scale.copy_(token_sizes(sparse[pair.sparse]).mean())
 
 
 @torch.no_grad()
@@ -203,7 +223,7 @@ def fit_ridge(
     down = [_Moments(s, d) for _ in bridges.pairs]
     for dense, sparse in streams:
         for pair, bridge, encoder, decoder in zip(bridges.pairs, bridges, up, down, strict=True):
-            x, y = dense[pair.dense].float() / bridge.scale, sparse[pair.sparse].float()
+            x, y = dense[pair.dense].float() / bridge.scale, sparse[pair.sparse].float() / bridge.sparse_scale
             encoder.add(x, y)
             decoder.add(y, x)
     for bridge, encoder, decoder in zip(bridges, up, down, strict=True):

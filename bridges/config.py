@@ -94,16 +94,19 @@ class SparseConfig:
     """The weight-sparse transformer; see `bridges.sparse.SparseTransformerConfig` for the meaning of each switch.
 
     Attributes:
+        init: what training starts from: ``random`` weights, the ``dense`` model's, the ``shipped`` pair, the folder of
+            another run, or ``auto``: the shipped pair where one fits, random weights elsewhere.
         n_layer: layers (null: as many as the dense model has).
-        d_model: width of the stream (null: ``width`` times the dense width).
+        d_model: width of the stream (null: ``width`` times the dense width). width: null is 1, or the pair's.
         bigram: ``full``, ``low_rank``, ``none`` or ``auto``: full up to a vocabulary of 8192, low rank above.
-        train_bigram: let the table learn; otherwise it stays as the counts made it.
+        train_bigram: let the table learn; otherwise it stays as the counts made it (null: only with init=dense).
         floor: nonzeros each neuron and attention channel keeps where the budget allows.
     """
 
+    init: str = "auto"
     n_layer: int | None = None
     d_model: int | None = None
-    width: float = 1.0
+    width: float | None = None
     d_mlp: int | None = None
     d_head: int = 16
     activation: str = "gelu"
@@ -117,7 +120,7 @@ class SparseConfig:
     d_position: int = 32
     bigram: str = "auto"
     bigram_rank: int = 64
-    train_bigram: bool = False
+    train_bigram: bool | None = None
     floor: int = 4
     initializer_range: float = 0.02
 

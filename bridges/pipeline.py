@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pandas as pd
 import torch
 from accelerate import Accelerator
-from torch import Tensor
 
-from bridges.bridge import Bridges, fit_ridge, measure_scales, pair_sites
+from bridges.bridge import Bridges, fit_ridge, pair_sites
 from bridges.config import Config, flat
 from bridges.data.blocks import TokenBlocks, bigram_log_probabilities, token_blocks
 from bridges.dense import DenseStack, load_dense
@@ -23,7 +22,17 @@ from bridges.evaluate import bridge_errors, measure_paths, measure_table, site_t
 from bridges.folder import RunFolder
 from bridges.hybrid import Path as MixedPath
 from bridges.hybrid import all_paths
-from bridges.sparse import Projector, SparseTransformer, SparseTransformerConfig, budget
+from bridges.sparse import Projector, SparseTransformer, budget
+from bridges.start import (
+    FULL_BIGRAM_LIMIT,
+    UNTRAINED_SEED,
+    Start,
+    build,
+    choose_start,
+    fit_to_text,
+    stream_pairs,
+    train_bigram,
+)
 from bridges.summary import headline, summary_text
 from bridges.tables import read_table, write_table
 from bridges.tracking import Tracker, open_tracker
@@ -32,10 +41,6 @@ from bridges.training.plan import Plan, check_memory, duration, estimate, time_s
 from bridges.training.precision import autocast, resolve_precision
 
 log = logging.getLogger(__name__)
-
-FULL_BIGRAM_LIMIT = 8192
-# Offsets that keep the random draws of different parts apart.
-BRIDGE_SEED, UNTRAINED_SEED = 1, 2
 
 
 @dataclass
@@ -50,47 +55,8 @@ class Parts:
     sparse: SparseTransformer
     bridges: Bridges
     tokenizer: Any
+    start: Start
     say: Callable[[str], None]
-
-
-def sparse_config(config: Config, dense: DenseStack, context: int, eos: int | None) -> SparseTransformerConfig:
-    """The sparse model's configuration, what is left open filled in from the dense model."""
-    s = config.sparse
-    bigram = s.bigram
-    if bigram == "auto":
-        bigram = "full" if dense.vocab_size <= FULL_BIGRAM_LIMIT else "low_rank"
-    return SparseTransformerConfig(
-        vocab_size=dense.vocab_size,
-        n_layer=s.n_layer or dense.n_layers,
-        d_model=s.d_model or round(s.width * dense.d_model),
-        d_mlp=s.d_mlp,
-        d_head=s.d_head,
-        context=context,
-        activation=s.activation,
-        activation_fraction=s.activation_fraction,
-        activation_points=s.activation_points,
-        bias=s.bias,
-        norm_gain=s.norm_gain,
-        norm_eps=s.norm_eps,
-        attention_sink=s.attention_sink,
-        position=s.position,
-        d_position=s.d_position,
-        bigram=bigram,
-        bigram_rank=s.bigram_rank,
-        weight_fraction=config.sparsity,
-        initializer_range=s.initializer_range,
-        bos_token_id=eos,
-        eos_token_id=eos,
-    )
-
-
-@torch.no_grad()
-def _stream_pairs(
-    dense: DenseStack, sparse: SparseTransformer, data: TokenBlocks, tokens: int, batch: int, device: torch.device
-) -> Iterator[tuple[dict[int, Tensor], dict[int, Tensor]]]:
-    for ids in data.take("train", max(1, tokens // data.context)).split(batch):
-        ids = ids.to(device)
-        yield dense.run(ids).sites, sparse.run(ids).sites
 
 
 def _prepare(
@@ -107,33 +73,21 @@ def _prepare(
         raise ConfigError(
             f"data.context={config.data.context} is longer than the {dense.context} tokens {config.model.label} takes."
         )
-    shape = sparse_config(config, dense, config.data.context, tokenizer.eos_token_id)
+    start = choose_start(config, dense, config.data.context, tokenizer.eos_token_id)
+    shape = start.shape
     pairs = pair_sites(dense.n_sublayers, 2 * shape.n_layer, config.bridge.every)
     precision = resolve_precision(config.train.precision, device)
     plan = estimate(config, dense, shape, len(pairs), config.data.context, precision, accelerator.num_processes, device)
     check_memory(plan)
     say(f"Reading text ({config.data.source}) …")
     data = token_blocks(config.data, tokenizer, config.data.context)
-    torch.manual_seed(config.seed)
-    sparse = SparseTransformer(shape)
-    bridges = Bridges(dense.d_model, shape.d_model, pairs, config.bridge.activation_fraction, config.seed + BRIDGE_SEED)
-    return Parts(config, folder, accelerator, dense, data, sparse.to(device), bridges.to(device), tokenizer, say), plan
-
-
-def _warm_start(parts: Parts) -> None:
-    """The bigram table from counts, the bridges from a ridge regression between the two streams."""
-    config, device = parts.config, parts.accelerator.device
-    if parts.sparse.config.bigram == "full":
-        table = bigram_log_probabilities(parts.data.blocks["train"], parts.sparse.vocab_size)
-        with torch.no_grad():
-            cast(torch.nn.Embedding, parts.sparse.bigram).weight.copy_(table)
-    with torch.no_grad():
-        measure_scales(parts.bridges, parts.dense.run(parts.data.take("train", 16).to(device)).sites)
-    if config.bridge.init == "ridge":
-        streams = _stream_pairs(
-            parts.dense, parts.sparse, parts.data, config.eval.ridge_tokens, config.eval.batch, device
-        )
-        fit_ridge(parts.bridges, streams, config.bridge.ridge)
+    sparse, bridges = build(config, dense, start)
+    if start.note:
+        say(start.note)
+    parts = Parts(
+        config, folder, accelerator, dense, data, sparse.to(device), bridges.to(device), tokenizer, start, say
+    )
+    return parts, plan
 
 
 def _train(parts: Parts, plan: Plan, tracker: Tracker) -> None:
@@ -148,11 +102,22 @@ def _train(parts: Parts, plan: Plan, tracker: Tracker) -> None:
         parts.accelerator,
         folder.checkpoints,
         lambda row, step: tracker.log(row, step, "train"),
+        start=parts.start.fraction,
+        anneal_activation=parts.start.anneal_activation,
+        train_bigram=train_bigram(parts.config, parts.start),
     )
     if trainer.restore():
         parts.say(f"Going on from step {trainer.progress.step} of {trainer.steps}.")
     else:
-        _warm_start(parts)
+        fit_to_text(
+            parts.config,
+            parts.start,
+            parts.dense,
+            parts.sparse,
+            parts.bridges,
+            parts.data,
+            parts.accelerator.device,
+        )
     if trainer.progress.step < trainer.steps:
         plan.seconds_per_step = time_step(trainer)
     parts.say(plan.text())
@@ -214,8 +179,9 @@ def _evaluate(parts: Parts) -> None:
     for other in (untrained, ridge):
         for mine, trained in zip(other, bridges, strict=True):
             mine.scale.copy_(trained.scale)
+            mine.sparse_scale.copy_(trained.sparse_scale)
     tokens = config.eval.ridge_tokens
-    fit_ridge(ridge, _stream_pairs(dense, sparse, parts.data, tokens, config.eval.batch, device), config.bridge.ridge)
+    fit_ridge(ridge, stream_pairs(dense, sparse, parts.data, tokens, config.eval.batch, device), config.bridge.ridge)
     singles = [MixedPath(first, (i,)) for first in "DS" for i in range(count)]
     paths, sites = [], []
     for label, some, which in (

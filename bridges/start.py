@@ -215,16 +215,16 @@ def fit_to_text(
     if start.kind == "random" and sparse.config.bigram == "full":
         table = bigram_log_probabilities(data.blocks["train"], sparse.vocab_size)
         cast(nn.Embedding, sparse.bigram).weight.copy_(table)
-    measure_scales(bridges, dense.run(data.take("train", 16).to(device)).sites)
+    if start.anneal_activation:
+        sparse.activation_fraction = None
+    some = data.take("train", 16).to(device)
+    measure_scales(bridges, dense.run(some).sites, sparse.run(some).sites)
     if start.folder is not None and (start.folder / "bridges").is_dir():
         trained = Bridges.from_pretrained(start.folder / "bridges")
         if trained.pairs == bridges.pairs and trained.config.d_dense == dense.d_model:
             bridges.load_state_dict(trained.state_dict())
             return
-    if config.bridge.init == "random" and start.kind == "random":
-        return
-    if start.anneal_activation:
-        sparse.activation_fraction = None
-    streams = stream_pairs(dense, sparse, data, config.eval.ridge_tokens, config.eval.batch, device)
-    fit_ridge(bridges, streams, config.bridge.ridge)
+    if config.bridge.init == "ridge":
+        streams = stream_pairs(dense, sparse, data, config.eval.ridge_tokens, config.eval.batch, device)
+        fit_ridge(bridges, streams, config.bridge.ridge)
     sparse.activation_fraction = sparse.config.activation_fraction

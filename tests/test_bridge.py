@@ -73,14 +73,15 @@ def test_encoder_and_decoder_by_hand():
     bridge = Bridge(2, 3, kept=1)
     with torch.no_grad():
         bridge.scale.fill_(2.0)
+        bridge.sparse_scale.fill_(4.0)
         bridge.encoder.weight.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]))
         bridge.encoder.bias.copy_(torch.tensor([0.0, 0.5, -1.0]))
         bridge.decoder.weight.copy_(torch.tensor([[1.0, 2.0, 0.0], [0.0, 0.0, -1.0]]))
         bridge.decoder.bias.copy_(torch.tensor([0.25, 0.0]))
-    # (4, -6) / 2 = (2, -3) is encoded as (2, -2.5, -2), of which the largest magnitude stays.
+    # (4, -6) / 2 = (2, -3) is encoded as (2, -2.5, -2), of which the largest magnitude stays, times 4.
     encoded = bridge.encode(torch.tensor([[[4.0, -6.0]]]))
-    torch.testing.assert_close(encoded, torch.tensor([[[0.0, -2.5, 0.0]]]))
-    torch.testing.assert_close(bridge.decode(torch.tensor([[[1.0, -1.0, 3.0]]])), torch.tensor([[[-1.5, -6.0]]]))
+    torch.testing.assert_close(encoded, torch.tensor([[[0.0, -10.0, 0.0]]]))
+    torch.testing.assert_close(bridge.decode(torch.tensor([[[4.0, -4.0, 12.0]]])), torch.tensor([[[-1.5, -6.0]]]))
 
 
 @pytest.mark.parametrize(("fraction", "kept"), [(None, 10), (1.0, 10), (0.25, 2), (0.01, 1)])
@@ -99,13 +100,18 @@ def test_initial_weights_follow_the_seed_alone():
         assert torch.equal(a, c) == (not name.endswith("weight"))
 
 
-def test_scales_are_the_median_rms_of_the_tokens():
+def test_scales_are_the_typical_sizes_of_the_tokens_and_follow_the_sparse_stream():
     bridges = Bridges(2, 4, [SitePair(0, 0), SitePair(3, 2)], None)
     # RMS of the tokens at site 0: 1, 5 (of (1, 7)) and 2; at site 3 ten times as much.
     stream = torch.tensor([[[1.0, -1.0], [1.0, 7.0], [2.0, 2.0]]])
-    measure_scales(bridges, {0: stream, 1: stream * 99, 3: 10 * stream})
+    measure_scales(bridges, {0: stream, 1: stream * 99, 3: 10 * stream}, {0: stream, 1: stream, 2: 3 * stream})
     assert float(bridges[0].scale) == pytest.approx(2.0)
     assert float(bridges[1].scale) == pytest.approx(20.0)
+    assert float(bridges[0].sparse_scale) == pytest.approx(8 / 3)
+    assert float(bridges[1].sparse_scale) == pytest.approx(8.0)
+    bridges.follow(torch.tensor([8 / 3, 18.0]), rate=0.1)
+    assert float(bridges[0].sparse_scale) == pytest.approx(8 / 3)
+    assert float(bridges[1].sparse_scale) == pytest.approx(9.0)
 
 
 def _planted(d: int, s: int, n: int = 3):

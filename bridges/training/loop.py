@@ -45,7 +45,7 @@ class Trainer:
         log_row: called with each row of the training table and its step.
         start: fraction of weights that are not zero at the start.
         anneal_activation: let AbsTopK and the encoders keep everything at first, and anneal them with the weights.
-        train_bigram: let the bigram table learn.
+        train_bigram: let the bigram table learn (None: as the settings say).
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Trainer:
         log_row: LogRow = lambda row, step: None,
         start: float = 1.0,
         anneal_activation: bool = False,
-        train_bigram: bool = False,
+        train_bigram: bool | None = None,
     ):
         train = config.train
         self.config, self.data, self.accelerator = config, data, accelerator
@@ -85,13 +85,14 @@ class Trainer:
         )
         self.projector = Projector(sparse.sparse_matrices(), config.sparse.floor)
         if sparse.bigram is not None:
-            sparse.bigram.requires_grad_(train_bigram)
+            sparse.bigram.requires_grad_(bool(config.sparse.train_bigram if train_bigram is None else train_bigram))
         self.anneal_activation = anneal_activation
         self.optimizer = self._optimizer()
         self.objective = Objective(
             dense, sparse, bridges, train.terms.coefficients(), config.bridge.detach_encoder_target, self._shared_mean
         )
         self.progress = Progress(0, 0.0, [], [])
+        self.sizes = torch.ones(len(bridges))
 
     def _optimizer(self) -> OptimizerSet:
         train = self.config.train
@@ -143,6 +144,7 @@ class Trainer:
         accumulate = self.config.train.accumulate
         d2s, s2d = self.sampled_sites(step)
         sums: dict[str, Tensor] = {}
+        sizes = torch.zeros(len(self.bridges), device=self.accelerator.device)
         for ids in self.micro_batches(step):
             with autocast(self.precision, self.accelerator.device):
                 losses = self.objective(ids, d2s, s2d)
@@ -150,12 +152,15 @@ class Trainer:
             self.accelerator.backward(losses.total / accumulate)
             named = {"total": losses.total.detach(), **losses.values}
             named |= {f"{term}_weighted": value for term, value in losses.weighted.items()}
+            sizes = sizes + losses.sizes / accumulate
             for name, value in named.items():
                 sums[name] = sums.get(name, 0) + value / accumulate
         if self.accelerator.num_processes > 1:
             self._reduce_gradients()
             flat = self.accelerator.reduce(torch.stack(list(sums.values())), reduction="mean")
             sums = dict(zip(sums, flat.unbind(), strict=True))
+            sizes = self.accelerator.reduce(sizes, reduction="mean")  # type: ignore[assignment]
+        self.sizes = sizes
         return sums
 
     def _reduce_gradients(self) -> None:
@@ -184,6 +189,7 @@ class Trainer:
         self._check_finite(step, values, grad_rms)
         self.optimizer.step(self.schedule.lr_factor(step), self.schedule.boost(step))
         self.optimizer.zero_grad()
+        self.bridges.follow(self.sizes)
         fraction = self.schedule.fraction(step)
         self.projector.project(fraction)
         self.progress.step += 1

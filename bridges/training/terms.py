@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from bridges.bridge import Bridges
+from bridges.bridge import Bridges, token_sizes
 from bridges.losses import Reference, head_loss, nmse
 from bridges.stack import ResidualStack, Streams
 
@@ -30,11 +30,13 @@ class Losses:
         total: Σ coefficient · value, the tensor that is back-propagated.
         values: each term's raw value, summed over sites; detached.
         weighted: each term times its coefficient; they add up to ``total``.
+        sizes: mean size of the sparse stream at each bridge's site, ``[bridges]``.
     """
 
     total: Tensor
     values: dict[str, Tensor] = field(default_factory=dict)
     weighted: dict[str, Tensor] = field(default_factory=dict)
+    sizes: Tensor | None = None
 
 
 class Objective:
@@ -79,6 +81,7 @@ class Objective:
 
         h_sparse = self._sparse_pass(ids, dense, reference, d2s, losses, parts)
         self._bridge_terms(dense.sites, h_sparse, losses, parts)
+        losses.sizes = torch.stack([token_sizes(h_sparse[pair.sparse]).mean() for pair in self.bridges.pairs])
         self._dense_pass(ids, h_sparse, reference, s2d, losses, parts)
         losses.total = torch.stack(parts).sum()
         return losses
