@@ -24,11 +24,13 @@ import yaml
 from torch.nn import functional as F
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerBase
 
+from bridges import kernels
 from bridges.allocator import tune_allocator
 from bridges.data.corpus import Document, permissive_packages, standard_library
 from bridges.data.idioms import documents as idiom_documents
 from bridges.data.tokenizer import train_tokenizer
 from bridges.errors import nearest
+from bridges.kernels import attention
 from bridges.training.optimizers import ParameterGroup, build_optimizer
 from bridges.training.precision import autocast, resolve_precision
 
@@ -166,7 +168,8 @@ def pretrain(config: PretrainConfig) -> Path:
             resid_pdrop=0.0,
             embd_pdrop=0.0,
             attn_pdrop=0.0,
-            attn_implementation="eager",  # flash attention's backward in bf16 is six times slower on a CPU
+            # PyTorch's own flash backward is slow in bf16 on a CPU, so much that no fusing at all is faster.
+            attn_implementation=attention.register() if kernels.active() else "eager",
             bos_token_id=eos,
             eos_token_id=eos,
         )

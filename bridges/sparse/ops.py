@@ -15,6 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from bridges import kernels
+from bridges.kernels import attention
+
 # --- AbsTopK ----------------------------------------------------------------------------------------------------------
 
 
@@ -127,9 +130,12 @@ class _SinkAttention(torch.autograd.Function):
         if sink is not None:
             share = torch.exp(sink.float().view(1, -1, 1) - lse)
             grad_sink = -(share * (grad.float() * out.float()).sum(-1)).sum((0, 2)).to(sink.dtype)
-        grads = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
-            grad.contiguous(), q, k, v, out, lse, 0.0, True
-        )
+        if kernels.active() and attention.supported(q):
+            grads = attention.backward(grad, q, k, v, out, lse, 1 / math.sqrt(q.shape[-1]))
+        else:
+            grads = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
+                grad.contiguous(), q, k, v, out, lse, 0.0, True
+            )
         return *grads, grad_sink
 
 
@@ -143,7 +149,7 @@ def sink_attention(q: Tensor, k: Tensor, v: Tensor, sink: Tensor | None) -> Tens
     Returns:
         ``[B, heads, T, d_head]``.
     """
-    if q.device.type == "cpu":
+    if attention.supported(q):
         return _SinkAttention.apply(q, k, v, sink)
     if sink is None:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True)

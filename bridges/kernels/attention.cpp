@@ -1,0 +1,126 @@
+// Backward of causal attention from the log-sum-exp of every query, in fp32 whatever the inputs are.
+//
+// Arrays are contiguous [heads, T, D] over all sequences and heads. Scores are scale * q.k; p = exp(score - lse).
+// Keys and values of one head are kept transposed and padded, so that everything fits the first two caches.
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#include "vector.h"
+
+namespace {
+
+constexpr int ROWS = 4;  // queries worked on together, so that a loaded key serves several
+
+template <typename T>
+void backward_head(const T *q, const T *k, const T *v, const T *out, const T *grad, const float *lse, T *dq, T *dk,
+                   T *dv, int64_t n, int64_t d, float scale, float *work) {
+    const int64_t np = (n + 15) / 16 * 16, dp = (d + 15) / 16 * 16;
+    float *kt = work, *vt = kt + d * np, *kr = vt + d * np, *dks = kr + np * dp, *dvs = dks + np * dp;
+    float *qr = dvs + np * dp, *gr = qr + ROWS * dp, *p = gr + ROWS * dp, *s = p + ROWS * np;
+    std::memset(kr, 0, sizeof(float) * 3 * np * dp);  // kr, dks, dvs
+    std::memset(kt, 0, sizeof(float) * 2 * d * np);   // kt, vt
+    for (int64_t j = 0; j < n; j++)
+        for (int64_t c = 0; c < d; c++) {
+            const float key = load(k[j * d + c]);
+            kt[c * np + j] = key;
+            kr[j * dp + c] = key;
+            vt[c * np + j] = load(v[j * d + c]);
+        }
+    for (int64_t i0 = 0; i0 < n; i0 += ROWS) {
+        const int64_t rows = n - i0 < ROWS ? n - i0 : ROWS, last = i0 + rows;
+        const int64_t width = (last + 15) / 16 * 16;
+        std::memset(qr, 0, sizeof(float) * 2 * ROWS * dp);
+        float delta[ROWS] = {0}, level[ROWS] = {0};
+        for (int64_t r = 0; r < rows; r++) {
+            const int64_t at = (i0 + r) * d;
+            level[r] = lse[i0 + r];
+            for (int64_t c = 0; c < d; c++) {
+                qr[r * dp + c] = load(q[at + c]);
+                gr[r * dp + c] = load(grad[at + c]);
+                delta[r] += gr[r * dp + c] * load(out[at + c]);
+            }
+        }
+        for (int64_t j = 0; j < width; j += 16) {
+            // Named, not an array: the compiler then keeps all eight sums in registers.
+            v16 s0 = {}, s1 = {}, s2 = {}, s3 = {}, g0 = {}, g1 = {}, g2 = {}, g3 = {};
+            for (int64_t c = 0; c < d; c++) {
+                const v16 key = get(kt + c * np + j), value = get(vt + c * np + j);
+                s0 += qr[c] * key;
+                s1 += qr[dp + c] * key;
+                s2 += qr[2 * dp + c] * key;
+                s3 += qr[3 * dp + c] * key;
+                g0 += gr[c] * value;
+                g1 += gr[dp + c] * value;
+                g2 += gr[2 * dp + c] * value;
+                g3 += gr[3 * dp + c] * value;
+            }
+            const auto row = [&](int r, v16 score, v16 dprob) {
+                const v16 prob = keep_upto(exp16(score * scale - level[r]), i0 + r - j);
+                put(p + r * np + j, prob);
+                put(s + r * np + j, prob * (dprob - delta[r]) * scale);
+            };
+            row(0, s0, g0);
+            row(1, s1, g1);
+            row(2, s2, g2);
+            row(3, s3, g3);
+        }
+        for (int64_t c = 0; c < dp; c += 16) {
+            const v16 q0 = get(qr + c), q1 = get(qr + dp + c), q2 = get(qr + 2 * dp + c), q3 = get(qr + 3 * dp + c);
+            const v16 o0 = get(gr + c), o1 = get(gr + dp + c), o2 = get(gr + 2 * dp + c), o3 = get(gr + 3 * dp + c);
+            v16 t0 = {}, t1 = {}, t2 = {}, t3 = {};
+            for (int64_t j = 0; j < last; j++) {
+                const v16 key = get(kr + j * dp + c);
+                const float d0 = s[j], d1 = s[np + j], d2 = s[2 * np + j], d3 = s[3 * np + j];
+                t0 += d0 * key;
+                t1 += d1 * key;
+                t2 += d2 * key;
+                t3 += d3 * key;
+                put(dks + j * dp + c, get(dks + j * dp + c) + (d0 * q0 + d1 * q1) + (d2 * q2 + d3 * q3));
+                put(dvs + j * dp + c, get(dvs + j * dp + c) + (p[j] * o0 + p[np + j] * o1) +
+                                          (p[2 * np + j] * o2 + p[3 * np + j] * o3));
+            }
+            const v16 sum[ROWS] = {t0, t1, t2, t3};
+            for (int64_t r = 0; r < rows; r++)
+                for (int64_t e = 0; e < 16 && c + e < d; e++) store(dq[(i0 + r) * d + c + e], sum[r][e]);
+        }
+    }
+    for (int64_t j = 0; j < n; j++)
+        for (int64_t c = 0; c < d; c++) {
+            store(dk[j * d + c], dks[j * dp + c]);
+            store(dv[j * d + c], dvs[j * dp + c]);
+        }
+}
+
+template <typename T>
+void backward(const T *q, const T *k, const T *v, const T *out, const T *grad, const float *lse, T *dq, T *dk, T *dv,
+              int64_t heads, int64_t n, int64_t d, float scale) {
+    const int64_t np = (n + 15) / 16 * 16, dp = (d + 15) / 16 * 16;
+    const int64_t size = 2 * d * np + 3 * np * dp + 2 * ROWS * dp + 2 * ROWS * np;
+#pragma omp parallel
+    {
+        std::vector<float> space(size + 16);
+        float *work = reinterpret_cast<float *>((reinterpret_cast<uintptr_t>(space.data()) + 63) / 64 * 64);
+#pragma omp for schedule(static)
+        for (int64_t h = 0; h < heads; h++) {
+            const int64_t at = h * n * d;
+            backward_head(q + at, k + at, v + at, out + at, grad + at, lse + h * n, dq + at, dk + at, dv + at, n, d,
+                          scale, work);
+        }
+    }
+}
+
+}  // namespace
+
+extern "C" {
+void attention_backward_f32(const float *q, const float *k, const float *v, const float *out, const float *grad,
+                            const float *lse, float *dq, float *dk, float *dv, int64_t heads, int64_t n, int64_t d,
+                            float scale) {
+    backward(q, k, v, out, grad, lse, dq, dk, dv, heads, n, d, scale);
+}
+void attention_backward_bf16(const bf16 *q, const bf16 *k, const bf16 *v, const bf16 *out, const bf16 *grad,
+                             const float *lse, bf16 *dq, bf16 *dk, bf16 *dv, int64_t heads, int64_t n, int64_t d,
+                             float scale) {
+    backward(q, k, v, out, grad, lse, dq, dk, dv, heads, n, d, scale);
+}
+}
