@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.activations import NewGELUActivation
 from transformers.masking_utils import create_causal_mask, create_sliding_window_causal_mask
 
 from bridges.dense.folded import Folded
@@ -49,6 +50,7 @@ class DenseStack(nn.Module, ResidualStack):
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None):
         super().__init__()
         self.model = model.requires_grad_(False)
+        _fuse_activations(self.model)
         self.tokenizer = tokenizer
         self.check_form()
         self.eval()
@@ -177,3 +179,11 @@ class DenseStack(nn.Module, ResidualStack):
         for handle in self._handles:
             handle.remove()
         self._handles = []
+
+
+def _fuse_activations(model: nn.Module) -> None:
+    """Put PyTorch's one-pass tanh GELU where transformers spells the same formula out in eight."""
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, NewGELUActivation):
+                setattr(module, name, nn.GELU(approximate="tanh"))

@@ -17,12 +17,14 @@ from transformers import (
 )
 from transformers.utils import logging as hf_logging
 
+from bridges import kernels
 from bridges.dense import gpt2, gpt_neo, gpt_neox, llama, opt  # noqa: F401  (they register themselves)
 from bridges.dense.base import DenseStack
 from bridges.dense.parity import check_parity
 from bridges.dense.registry import family_of
 from bridges.dense.source import Source, find_source, in_brief
 from bridges.errors import BridgesError, MemoryBudgetError, ModelError
+from bridges.kernels import attention
 
 
 def load_dense(
@@ -60,7 +62,7 @@ def load_dense(
             source.folder,
             config=config,
             dtype=dtype,
-            attn_implementation=family.attn_implementation,
+            attn_implementation=_attention(family, device),
             trust_remote_code=False,
             weights_only=True,
             ignore_mismatched_sizes=True,
@@ -91,6 +93,14 @@ def wrap_dense(
     if check:
         check_parity(stack)
     return stack
+
+
+def _attention(family: type[DenseStack], device: str | torch.device) -> str:
+    """The attention a model is loaded with: on a CPU that of the kernels where they can be had."""
+    wanted = family.attn_implementation
+    if wanted == "sdpa" and torch.device(device).type == "cpu" and kernels.active():
+        return attention.register()
+    return wanted
 
 
 def _moved(model: PreTrainedModel, device: str | torch.device) -> PreTrainedModel:

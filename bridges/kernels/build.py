@@ -16,7 +16,7 @@ from pathlib import Path
 
 log = logging.getLogger(__name__)
 
-SOURCES = ("attention.cpp",)
+SOURCES = ("abs_topk.cpp", "attention.cpp")
 HEADERS = ("vector.h",)
 FLAGS = ("-O3", "-march=native", "-mprefer-vector-width=512", "-std=c++17", "-fopenmp", "-shared", "-fPIC")
 

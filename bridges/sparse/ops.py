@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bridges import kernels
+from bridges.kernels import abs_topk as topk_kernel
 from bridges.kernels import attention
 
 # --- AbsTopK ----------------------------------------------------------------------------------------------------------
@@ -72,7 +73,9 @@ class _AbsTopK(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, k: int) -> Tensor:  # type: ignore[override]
         rows = x.reshape(-1, x.shape[-1])
-        if x.device.type == "cpu" and x.dtype in _BITS:
+        if kernels.active() and topk_kernel.supported(x):
+            out, mask = topk_kernel.forward(rows, k)
+        elif x.device.type == "cpu" and x.dtype in _BITS:
             out, mask = _abs_topk_cpu(rows, k)
         else:
             index = rows.abs().topk(k, dim=-1, sorted=False).indices
@@ -84,6 +87,8 @@ class _AbsTopK(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor):  # type: ignore[override]
         (mask,) = ctx.saved_tensors
+        if kernels.active() and topk_kernel.supported(grad):
+            return topk_kernel.backward(grad, mask), None
         return torch.where(mask, grad, 0), None
 
 

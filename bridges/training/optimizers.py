@@ -128,7 +128,7 @@ def build_optimizer(
             adam.append({"params": vectors, "weight_decay": 0.0, **common})
     optimizers: list[torch.optim.Optimizer] = []
     if adam:
-        optimizers.append(torch.optim.AdamW(adam, betas=betas, eps=eps))
+        optimizers.append(torch.optim.AdamW(adam, betas=betas, eps=eps, fused=True))
     if muon:
         optimizers.append(Muon(muon))
     return OptimizerSet(optimizers)
