@@ -31,8 +31,9 @@ from bridges.bridge import Bridges, pair_sites
 from bridges.hybrid import Path, path_logits
 from bridges.losses import kl_from_reference, nmse
 from bridges.sparse import Projector, SparseTransformer, SparseTransformerConfig
+from bridges.training.moments import Moments
 from bridges.training.precision import autocast, resolve_precision
-from bridges.training.terms import TERMS, Objective, token_mean
+from bridges.training.terms import TERMS, Objective
 
 
 def _plain_topk(x: Tensor, k: int) -> Tensor:
@@ -72,8 +73,8 @@ def plain_objective(dense, sparse, bridges: Bridges, ids: Tensor) -> Tensor:
     total = total + kl_from_reference(reference, logits.log_softmax(-1)).mean()
     for i, pair in enumerate(bridges.pairs):
         x, y = h_dense[pair.dense], run.sites[pair.sparse]
-        total = total + nmse(bridges[i].encode(x), y.detach(), token_mean(y))
-        total = total + nmse(bridges[i].decode(y), x, token_mean(x))
+        total = total + nmse(bridges[i].encode(x), y.detach(), Moments.of(y).mean)
+        total = total + nmse(bridges[i].decode(y), x, Moments.of(x).mean)
         for first in "DS":
             mixed = path_logits(Path(first, (i,)), dense, sparse, bridges, ids)
             total = total + kl_from_reference(reference, mixed.log_softmax(-1)).mean()

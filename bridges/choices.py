@@ -11,6 +11,7 @@ STREAM_POINTS = ("resid_post_attn", "resid_post_mlp")
 ACTIVATIONS = ("gelu", "gelu_tanh", "relu")
 POSITIONS = ("none", "learned", "concat")
 BIGRAMS = ("full", "low_rank", "none")
+KERNELS = ("auto", "python", "cpp")
 ANNEAL_SHAPES = ("linear", "exponential")
 
 

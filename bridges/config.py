@@ -10,13 +10,14 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from bridges.choices import ACTIVATIONS, ANNEAL_SHAPES, BIGRAMS, NODE_KINDS, POSITIONS, STREAM_POINTS, one_of
+from bridges.choices import ACTIVATIONS, ANNEAL_SHAPES, BIGRAMS, KERNELS, NODE_KINDS, POSITIONS, STREAM_POINTS, one_of
 from bridges.errors import ConfigError, nearest
 
 PRECISIONS = ("auto", "fp32", "bf16")
 DTYPES = ("fp32", "bf16")
 OPTIMIZERS = ("adamw", "muon")
-SOURCES = ("python", "files", "hub")
+SOURCES = ("tinypython", "python", "files", "hub")
+SUITES = ("python", "english", "file", "none")
 TRACKERS = ("off", "offline", "wandb")
 BRIDGE_INITS = ("ridge", "random")
 GRADIENT_RULES = ("clip", "normalise")
@@ -62,7 +63,8 @@ class DataConfig:
     """The text.
 
     Attributes:
-        source: ``python`` (standard library of the running Python), ``files`` or ``hub``.
+        source: ``tinypython`` (what the bundled model learned from: standard library, installed packages under permissive
+            licences, generated idioms), ``python`` (the standard library alone), ``files`` or ``hub``.
         path: folder or file for ``files``, dataset id for ``hub``.
         pattern: glob below ``path``.
         subset: configuration of a Hub dataset. column: its text column.
@@ -80,7 +82,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         one_of("data.source", self.source, SOURCES)
-        if self.source != "python" and not self.path:
+        if self.source in ("files", "hub") and not self.path:
             raise ConfigError(
                 f"data.source={self.source} needs data.path=<{'folder' if self.source == 'files' else 'dataset id'}>."
             )
@@ -99,7 +101,7 @@ class SparseConfig:
         n_layer: layers (null: as many as the dense model has).
         d_model: width of the stream (null: ``width`` times the dense width). width: null is 1, or the pair's.
         bigram: ``full``, ``low_rank``, ``none`` or ``auto``: full up to a vocabulary of 8192, low rank above.
-        train_bigram: let the table learn; otherwise it stays as the counts made it (null: only with init=dense).
+        train_bigram: let the table learn; otherwise it stays as the counts made it.
         floor: nonzeros each neuron and attention channel keeps where the budget allows.
     """
 
@@ -120,7 +122,7 @@ class SparseConfig:
     d_position: int = 32
     bigram: str = "auto"
     bigram_rank: int = 64
-    train_bigram: bool | None = None
+    train_bigram: bool = False
     floor: int = 4
     initializer_range: float = 0.02
 
@@ -295,6 +297,34 @@ class EvalConfig:
     def __post_init__(self) -> None:
         for key in ("sequences", "batch", "bootstrap", "ridge_tokens"):
             _positive(f"eval.{key}", getattr(self, key))
+        if self.double_paths is not None and self.double_paths < 0:
+            raise ConfigError(f"eval.double_paths={self.double_paths} must not be negative (null: all).")
+
+
+@dataclass
+class BehavioursConfig:
+    """What the models are asked to do.
+
+    Attributes:
+        suite: ``python``, ``english``, ``file`` (JSON lines at ``path``) or ``none``.
+        path: the file of pairs.
+        names: only these behaviours of the suite (null: all).
+        pairs: prompt pairs of each split.
+        hybrid_pairs: how many of them the hybrids at every bridge are measured on.
+    """
+
+    suite: str = "python"
+    path: str | None = None
+    names: list[str] | None = None
+    pairs: int = 512
+    hybrid_pairs: int = 64
+
+    def __post_init__(self) -> None:
+        one_of("behaviours.suite", self.suite, SUITES)
+        if self.suite == "file" and not self.path:
+            raise ConfigError("behaviours.suite=file needs behaviours.path=<JSONL file of prompt pairs>.")
+        for key in ("pairs", "hybrid_pairs"):
+            _positive(f"behaviours.{key}", getattr(self, key))
 
 
 @dataclass
@@ -325,6 +355,7 @@ class Config:
         sparsity: fraction of nonzero entries in every weight matrix of the finished sparse model.
         runs_dir: where run folders are made. name: the folder's name (null: made from date and settings).
         resume: a run folder to go on with; every other setting then comes from it.
+        kernels: ``cpp`` on the CPU, ``python`` (plain PyTorch) or ``auto``: C++ where it can be compiled.
     """
 
     seed: int = 0
@@ -332,17 +363,20 @@ class Config:
     runs_dir: str = "runs"
     name: str | None = None
     resume: str | None = None
+    kernels: str = "auto"
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     sparse: SparseConfig = field(default_factory=SparseConfig)
     bridge: BridgeConfig = field(default_factory=BridgeConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
+    behaviours: BehavioursConfig = field(default_factory=BehavioursConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
     def __post_init__(self) -> None:
         if self.seed < 0:
             raise ConfigError(f"seed={self.seed} must not be negative.")
+        one_of("kernels", self.kernels, KERNELS)
         if not 0 < self.sparsity <= 1:
             raise ConfigError(
                 f"sparsity={self.sparsity} must lie in (0, 1]: it is the fraction of weights that are not zero."
@@ -368,6 +402,8 @@ def _build(cls: type, values: dict[str, Any], prefix: str) -> Any:
     for key in values:
         if key not in fields:
             raise ConfigError(f"Unknown key {prefix}{key}. {nearest(key, fields)}")
+        if dataclasses.is_dataclass(fields[key].default_factory) and not isinstance(values[key], dict):
+            raise ConfigError(f"{prefix}{key}={values[key]!r} must be a section with settings below it.")
     nested = {
         name: _build(type(f.default_factory()), values[name], f"{prefix}{name}.")
         for name, f in fields.items()

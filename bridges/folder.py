@@ -138,6 +138,16 @@ class RunFolder:
         stages[name] = {"status": "finished", "seconds": round(before + time.monotonic() - started, 3)}
         self.write_status("running", stages=stages)
 
+    @contextmanager
+    def failure_recorded(self) -> Iterator[None]:
+        """Record an error that no stage has recorded, such as one before the first of them or between two."""
+        try:
+            yield
+        except BaseException as error:
+            if self.status["status"] == "running":
+                self.write_status("failed", f"{type(error).__name__}: {error}")
+            raise
+
 
 def _identity(config: Config) -> dict[str, Any]:
     """What makes two runs the same run: everything but where it is written and how it is tracked."""

@@ -32,10 +32,15 @@ def kl_from_reference(reference_logp: Tensor, logp: Tensor) -> Tensor:
     """
     p = reference_logp.exp()
     # Entropy and cross term apart, each one pass over the vocabulary; no further tensor of its size is made.
-    return torch.linalg.vecdot(p, reference_logp) - torch.linalg.vecdot(*torch.broadcast_tensors(p, logp))
+    kl = torch.linalg.vecdot(p, reference_logp) - torch.linalg.vecdot(*torch.broadcast_tensors(p, logp))
+    if kl.isfinite().all():
+        return kl
+    # A model that masks logits gives tokens probability 0, and 0 · log 0 counts as 0.
+    terms = torch.where(p > 0, p * (reference_logp - logp), 0.0)
+    return terms.sum(-1)
 
 
-def nmse(estimate: Tensor, target: Tensor, mean: Tensor) -> Tensor:
+def nmse(estimate: Tensor, target: Tensor, mean: Tensor, variance: Tensor | None = None) -> Tensor:
     """Squared error over the target's squared deviation from ``mean``, averaged over tokens.
 
     The paper does not name its normaliser. Here it is taken per token, so that the few tokens with a very large norm
@@ -44,10 +49,13 @@ def nmse(estimate: Tensor, target: Tensor, mean: Tensor) -> Tensor:
     Args:
         estimate, target: ``[B, T, d]``.
         mean: the target's mean over tokens, ``[d]``.
+        variance: its mean squared deviation from that mean, a scalar (None: over the tokens given here). A token closer
+            to the mean than a millionth of it counts as that far away.
     """
     error, deviation = estimate - target, target.detach() - mean
     error, deviation = torch.linalg.vecdot(error, error), torch.linalg.vecdot(deviation, deviation)
-    return (error / deviation.clamp_min(1e-6 * deviation.mean())).mean()
+    floor = 1e-6 * (deviation.mean() if variance is None else variance)
+    return (error / deviation.clamp_min(floor)).mean()
 
 
 @dataclass

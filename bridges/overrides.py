@@ -64,7 +64,8 @@ def check_command_line(arguments: list[str]) -> None:
         for a in arguments
     ):
         return
-    stray = [a for a in arguments if not a.startswith(("-", "~")) and "=" not in a]
+    shown = {i + 1 for i, a in enumerate(arguments) if a in ("--cfg", "-c", "--info", "-i")}
+    stray = [a for i, a in enumerate(arguments) if not a.startswith(("-", "~")) and "=" not in a and i not in shown]
     if stray:
         raise ConfigError(f"{stray[0]!r} is no setting; write key=value. {nearest(stray[0], _settings())}")
     choices, settings = groups(), _settings()

@@ -12,7 +12,10 @@ from typing import Any
 import pandas as pd
 import torch
 from accelerate import Accelerator
+from tqdm import tqdm
 
+from bridges import kernels
+from bridges.behaviours.stage import chosen, measure_behaviours
 from bridges.bridge import Bridges, fit_ridge, pair_sites
 from bridges.config import Config, flat
 from bridges.data.blocks import TokenBlocks, bigram_log_probabilities, token_blocks
@@ -29,12 +32,12 @@ from bridges.start import (
     Start,
     build,
     choose_start,
+    finish,
     fit_to_text,
     stream_pairs,
-    train_bigram,
 )
 from bridges.summary import headline, summary_text
-from bridges.tables import read_table, write_table
+from bridges.tables import read_table, table_names, write_table
 from bridges.tracking import Tracker, open_tracker
 from bridges.training.loop import Trainer
 from bridges.training.plan import Plan, check_memory, duration, estimate, time_step
@@ -79,6 +82,7 @@ def _prepare(
     precision = resolve_precision(config.train.precision, device)
     plan = estimate(config, dense, shape, len(pairs), config.data.context, precision, accelerator.num_processes, device)
     check_memory(plan)
+    chosen(config.behaviours, tokenizer)  # a misspelt name or a broken file must not wait until training is over
     say(f"Reading text ({config.data.source}) …")
     data = token_blocks(config.data, tokenizer, config.data.context)
     sparse, bridges = build(config, dense, start)
@@ -104,7 +108,6 @@ def _train(parts: Parts, plan: Plan, tracker: Tracker) -> None:
         lambda row, step: tracker.log(row, step, "train"),
         start=parts.start.fraction,
         anneal_activation=parts.start.anneal_activation,
-        train_bigram=train_bigram(parts.config, parts.start),
     )
     if trainer.restore():
         parts.say(f"Going on from step {trainer.progress.step} of {trainer.steps}.")
@@ -122,6 +125,7 @@ def _train(parts: Parts, plan: Plan, tracker: Tracker) -> None:
         plan.seconds_per_step = time_step(trainer)
     parts.say(plan.text())
     training, timing = trainer.fit()
+    finish(parts.sparse, parts.bridges)
     if not main:
         return
     parts.sparse.save_pretrained(folder.model)
@@ -160,6 +164,7 @@ def _load_trained(parts: Parts) -> None:
     except Exception as error:
         raise CheckpointError(f"The trained model in {parts.folder.model} cannot be read: {error}") from error
     parts.bridges.load_state_dict(Bridges.from_pretrained(parts.folder.bridges).state_dict())
+    finish(parts.sparse, parts.bridges)
 
 
 @torch.no_grad()
@@ -202,6 +207,33 @@ def _evaluate(parts: Parts) -> None:
     write_table(parts.folder.path, "sites", pd.concat(sites, ignore_index=True))
 
 
+def _behaviours(parts: Parts) -> None:
+    """The ``suite`` and ``behaviours`` tables."""
+    config, device = parts.config, parts.accelerator.device
+    behaviours = chosen(config.behaviours, parts.tokenizer)
+    bigram = None
+    if parts.dense.vocab_size <= FULL_BIGRAM_LIMIT:
+        bigram = bigram_log_probabilities(parts.data.blocks["train"], parts.dense.vocab_size).to(device)
+    bar = tqdm(total=len(behaviours), unit="behaviour", desc="behaviours", dynamic_ncols=True, mininterval=20.0)
+    suite, rows = measure_behaviours(
+        behaviours,
+        config.behaviours,
+        parts.dense,
+        parts.sparse.eval(),
+        parts.bridges.eval(),
+        parts.tokenizer,
+        bigram=bigram,
+        device=device,
+        autocast=autocast(resolve_precision(config.train.precision, device), device),
+        bootstrap=config.eval.bootstrap,
+        seed=config.seed,
+        progress=lambda name: bar.update(),
+    )
+    bar.close()
+    write_table(parts.folder.path, "suite", suite)
+    write_table(parts.folder.path, "behaviours", rows)
+
+
 def _stage(folder: RunFolder, name: str, main: bool) -> AbstractContextManager[None]:
     """A stage that the main process records."""
     return folder.stage(name) if main else nullcontext()
@@ -224,11 +256,20 @@ def run(config: Config, path: Path, accelerator: Accelerator, say: Callable[[str
         folder = RunFolder.create(config, path)
     accelerator.wait_for_everyone()
     folder = RunFolder(path)
-    if folder.done("evaluate"):
+    if folder.done("evaluate" if config.behaviours.suite == "none" else "behaviours"):
         if main:
             folder.write_status("finished")
         tell(f"{path} is finished already.\n\n{summary_text(folder)}")
         return folder
+    with folder.failure_recorded() if main else nullcontext():
+        _stages(config, folder, accelerator, tell)
+    return folder
+
+
+def _stages(config: Config, folder: RunFolder, accelerator: Accelerator, tell: Callable[[str], None]) -> None:
+    """What is left of a run's stages."""
+    path, main = folder.path, accelerator.is_main_process
+    kernels.select(config.kernels)
     tracker = open_tracker(
         mode=config.tracking.mode if main else "off",
         folder=path,
@@ -250,10 +291,15 @@ def run(config: Config, path: Path, accelerator: Accelerator, say: Callable[[str
             with _stage(folder, "train", main):
                 _train(parts, plan, tracker)
         if main:
-            with folder.stage("evaluate"):
-                _evaluate(parts)
-            for name in ("sites", "paths", "sparsity"):
-                tracker.table(name, read_table(path, name))
+            if not folder.done("evaluate"):
+                with folder.stage("evaluate"):
+                    _evaluate(parts)
+            if config.behaviours.suite != "none":
+                with folder.stage("behaviours"):
+                    _behaviours(parts)
+            for name in table_names(path):
+                if name not in ("training", "timing"):
+                    tracker.table(name, read_table(path, name))
             tracker.summary(headline(folder))
             folder.write_status("finished")
             tell(f"\n{summary_text(folder)}\n")
@@ -265,4 +311,3 @@ def run(config: Config, path: Path, accelerator: Accelerator, say: Callable[[str
         code = 0
     finally:
         tracker.finish(code)
-    return folder

@@ -158,22 +158,21 @@ def pretrain(config: PretrainConfig) -> Path:
     tokenizer, streams = prepare(config, out / "tokens")
     torch.manual_seed(config.seed)
     eos = tokenizer.eos_token_id
-    model = GPT2LMHeadModel(
-        GPT2Config(
-            vocab_size=config.vocab_size,
-            n_positions=config.context,
-            n_embd=config.n_embd,
-            n_layer=config.n_layer,
-            n_head=config.n_head,
-            resid_pdrop=0.0,
-            embd_pdrop=0.0,
-            attn_pdrop=0.0,
-            # PyTorch's own flash backward is slow in bf16 on a CPU, so much that no fusing at all is faster.
-            attn_implementation=attention.register() if kernels.active() else "eager",
-            bos_token_id=eos,
-            eos_token_id=eos,
-        )
+    shape = GPT2Config(
+        vocab_size=config.vocab_size,
+        n_positions=config.context,
+        n_embd=config.n_embd,
+        n_layer=config.n_layer,
+        n_head=config.n_head,
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+        bos_token_id=eos,
+        eos_token_id=eos,
     )
+    # PyTorch's own flash backward is slow in bf16 on a CPU, so much that no fusing at all is faster.
+    loading: Any = GPT2LMHeadModel._from_config
+    model = loading(shape, attn_implementation=attention.register() if kernels.active() else "eager")
     blocks = [p for n, p in model.named_parameters() if ".h." in n and p.ndim == 2]
     others = [p for n, p in model.named_parameters() if not (".h." in n and p.ndim == 2)]
     optimizer = build_optimizer(

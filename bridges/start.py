@@ -165,15 +165,10 @@ def _from_dense(config: Config, dense: DenseStack, context: int, eos: int | None
     shape.norm_eps = folded.eps * dense.d_model / shape.d_model
     note = (
         f"Starting from the dense model's weights: positions learned, heads of {folded.d_head} without sinks, "
-        f"{folded.activation}, as there; AbsTopK is annealed with the weights."
+        f"{folded.activation}, as there; AbsTopK is annealed with the weights, and the bigram "
+        "table comes in as they go."
     )
     return Start("dense", shape, anneal_activation=True, note=note)
-
-
-def train_bigram(config: Config, start: Start) -> bool:
-    """Whether the bigram table learns: unless said otherwise only where it starts empty, beside dense weights."""
-    chosen = config.sparse.train_bigram
-    return start.kind == "dense" if chosen is None else chosen
 
 
 def build(config: Config, dense: DenseStack, start: Start) -> tuple[SparseTransformer, Bridges]:
@@ -186,9 +181,17 @@ def build(config: Config, dense: DenseStack, start: Start) -> tuple[SparseTransf
     )
     if start.kind == "dense":
         start_from_dense(sparse, dense.folded(), config.seed + SPARE_SEED)
+        sparse.activation_fraction = None
+        bridges.keep(None)
     elif start.folder is not None:
         sparse.load_state_dict(load_packed(start.folder / "model"))
     return sparse, bridges
+
+
+def finish(sparse: SparseTransformer, bridges: Bridges) -> None:
+    """Let AbsTopK and the bigram table count as in a finished model, whatever training last set."""
+    sparse.activation_fraction, sparse.bigram_share = sparse.config.activation_fraction, 1.0
+    bridges.keep(bridges.config.activation_fraction)
 
 
 @torch.no_grad()
@@ -212,11 +215,9 @@ def fit_to_text(
     device: torch.device,
 ) -> None:
     """The bigram table from counts, and the bridges from the pair or from a ridge regression, in place."""
-    if start.kind == "random" and sparse.config.bigram == "full":
+    if start.kind != "pair" and sparse.config.bigram == "full":
         table = bigram_log_probabilities(data.blocks["train"], sparse.vocab_size)
         cast(nn.Embedding, sparse.bigram).weight.copy_(table)
-    if start.anneal_activation:
-        sparse.activation_fraction = None
     some = data.take("train", 16).to(device)
     measure_scales(bridges, dense.run(some).sites, sparse.run(some).sites)
     if start.folder is not None and (start.folder / "bridges").is_dir():
@@ -227,4 +228,3 @@ def fit_to_text(
     if config.bridge.init == "ridge":
         streams = stream_pairs(dense, sparse, data, config.eval.ridge_tokens, config.eval.batch, device)
         fit_ridge(bridges, streams, config.bridge.ridge)
-    sparse.activation_fraction = sparse.config.activation_fraction

@@ -217,3 +217,16 @@ def test_flat_keys_are_every_leaf():
 
 def test_a_number_of_sites_may_be_given_as_a_number():
     assert str(TrainConfig(hybrid_sites=2).hybrid_sites) == "2"  # type: ignore[arg-type]
+
+
+def test_a_section_must_be_a_section():
+    with pytest.raises(ConfigError, match=r"train=3 must be a section"):
+        from_dict({"train": 3})
+    with pytest.raises(ConfigError, match=r"train\.terms=None must be a section"):
+        from_dict({"train": {"terms": None}})
+
+
+def test_double_paths_may_be_none_but_not_negative():
+    assert EvalConfig(double_paths=0).double_paths == 0
+    with pytest.raises(ConfigError, match=r"eval\.double_paths=-1"):
+        EvalConfig(double_paths=-1)

@@ -170,3 +170,45 @@ def test_labels_are_the_next_tokens(tiny_sparse):
     ids = torch.tensor([[1, 7, 7, 2]])
     ce = head_values(model, [torch.tensor([[[1.0, -1.0]]]).expand(1, 4, 2)], ids, None).ce[0, 0]
     torch.testing.assert_close(ce, torch.tensor([0.0, 0.0, 30.0]), atol=1e-4, rtol=1e-4)
+
+
+def test_masked_logits_count_nothing_in_kl():
+    """Tokens that the reference excludes contribute 0, whether or not the model excludes them as well."""
+    reference = torch.tensor([[2.0, 1.0, -torch.inf, -torch.inf]]).log_softmax(-1)
+    logits = torch.tensor([[1.0, 1.0, 0.5, -torch.inf]], requires_grad=True)
+    logp = logits.log_softmax(-1)
+    p = reference[0, :2].exp()
+    expected = (p * (reference[0, :2] - logp[0, :2])).sum()
+    kl = kl_from_reference(reference, logp)
+    torch.testing.assert_close(kl, expected.view(1))
+    (grad,) = torch.autograd.grad(kl.sum(), logits)
+    torch.testing.assert_close(grad[0], logp[0].detach().exp() - reference[0].exp())
+    assert kl_from_reference(logp, reference).isinf()  # the model excludes what the reference does not
+
+
+class Masked(torch.nn.Module):
+    """A stack whose unembedding gives some tokens no probability, as models with reserved entries do."""
+
+    def __init__(self, stack, masked):
+        super().__init__()
+        self.stack, self.masked = stack, masked
+        self.d_model, self.vocab_size = stack.d_model, stack.vocab_size
+
+    def unembed(self, h, ids):
+        return self.stack.unembed(h, ids).index_fill(-1, torch.tensor(self.masked), -torch.inf)
+
+
+def test_the_head_s_gradient_is_finite_where_logits_are_masked(tiny_sparse):
+    dense, sparse = Masked(tiny_sparse(1), [3, 4]), tiny_sparse(2)
+    ids = torch.randint(5, 29, (2, 6), generator=torch.Generator().manual_seed(0))
+    h = torch.randn(2, 6, 16, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    reference = Reference(dense, h.detach() * 0.5)
+    for stack in (sparse, Masked(sparse, [4, 3])):
+        loss, values = head_loss(stack, [h], ids, reference, [1.0], [1.0])
+        (grad,) = torch.autograd.grad(loss, h)
+        p = reference.stack.unembed(reference.stream, ids).softmax(-1)
+        logp = stack.unembed(h, ids).log_softmax(-1)
+        kept = p > 0
+        true = (p[kept] * (p[kept].log() - logp[kept])).sum() / ids.numel()
+        torch.testing.assert_close(values[1, 0], true.detach())
+        assert grad.isfinite().all() and grad.any()

@@ -43,6 +43,17 @@ def two_way(logits_fn: Callable[[Tensor], Tensor], encoded: EncodedPairs, batch_
         last = logits[at, (lengths[rows] - 1).to(logits.device)]
         choice = torch.stack([right[rows], wrong[rows]], 1).to(logits.device)
         kept[rows] = last.gather(1, choice).to("cpu", torch.float64)
+    return prompt_rows(encoded, kept)
+
+
+def prompt_rows(encoded: EncodedPairs, logits: Tensor) -> pd.DataFrame:
+    """The rows of `two_way` from the two candidates' logits.
+
+    Args:
+        encoded: n pairs.
+        logits: [2n, 2] logit of the right and of the other candidate, clean before counterfactual in each pair.
+    """
+    kept = logits.to("cpu", torch.float64)
     if not kept.isfinite().all():
         raise BehaviourError(f"The model gave logits that are not finite on {encoded.behaviour!r}.")
     diff = kept[:, 0] - kept[:, 1]

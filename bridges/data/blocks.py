@@ -13,7 +13,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from bridges.config import DataConfig
-from bridges.data.corpus import SPLITS, Document, read_files, standard_library
+from bridges.data.corpus import SPLITS, Document, mixed, permissive_packages, read_files, standard_library
+from bridges.data.idioms import documents as idiom_documents
 from bridges.errors import DataError
 
 
@@ -61,6 +62,14 @@ def read_documents(config: DataConfig) -> Iterator[Document]:
     """The documents a data config names."""
     if config.source == "python":
         yield from standard_library()
+    elif config.source == "tinypython":
+        yield from mixed(
+            [
+                (0.3, standard_library()),
+                (0.35, permissive_packages()),
+                (0.35, (Document(f"idioms/0/{i}", text) for i, text in enumerate(idiom_documents(60_000_000, 0)))),
+            ]
+        )
     elif config.source == "files":
         path = Path(str(config.path)).expanduser()
         if not path.exists():

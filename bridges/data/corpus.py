@@ -9,12 +9,12 @@ from __future__ import annotations
 import hashlib
 import re
 import sysconfig
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from email.message import Message
 from importlib import metadata
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from bridges.errors import DataError
 
@@ -102,3 +102,23 @@ def permissive_packages(max_chars: int = 4_000_000) -> Iterator[Document]:
                 break
             taken += len(text)
             yield Document(f"packages/{file.as_posix()}", text)
+
+
+def mixed(sources: Sequence[tuple[float, Iterable[Document]]]) -> Iterator[Document]:
+    """Documents of several sources, so that at any point their characters stand in the given shares.
+
+    A source that runs dry gives its share to the others.
+
+    Args:
+        sources: share and documents of each.
+    """
+    left: list[list[Any]] = [[share, iter(documents), 0] for share, documents in sources]
+    while left:
+        turn = min(left, key=lambda source: source[2] / source[0])
+        try:
+            document = next(turn[1])
+        except StopIteration:
+            left.remove(turn)
+            continue
+        turn[2] += len(document.text)
+        yield document

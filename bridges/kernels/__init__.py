@@ -9,13 +9,12 @@ from __future__ import annotations
 import logging
 import os
 
-from bridges.choices import one_of
+from bridges.choices import KERNELS, one_of
 from bridges.errors import BridgesError
 from bridges.kernels.build import KernelsUnavailable, library
 
 log = logging.getLogger(__name__)
 
-KERNELS = ("auto", "python", "cpp")
 _chosen: str | None = None
 
 
@@ -23,7 +22,7 @@ def select(name: str = "auto") -> str:
     """Choose the kernels of this process.
 
     Args:
-        name: ``cpp``, ``python`` (plain PyTorch) or ``auto``: C++ where it can be had.
+        name: ``cpp``, ``python`` (plain PyTorch) or ``auto``: as ``BRIDGES_KERNELS`` says, else C++ where it can be had.
 
     Returns:
         ``cpp`` or ``python``, what is used from now on.
@@ -32,7 +31,8 @@ def select(name: str = "auto") -> str:
         BridgesError: ``cpp`` was asked for and cannot be had.
     """
     global _chosen
-    one_of("kernels", name, KERNELS)
+    if one_of("kernels", name, KERNELS) == "auto":
+        name = one_of("BRIDGES_KERNELS", os.environ.get("BRIDGES_KERNELS", "auto"), KERNELS)
     if name != "python":
         try:
             library()
@@ -49,5 +49,5 @@ def select(name: str = "auto") -> str:
 def active() -> bool:
     """Whether the C++ kernels are in use; the first question settles it."""
     if _chosen is None:
-        select(os.environ.get("BRIDGES_KERNELS", "auto"))
+        select()
     return _chosen == "cpp"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import cast
 
@@ -16,7 +17,11 @@ from bridges.sparse.config import SparseTransformerConfig, kept
 from bridges.sparse.ops import abs_topk, linear, sink_attention
 from bridges.stack import ResidualStack
 
-_ACTIVATIONS = {"gelu": F.gelu, "gelu_tanh": partial(F.gelu, approximate="tanh"), "relu": F.relu}
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+    "relu": F.relu,
+}
 
 
 class SparseLinear(nn.Linear):
@@ -108,6 +113,8 @@ class SparseTransformer(ResidualStack, PreTrainedModel):
             self.bigram = None
         # What AbsTopK keeps at this moment of training; a finished model keeps what its configuration says.
         self.activation_fraction = config.activation_fraction
+        # How much of the bigram table counts at this moment of training; in a finished model all of it.
+        self.bigram_share = 1.0
         self.nodes = NodeBus(config.node_widths())
         self.post_init()
 
@@ -147,7 +154,9 @@ class SparseTransformer(ResidualStack, PreTrainedModel):
 
     def unembed(self, h: Tensor, ids: Tensor) -> Tensor:
         logits = self.head(self.norm(h))
-        return logits if self.bigram is None else logits + self.bigram(ids)
+        if self.bigram is None or not self.bigram_share:
+            return logits
+        return logits + self.bigram(ids) * self.bigram_share if self.bigram_share < 1 else logits + self.bigram(ids)
 
     # --- Hugging Face ---------------------------------------------------------------------------------------------
 

@@ -22,8 +22,8 @@ def start_from_dense(sparse: SparseTransformer, folded: Folded, seed: int) -> No
 
     The dense stream takes the first channels, the dense heads and neurons come first in theirs. What is left over is
     read by random weights and written by none: it changes nothing at first, and the first gradients reach it. The
-    bigram table starts at zero. AbsTopK must let everything pass for the two models to agree (`activation_fraction`
-    1), and the dense model's positions must be no fewer than the context.
+    bigram table counts for nothing yet (`bigram_share` 0). AbsTopK must let everything pass for the two models to
+    agree (`activation_fraction` 1), and the dense model's positions must be no fewer than the context.
 
     Args:
         sparse: with learned positions, the dense model's activation and heads of the same width.
@@ -85,7 +85,4 @@ def start_from_dense(sparse: SparseTransformer, folded: Folded, seed: int) -> No
         if sink is not None:
             sink.fill_(NO_SINK)
     fill(cast(nn.Linear, sparse.head), folded.head, True, True)
-    if isinstance(sparse.bigram, nn.Embedding):
-        sparse.bigram.weight.zero_()
-    elif sparse.bigram is not None:
-        cast(nn.Sequential, sparse.bigram)[1].weight.zero_()
+    sparse.bigram_share = 0.0

@@ -24,9 +24,10 @@ from bridges.errors import ConfigError, DivergenceError
 from bridges.sparse import Projector, Schedule, SparseTransformer
 from bridges.stack import ResidualStack
 from bridges.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from bridges.training.moments import Moments
 from bridges.training.optimizers import OptimizerSet, ParameterGroup, build_optimizer
 from bridges.training.precision import autocast, resolve_precision
-from bridges.training.terms import Objective, token_mean
+from bridges.training.terms import Objective
 
 log = logging.getLogger(__name__)
 
@@ -44,8 +45,8 @@ class Trainer:
         checkpoints: folder of the checkpoints.
         log_row: called with each row of the training table and its step.
         start: fraction of weights that are not zero at the start.
-        anneal_activation: let AbsTopK and the encoders keep everything at first, and anneal them with the weights.
-        train_bigram: let the bigram table learn (None: as the settings say).
+        anneal_activation: let AbsTopK and the encoders keep everything at first, and anneal them with the weights; the
+            bigram table comes in as the weights go.
     """
 
     def __init__(
@@ -60,7 +61,6 @@ class Trainer:
         log_row: LogRow = lambda row, step: None,
         start: float = 1.0,
         anneal_activation: bool = False,
-        train_bigram: bool | None = None,
     ):
         train = config.train
         self.config, self.data, self.accelerator = config, data, accelerator
@@ -85,11 +85,16 @@ class Trainer:
         )
         self.projector = Projector(sparse.sparse_matrices(), config.sparse.floor)
         if sparse.bigram is not None:
-            sparse.bigram.requires_grad_(bool(config.sparse.train_bigram if train_bigram is None else train_bigram))
+            sparse.bigram.requires_grad_(config.sparse.train_bigram)
         self.anneal_activation = anneal_activation
         self.optimizer = self._optimizer()
         self.objective = Objective(
-            dense, sparse, bridges, train.terms.coefficients(), config.bridge.detach_encoder_target, self._shared_mean
+            dense,
+            sparse,
+            bridges,
+            train.terms.coefficients(),
+            config.bridge.detach_encoder_target,
+            self._shared_moments,
         )
         self.progress = Progress(0, 0.0, [], [])
         self.sizes = torch.ones(len(bridges))
@@ -114,9 +119,12 @@ class Trainer:
     def parameters(self) -> list[torch.nn.Parameter]:
         return [p for module in (self.sparse, self.bridges) for p in module.parameters() if p.requires_grad]
 
-    def _shared_mean(self, h: Tensor) -> Tensor:
-        # With every process's tokens in it, so that the loss does not depend on how the batch is spread.
-        return self.accelerator.reduce(token_mean(h), reduction="mean")  # type: ignore[return-value]
+    def _shared_moments(self, h: Tensor) -> Moments:
+        mine = Moments.of(h)
+        if self.accelerator.num_processes == 1:
+            return mine
+        packed = self.accelerator.reduce(torch.cat([mine.mean, mine.square.view(1)]), reduction="mean")
+        return Moments(packed[:-1], packed[-1])  # type: ignore[index]
 
     def sampled_sites(self, step: int) -> tuple[list[int], list[int]]:
         """Bridges crossed at a step in each direction: all, or a sample without replacement from seed and step."""
@@ -145,13 +153,19 @@ class Trainer:
         d2s, s2d = self.sampled_sites(step)
         sums: dict[str, Tensor] = {}
         sizes = torch.zeros(len(self.bridges), device=self.accelerator.device)
-        for ids in self.micro_batches(step):
+        batches = self.micro_batches(step)
+        moments = None
+        if accumulate > 1 and self.objective.normalises:
             with autocast(self.precision, self.accelerator.device):
-                losses = self.objective(ids, d2s, s2d)
+                moments = self.objective.moments(batches)
+        for ids in batches:
+            with autocast(self.precision, self.accelerator.device):
+                losses = self.objective(ids, d2s, s2d, moments)
             # The tensor that is logged as `total` is the one that is back-propagated.
             self.accelerator.backward(losses.total / accumulate)
             named = {"total": losses.total.detach(), **losses.values}
             named |= {f"{term}_weighted": value for term, value in losses.weighted.items()}
+            assert losses.sizes is not None
             sizes = sizes + losses.sizes / accumulate
             for name, value in named.items():
                 sums[name] = sums.get(name, 0) + value / accumulate
@@ -215,6 +229,7 @@ class Trainer:
             return 1.0 + ((1.0 if final is None else final) - 1.0) * progress
 
         self.sparse.activation_fraction = now(self.sparse.config.activation_fraction)
+        self.sparse.bigram_share = progress
         self.bridges.keep(now(self.bridges.config.activation_fraction))
 
     def _check_finite(self, step: int, values: dict[str, float], grad_rms: float) -> None:

@@ -11,15 +11,17 @@ from torch import Tensor
 from bridges.bridge import Bridges, token_sizes
 from bridges.losses import Reference, head_loss, nmse
 from bridges.stack import ResidualStack, Streams
+from bridges.training.moments import Moments
 
 TERMS = ("ce", "kl", "nmse_encoder", "nmse_decoder", "kl_d2s", "kl_s2d")
 
-Mean = Callable[[Tensor], Tensor]
 
+@dataclass(frozen=True)
+class StreamMoments:
+    """Moments of both models' streams at every bridge's sites, in the bridges' order."""
 
-def token_mean(h: Tensor) -> Tensor:
-    """Mean over batch and tokens, ``[B, T, d]`` to ``[d]``, without gradient."""
-    return h.detach().flatten(0, 1).mean(0)
+    dense: list[Moments]
+    sparse: list[Moments]
 
 
 @dataclass
@@ -49,7 +51,7 @@ class Objective:
         sparse, bridges: what is trained.
         coefficients: ``{term: coefficient}`` over `TERMS`; an absent term is not computed, one at 0 is only logged.
         detach_encoder_target: the encoder is drawn to the sparse stream, not the other way round.
-        mean: how a stream's mean is taken for the NMSE's normaliser; several processes share theirs.
+        moments_of: how the moments of one stream are taken for the NMSE's normaliser; several processes share theirs.
     """
 
     def __init__(
@@ -59,19 +61,42 @@ class Objective:
         bridges: Bridges,
         coefficients: Mapping[str, float],
         detach_encoder_target: bool = True,
-        mean: Mean = token_mean,
+        moments_of: Callable[[Tensor], Moments] = Moments.of,
     ):
         self.dense, self.sparse, self.bridges = dense, sparse, bridges
         self.coefficients = dict(coefficients)
         self.detach_encoder_target = detach_encoder_target
-        self.mean = mean
+        self.moments_of = moments_of
 
-    def __call__(self, ids: Tensor, d2s: Sequence[int], s2d: Sequence[int]) -> Losses:
+    @property
+    def normalises(self) -> bool:
+        """Whether a term needs the streams' moments."""
+        return "nmse_encoder" in self.coefficients or "nmse_decoder" in self.coefficients
+
+    @torch.no_grad()
+    def moments(self, batches: Sequence[Tensor]) -> StreamMoments:
+        """The moments over several equally large batches ``[B, T]``, by a pass of each model over each of them."""
+        each = [self._moments(self.dense.run(ids).sites, self.sparse.run(ids).sites) for ids in batches]
+        dense = [Moments.average(parts) for parts in zip(*(m.dense for m in each), strict=True)]
+        sparse = [Moments.average(parts) for parts in zip(*(m.sparse for m in each), strict=True)]
+        return StreamMoments(dense, sparse)
+
+    def _moments(self, dense: Mapping[int, Tensor], sparse: Mapping[int, Tensor]) -> StreamMoments:
+        pairs = self.bridges.pairs
+        return StreamMoments(
+            [self.moments_of(dense[pair.dense]) for pair in pairs],
+            [self.moments_of(sparse[pair.sparse]) for pair in pairs],
+        )
+
+    def __call__(
+        self, ids: Tensor, d2s: Sequence[int], s2d: Sequence[int], moments: StreamMoments | None = None
+    ) -> Losses:
         """All terms on one batch.
 
         Args:
             ids: ``[B, T]``.
             d2s, s2d: the bridges whose crossing is computed in each direction; the sum over them is scaled to all.
+            moments: of the whole batch where ``ids`` is a part of it, see `moments`; None: of these streams.
         """
         with torch.no_grad():
             dense = self.dense.run(ids)
@@ -80,7 +105,8 @@ class Objective:
         losses = Losses(total=ids.new_zeros((), dtype=torch.float32))
 
         h_sparse = self._sparse_pass(ids, dense, reference, d2s, losses, parts)
-        self._bridge_terms(dense.sites, h_sparse, losses, parts)
+        if self.normalises:
+            self._bridge_terms(dense.sites, h_sparse, moments or self._moments(dense.sites, h_sparse), losses, parts)
         losses.sizes = torch.stack([token_sizes(h_sparse[pair.sparse]).mean() for pair in self.bridges.pairs])
         self._dense_pass(ids, h_sparse, reference, s2d, losses, parts)
         losses.total = torch.stack(parts).sum()
@@ -112,19 +138,25 @@ class Objective:
         return run.sites
 
     def _bridge_terms(
-        self, dense: dict[int, Tensor], sparse: dict[int, Tensor], losses: Losses, parts: list[Tensor]
+        self,
+        dense: dict[int, Tensor],
+        sparse: dict[int, Tensor],
+        moments: StreamMoments,
+        losses: Losses,
+        parts: list[Tensor],
     ) -> None:
         for term in ("nmse_encoder", "nmse_decoder"):
             if term not in self.coefficients:
                 continue
             total = torch.zeros((), device=next(iter(dense.values())).device)
-            for pair, bridge in zip(self.bridges.pairs, self.bridges, strict=True):
+            of_sites = moments.sparse if term == "nmse_encoder" else moments.dense
+            for pair, bridge, m in zip(self.bridges.pairs, self.bridges, of_sites, strict=True):
                 x, y = dense[pair.dense], sparse[pair.sparse]
                 if term == "nmse_encoder":
                     target = y.detach() if self.detach_encoder_target else y
-                    total = total + nmse(bridge.encode(x), target, self.mean(y))
+                    total = total + nmse(bridge.encode(x), target, m.mean, m.variance)
                 else:
-                    total = total + nmse(bridge.decode(y), x, self.mean(x))
+                    total = total + nmse(bridge.decode(y), x, m.mean, m.variance)
             self._put(losses, term, total)
             if self.coefficients[term]:
                 parts.append(total * self.coefficients[term])

@@ -206,3 +206,17 @@ def test_bigram_rows_sum_to_one_and_tend_to_the_counts(tiny_blocks):
         for a, b in itertools.pairwise(row):
             counts[a, b] += 1
     np.testing.assert_allclose(table.exp().numpy(), counts / counts.sum(1, keepdims=True), atol=0.01)
+
+
+def test_a_mixture_keeps_its_shares_until_a_source_runs_dry():
+    from bridges.data.corpus import Document, mixed
+
+    def source(name: str, count: int, size: int):
+        return (Document(f"{name}/{i}", name * size) for i in range(count))
+
+    drawn = list(mixed([(0.75, source("a", 60, 10)), (0.25, source("b", 30, 30))]))
+    assert len(drawn) == 90 and len({d.name for d in drawn}) == 90
+    early = [d.text for d in drawn[:40]]
+    share = sum(len(t) for t in early if t[0] == "a") / sum(map(len, early))
+    assert abs(share - 0.75) < 0.05
+    assert all(d.name.startswith("b") for d in drawn[-5:])

@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from bridges.bench import plain_objective, plain_operations
 from bridges.hybrid import Path, path_logits
 from bridges.losses import nmse
-from bridges.training.terms import TERMS, Objective, token_mean
+from bridges.training.moments import Moments
+from bridges.training.terms import TERMS, Objective
 
 COEFFICIENTS = {"ce": 1.0, "kl": 0.5, "nmse_encoder": 2.0, "nmse_decoder": 0.25, "kl_d2s": 0.7, "kl_s2d": 1.5}
 ALL = range(5)
@@ -199,16 +200,30 @@ def test_the_decoder_draws_the_sparse_stream(tiny_pair):
     assert not any(grad.any() for name, grad in grads.items() if ".encoder." in name)
 
 
-def test_a_shared_mean_is_what_normalises(tiny_pair):
+def test_shared_moments_are_what_normalises(tiny_pair):
     p = tiny_pair
-    losses = _objective(p, {"nmse_decoder": 1.0}, mean=lambda h: token_mean(h) + 1)(p.ids, ALL, ALL)
+
+    def moments_of(h):
+        return Moments(Moments.of(h).mean + 1, Moments.of(h).square * 1e9)
+
+    losses = _objective(p, {"nmse_decoder": 1.0}, moments_of=moments_of)(p.ids, ALL, ALL)
     with torch.no_grad():
         dense, sparse = p.dense.run(p.ids).sites, p.sparse.run(p.ids).sites
-        means = {i: dense[i].mean((0, 1)) + 1 for i in ALL}
-        true = sum(nmse(p.bridges[i].decode(sparse[i]), dense[i], means[i]) for i in ALL)
+        estimates = {i: p.bridges[i].decode(sparse[i]) for i in ALL}
+        moments = {i: moments_of(dense[i]) for i in ALL}
+        true = sum(nmse(estimates[i], dense[i], moments[i].mean, moments[i].variance) for i in ALL)
+        # With so large a variance every deviation lies below the floor, a millionth of it.
+        floored = sum(((estimates[i] - dense[i]) ** 2).sum(-1).mean() / (1e-6 * moments[i].variance) for i in ALL)
     torch.testing.assert_close(losses.values["nmse_decoder"], true)
+    torch.testing.assert_close(losses.values["nmse_decoder"], floored)
 
 
-def test_token_mean_by_hand():
-    h = torch.tensor([[[1.0, 2.0], [3.0, 4.0]], [[5.0, 6.0], [7.0, 8.0]]], requires_grad=True)
-    assert token_mean(h).tolist() == [4.0, 5.0] and not token_mean(h).requires_grad
+def test_moments_of_parts_are_those_of_the_whole(tiny_pair):
+    p = tiny_pair
+    objective = _objective(p, {"nmse_decoder": 1.0})
+    whole, parts = objective.moments([p.ids[:4]]), objective.moments([p.ids[:2], p.ids[2:4]])
+    for side in ("dense", "sparse"):
+        for a, b in zip(getattr(whole, side), getattr(parts, side), strict=True):
+            torch.testing.assert_close(a.mean, b.mean)
+            torch.testing.assert_close(a.variance, b.variance)
+    assert objective.normalises and not _objective(p, {"ce": 1.0}).normalises
