@@ -63,8 +63,8 @@ class DataConfig:
     """The text.
 
     Attributes:
-        source: ``tinypython`` (what the bundled model learned from: standard library, installed packages under permissive
-            licences, generated idioms), ``python`` (the standard library alone), ``files`` or ``hub``.
+        source: ``tinypython`` (what the bundled model learned from: standard library, installed packages under
+            permissive licences, generated idioms), ``python`` (the standard library alone), ``files`` or ``hub``.
         path: folder or file for ``files``, dataset id for ``hub``.
         pattern: glob below ``path``.
         subset: configuration of a Hub dataset. column: its text column.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,14 @@ from omegaconf.errors import OmegaConfBaseException
 
 from bridges.config import Config, flat
 from bridges.errors import ConfigError, nearest
+
+# Hydra plugins that launch a sweep's jobs: choice of `launcher` or `hydra/launcher`, module, extra that installs it.
+LAUNCHERS = {
+    "joblib": ("hydra_plugins.hydra_joblib_launcher", "joblib"),
+    "slurm": ("hydra_plugins.hydra_submitit_launcher", "slurm"),
+    "submitit_slurm": ("hydra_plugins.hydra_submitit_launcher", "slurm"),
+    "submitit_local": ("hydra_plugins.hydra_submitit_launcher", "slurm"),
+}
 
 
 def conf_folder() -> Path:
@@ -51,11 +60,29 @@ def _check_type(key: str, value: Any) -> None:
         raise ConfigError(f"{key}={value}: {str(error).splitlines()[0]}.") from error
 
 
+def launcher_missing(choice: str) -> str | None:
+    """The extra of Bridges that brings a launcher's plugin, where it is not installed; otherwise None."""
+    module, extra = LAUNCHERS.get(choice, ("hydra", ""))
+    try:
+        return None if find_spec(module) else extra
+    except ModuleNotFoundError:
+        return extra
+
+
+def _check_launcher(key: str, override: Override) -> None:
+    for choice in map(str, _values(override)):
+        extra = launcher_missing(choice)
+        if extra:
+            raise ConfigError(f"{key}={choice} needs a plugin of Hydra: pip install 'bridges[{extra}]'.")
+        if key == "hydra/launcher" and choice not in (*LAUNCHERS, "basic"):
+            raise ConfigError(f"{key}={choice}: there is no such launcher. {nearest(choice, (*LAUNCHERS, 'basic'))}")
+
+
 def check_command_line(arguments: list[str]) -> None:
     """Check every ``key=value`` argument against the settings and the groups' choices.
 
     Raises:
-        ConfigError: with the nearest valid names.
+        ConfigError: with the nearest valid names, or with the extra that installs a missing launcher.
     """
     plain = [a for a in arguments if not a.startswith("-") and "=" in a]
     # Flags of Hydra with a value of their own, whose value holds no override.
@@ -78,6 +105,8 @@ def check_command_line(arguments: list[str]) -> None:
                 "\"key='a=b'\"."
             ) from error
         key = override.key_or_group.split("@")[0]
+        if key in ("launcher", "hydra/launcher"):
+            _check_launcher(key, override)
         if key.startswith("hydra"):
             continue
         if key in choices:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from bridges.bridge import Bridges, pair_sites
 from bridges.data.blocks import TokenBlocks
+from bridges.data.tokenizer import train_tokenizer
 from bridges.sparse import SparseTransformer, SparseTransformerConfig
 
 VOCAB = 29
@@ -115,3 +119,55 @@ def tiny_blocks() -> Callable[..., TokenBlocks]:
 def randomise() -> Callable[..., None]:
     """``randomise(module, seed, std)``: every parameter random, gains around one."""
     return _randomise
+
+
+@pytest.fixture(scope="session")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a random dense model and its tokenizer (``dense``) and files of text (``text``)."""
+    root = tmp_path_factory.mktemp("run")
+    texts = [f"def f{i}(x):\n    return x + {i}\n\n\nprint(f{i}({i}))\n" * 12 for i in range(120)]
+    (root / "text").mkdir()
+    for i, text in enumerate(texts):
+        (root / "text" / f"{i}.py").write_text(text)
+    tokenizer = train_tokenizer(texts, 300, 32)
+    tokenizer.save_pretrained(root / "dense")
+    torch.manual_seed(0)
+    shape = {"vocab_size": 300, "n_positions": 32, "n_embd": 16, "n_layer": 2, "n_head": 2}
+    GPT2LMHeadModel(GPT2Config(bos_token_id=299, eos_token_id=299, **shape)).save_pretrained(root / "dense")
+    return root
+
+
+@pytest.fixture(scope="session")
+def tiny_settings(workplace: Path) -> list[str]:
+    """Overrides for a run of ten steps on `workplace`."""
+    return [
+        "model=hf",
+        f"model.name={workplace / 'dense'}",
+        "data=files",
+        f"data.path={workplace / 'text'}",
+        "data.context=32",
+        "train.tokens=640",
+        "train.batch=2",
+        "train.log_every=1",
+        "train.checkpoint_every=3",
+        "sparse.d_model=16",
+        "sparse.d_head=4",
+        "eval.sequences=4",
+        "eval.bootstrap=20",
+        "eval.ridge_tokens=256",
+        "behaviours.pairs=16",
+        "behaviours.hybrid_pairs=4",
+        f"runs_dir={workplace / 'runs'}",
+    ]
+
+
+@pytest.fixture(scope="session")
+def command(tiny_settings: list[str]) -> Callable[..., list[str]]:
+    """``command(*overrides)``: the real command with `tiny_settings` and other settings in place of some of them."""
+
+    def arguments(*overrides: str) -> list[str]:
+        given = {o.split("=")[0] for o in overrides}
+        kept = [s for s in tiny_settings if s.split("=")[0] not in given]
+        return [sys.executable, "-m", "bridges.run", *kept, *overrides]
+
+    return arguments

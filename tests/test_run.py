@@ -8,62 +8,18 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.core.config_store import ConfigStore
-from omegaconf import OmegaConf
-from transformers import GPT2Config, GPT2LMHeadModel
 
 import bridges
-from bridges.config import Config
-from bridges.data.tokenizer import train_tokenizer
 from bridges.folder import RunFolder
-from bridges.overrides import conf_folder, groups
 
+Command = Callable[..., list[str]]
 TABLES = ("training", "sites", "paths", "sparsity")
-
-
-@pytest.fixture(scope="module")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a dense model, its tokenizer and text."""
-    root = tmp_path_factory.mktemp("run")
-    texts = [f"def f{i}(x):\n    return x + {i}\n\n\nprint(f{i}({i}))\n" * 12 for i in range(120)]
-    (root / "text").mkdir()
-    for i, text in enumerate(texts):
-        (root / "text" / f"{i}.py").write_text(text)
-    tokenizer = train_tokenizer(texts, 300, 32)
-    tokenizer.save_pretrained(root / "dense")
-    torch.manual_seed(0)
-    shape = {"vocab_size": 300, "n_positions": 32, "n_embd": 16, "n_layer": 2, "n_head": 2}
-    GPT2LMHeadModel(GPT2Config(bos_token_id=299, eos_token_id=299, **shape)).save_pretrained(root / "dense")
-    return root
-
-
-def command(workplace: Path, *overrides: str) -> list[str]:
-    settings = [
-        "model=hf",
-        f"model.name={workplace / 'dense'}",
-        "data=files",
-        f"data.path={workplace / 'text'}",
-        "data.context=32",
-        "train.tokens=640",
-        "train.batch=2",
-        "train.log_every=1",
-        "train.checkpoint_every=3",
-        "sparse.d_model=16",
-        "sparse.d_head=4",
-        "eval.sequences=4",
-        "eval.bootstrap=20",
-        "eval.ridge_tokens=256",
-        f"runs_dir={workplace / 'runs'}",
-    ]
-    given = {o.split("=")[0] for o in overrides}
-    kept = [s for s in settings if s.split("=")[0] not in given]
-    return [sys.executable, "-m", "bridges.run", *kept, *overrides]
 
 
 def run(arguments: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
@@ -72,8 +28,8 @@ def run(arguments: list[str], **environment: str) -> subprocess.CompletedProcess
 
 
 @pytest.fixture(scope="module")
-def finished(workplace: Path) -> Path:
-    done = run(command(workplace, "name=whole"))
+def finished(command: Command, workplace: Path) -> Path:
+    done = run(command("name=whole"))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "mean single-crossing KL" in done.stdout and "every matrix within its budget" in done.stdout
     return workplace / "runs" / "whole"
@@ -91,12 +47,10 @@ def test_run_keeps_its_promises(finished: Path) -> None:
     assert opened.hybrid(ids, path="D0-S1-D3").shape == (*ids.shape, 300)
 
 
-def test_a_killed_run_resumes_to_identical_tables(workplace: Path, finished: Path) -> None:
+def test_a_killed_run_resumes_to_identical_tables(command: Command, workplace: Path, finished: Path) -> None:
     env = os.environ | {"BRIDGES_ALLOCATOR": "off", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     folder = workplace / "runs" / "killed"
-    process = subprocess.Popen(
-        command(workplace, "name=killed"), env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    process = subprocess.Popen(command("name=killed"), env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 200
     while not list(folder.glob("checkpoints/step-*")) and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.01)
@@ -115,8 +69,8 @@ def test_resume_refuses_other_settings(finished: Path) -> None:
     assert done.returncode == 1 and "leave out seed=3" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_sweep_goes_on_past_a_failed_job_and_is_not_repeated(workplace: Path) -> None:
-    sweep = command(workplace, "sparsity=0.5,0.1", "train.lr=1e-3,1e30")
+def test_sweep_goes_on_past_a_failed_job_and_is_not_repeated(command: Command, workplace: Path) -> None:
+    sweep = command("sparsity=0.5,0.1", "train.lr=1e-3,1e30")
     sweep.insert(3, "-m")
     first = run(sweep)
     assert first.returncode == 1 and "2 of 4 jobs failed" in first.stdout, first.stdout + first.stderr
@@ -127,7 +81,7 @@ def test_sweep_goes_on_past_a_failed_job_and_is_not_repeated(workplace: Path) ->
     assert again.stdout.count("is finished already; skipped") == 2
 
 
-def test_two_processes_give_the_tables_of_one(workplace: Path, finished: Path) -> None:
+def test_two_processes_give_the_tables_of_one(command: Command, workplace: Path, finished: Path) -> None:
     launch = [
         sys.executable,
         "-m",
@@ -138,7 +92,7 @@ def test_two_processes_give_the_tables_of_one(workplace: Path, finished: Path) -
         "--num_machines",
         "1",
     ]
-    arguments = command(workplace, "name=two")[1:]
+    arguments = command("name=two")[1:]
     done = run([*launch, "--mixed_precision", "no", "--dynamo_backend", "no", *arguments])
     assert done.returncode == 0, done.stdout + done.stderr
     for table in ("training", "sites", "paths"):
@@ -166,13 +120,3 @@ def test_wrong_settings_end_in_one_message(overrides: list[str], message: str) -
 def test_a_model_that_cannot_be_had_ends_in_one_message(tmp_path: Path) -> None:
     done = run([sys.executable, "-m", "bridges.run", "model=gpt2", f"runs_dir={tmp_path}"])
     assert done.returncode == 1 and "gpt2" in done.stderr and "Traceback" not in done.stderr
-
-
-def test_every_group_value_composes() -> None:
-    ConfigStore.instance().store(name="schema", node=Config)
-    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        for group, choices in groups().items():
-            for choice in choices:
-                needed = {"hf": ["model.name=x"], "files": ["data.path=x"], "hub": ["data.path=x"]}.get(choice, [])
-                config = OmegaConf.to_object(compose("config", overrides=[f"{group}={choice}", *needed]))
-                assert isinstance(config, Config)

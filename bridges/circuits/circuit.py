@@ -1,0 +1,239 @@
+"""A circuit: the nodes and edges of a stack that stay while everything else is replaced by its mean."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bridges.circuits.wires import EMBEDDING, LOGITS, Wire, wires
+from bridges.errors import CheckpointError
+from bridges.nodes import NodeFunction, intervene
+from bridges.stack import ResidualStack
+
+
+@dataclass(frozen=True)
+class Circuit:
+    """What was cut out of one stack for one behaviour.
+
+    Attributes:
+        behaviour: name. model: ``sparse`` or ``dense``. method: how the nodes were chosen. seed: of the search.
+        ablation: what replaces a removed node: ``mean``, ``zero`` or ``resample``.
+        nodes: ``{point: bool [channels]}`` of every point of the stack.
+        scores: ``{point: float [channels]}`` by which nodes were ranked.
+        edges: ``{matrix: bool [target, source]}`` kept weights; None keeps every nonzero one between kept nodes.
+        reference: ``{point: float [channels]}``, the value of a removed node.
+        target: two-way loss in nats that had to be reached. reached: whether it was.
+        train_loss: calibrated loss on the training pairs.
+        scale, shift: the calibration.
+        meta: what else should be kept.
+    """
+
+    behaviour: str
+    model: str
+    method: str
+    seed: int
+    ablation: str
+    nodes: dict[str, Tensor]
+    scores: dict[str, Tensor]
+    edges: dict[str, Tensor] | None
+    reference: dict[str, Tensor]
+    target: float
+    reached: bool
+    train_loss: float
+    scale: float = 1.0
+    shift: float = 0.0
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """Kept nodes."""
+        return int(sum(kept.sum() for kept in self.nodes.values()))
+
+    def without_edges(self) -> Circuit:
+        """The same nodes with every weight between them."""
+        return replace(self, edges=None)
+
+    def save(self, path: str | Path) -> None:
+        """Write one JSON file: kept channels and edges as index lists, means and scores of kept nodes exactly."""
+        values = {
+            k: getattr(self, k) for k in ("behaviour", "model", "method", "seed", "ablation", "target", "reached")
+        }
+        values |= {k: getattr(self, k) for k in ("train_loss", "scale", "shift", "meta")}
+        values["nodes"] = {p: kept.nonzero()[:, 0].tolist() for p, kept in self.nodes.items()}
+        values["widths"] = {p: len(kept) for p, kept in self.nodes.items()}
+        values["scores"] = {p: s.double().tolist() for p, s in self.scores.items()}
+        values["reference"] = {p: s.double().tolist() for p, s in self.reference.items()}
+        if self.edges is not None:
+            values["edges"] = {m: {"shape": list(e.shape), "kept": e.nonzero().tolist()} for m, e in self.edges.items()}
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_text(json.dumps(values) + "\n")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Circuit:
+        """Read what `save` wrote.
+
+        Raises:
+            CheckpointError: the file is missing or damaged.
+        """
+        try:
+            values = json.loads(Path(path).read_text())
+            widths = values.pop("widths")
+
+            def mask(shape: list[int], kept: list) -> Tensor:
+                out = torch.zeros(shape, dtype=torch.bool)
+                if kept:
+                    out[tuple(torch.tensor(kept).view(len(kept), -1).T)] = True
+                return out
+
+            nodes = {p: mask([widths[p]], kept) for p, kept in values.pop("nodes").items()}
+            edges = values.pop("edges", None)
+            if edges is not None:
+                edges = {m: mask(e["shape"], e["kept"]) for m, e in edges.items()}
+            floats = {k: {p: torch.tensor(v) for p, v in values.pop(k).items()} for k in ("scores", "reference")}
+            return cls(nodes=nodes, edges=edges, **floats, **values)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{path} holds no readable circuit: {error}") from error
+
+
+def replaced(kept: Tensor, value: Tensor) -> NodeFunction:
+    """A node function that keeps the channels in ``kept`` and puts ``value`` (``[channels]`` or ``[B, T, channels]``)
+    in the others."""
+
+    def function(x: Tensor) -> Tensor:
+        return torch.where(kept.to(x.device), x, value.to(x))
+
+    return function
+
+
+def removal(
+    circuit: Circuit, keep: str = "circuit", values: Mapping[str, Tensor] | None = None
+) -> dict[str, NodeFunction]:
+    """Node functions for `bridges.nodes.intervene`.
+
+    Args:
+        keep: ``circuit`` replaces everything outside the circuit (sufficiency), ``complement`` the circuit itself
+            (necessity).
+        values: ``{point: [B, T, channels]}`` from other text (resample ablation); None takes the circuit's reference.
+    """
+    replacement = circuit.reference if values is None else values
+    wanted = {p: kept if keep == "circuit" else ~kept for p, kept in circuit.nodes.items()}
+    return {p: replaced(kept, replacement[p]) for p, kept in wanted.items() if not bool(kept.all())}
+
+
+@contextmanager
+def edges_removed(stack: ResidualStack, circuit: Circuit) -> Iterator[None]:
+    """Zero the weights that the circuit dropped while the block runs; their sources give their mean instead.
+
+    The weights are put back whatever happens inside.
+    """
+    if circuit.edges is None:
+        yield
+        return
+    with ExitStack() as undo:
+        for wire in wires(stack):
+            kept = circuit.edges.get(wire.matrix)
+            if kept is not None:
+                undo.callback(_put_back(wire, kept.to(wire.weight.device), circuit.reference))
+        yield
+
+
+def _put_back(wire: Wire, kept: Tensor, reference: Mapping[str, Tensor]):
+    with torch.no_grad():
+        weight, bias = wire.weight.clone(), None if wire.bias is None else wire.bias.clone()
+        gone = weight * ~kept
+        wire.weight.mul_(kept)
+        if wire.bias is not None:
+            wire.bias.add_(gone @ reference[wire.source].to(gone))
+
+    def back() -> None:
+        with torch.no_grad():
+            wire.weight.copy_(weight)
+            if wire.bias is not None and bias is not None:
+                wire.bias.copy_(bias)
+
+    return back
+
+
+@contextmanager
+def only(stack: ResidualStack, circuit: Circuit, values: Mapping[str, Tensor] | None = None) -> Iterator[None]:
+    """The stack reduced to the circuit while the block runs: other nodes replaced, dropped edges removed."""
+    with edges_removed(stack, circuit), intervene(stack, removal(circuit, "circuit", values)):
+        yield
+
+
+@contextmanager
+def ablated(stack: ResidualStack, circuit: Circuit) -> Iterator[None]:
+    """The stack without the circuit's nodes while the block runs."""
+    with intervene(stack, removal(circuit, "complement")):
+        yield
+
+
+def circuit_logits(
+    stack: ResidualStack, circuit: Circuit, ids: Tensor, values: Mapping[str, Tensor] | None = None
+) -> Tensor:
+    """Logits ``[B, T, V]`` of the circuit alone over token ids ``[B, T]``."""
+    with only(stack, circuit, values):
+        return stack.logits(ids)
+
+
+@dataclass(frozen=True)
+class EdgeCount:
+    """Edges of a circuit.
+
+    Attributes:
+        inside: kept nonzero weights between kept nodes of the blocks.
+        with_embeddings: the same and those weights of embedding and unembedding that the behaviour's own tokens and
+            candidates use in channels that a kept node reads or writes.
+        node_level: `inside` with every nonzero weight between kept nodes.
+    """
+
+    inside: int
+    with_embeddings: int
+    node_level: int
+
+
+def kept_edges(stack: ResidualStack, circuit: Circuit) -> dict[str, Tensor]:
+    """``{matrix: bool [target, source]}`` of the nonzero weights between kept nodes that the circuit keeps."""
+    found = {}
+    for wire in wires(stack):
+        if wire.source in circuit.nodes and wire.target in circuit.nodes:
+            between = circuit.nodes[wire.target][:, None] & circuit.nodes[wire.source][None, :]
+            between = between & (wire.weight != 0).cpu()
+            if circuit.edges is not None and wire.matrix in circuit.edges:
+                between = between & circuit.edges[wire.matrix]
+            found[wire.matrix] = between
+    return found
+
+
+def count_edges(stack: ResidualStack, circuit: Circuit, tokens: Tensor | None = None, candidates: Tensor | None = None):
+    """`EdgeCount` of a circuit.
+
+    Args:
+        tokens: ids that occur in the behaviour's prompts. candidates: ids it chooses between. Without them no weight
+            of embedding and unembedding is counted.
+    """
+    inside = sum(int(e.sum()) for e in kept_edges(stack, circuit).values())
+    node_level = sum(int(e.sum()) for e in kept_edges(stack, circuit.without_edges()).values())
+    reads = _stream_channels(circuit, ("attn_in", "mlp_in"))
+    writes = _stream_channels(circuit, ("attn_out", "mlp_out"))
+    outer = 0
+    for wire in wires(stack):
+        if wire.source == EMBEDDING and tokens is not None:
+            outer += int((wire.weight[:, tokens.unique().to(wire.weight.device)] != 0).cpu()[reads].sum())
+        if wire.target == LOGITS and candidates is not None:
+            outer += int((wire.weight[candidates.unique().to(wire.weight.device)] != 0).cpu()[:, writes].sum())
+    return EdgeCount(inside, inside + outer, node_level)
+
+
+def _stream_channels(circuit: Circuit, kinds: tuple[str, ...]) -> Tensor:
+    """Channels of the stream that kept nodes of these kinds read or write; channels beside the stream are left out."""
+    chosen = [kept for point, kept in circuit.nodes.items() if point.split(".")[1] in kinds]
+    width = min(len(kept) for kept in chosen)
+    return torch.stack([kept[:width] for kept in chosen]).any(0)

@@ -1,0 +1,52 @@
+"""How circuits are searched for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bridges.choices import one_of
+from bridges.errors import ConfigError
+
+METHODS = ("learned", "attribution", "integrated_gradients", "random", "magnitude")
+ABLATIONS = ("mean", "zero")
+
+
+@dataclass
+class CircuitSettings:
+    """Learned pruning and what follows it (paper, sections 2.2 and A.5).
+
+    Attributes:
+        method: how nodes are ranked.
+        ablation: what replaces a removed node: its ``mean`` over text, or ``zero``.
+        target: two-way loss in nats that the circuit has to reach on the training pairs.
+        pairs: training pairs the loss is measured on.
+        steps: of learned pruning. batch: pairs per step.
+        k_coef: price of a kept node at the end; it rises from a tenth of it.
+        lr: AdamW's rate on the gates' parameters τ. temperature: of the surrogate gradient.
+        init_bias, init_noise: mean and deviation of τ at the start.
+        edges: after nodes, remove edges too.
+    """
+
+    method: str = "learned"
+    ablation: str = "mean"
+    target: float = 0.15
+    pairs: int = 64
+    steps: int = 100
+    batch: int = 16
+    k_coef: float = 2e-3
+    lr: float = 2e-2
+    weight_decay: float = 1e-3
+    temperature: float = 1.0
+    init_bias: float = 0.1
+    init_noise: float = 0.01
+    edges: bool = True
+
+    def __post_init__(self) -> None:
+        one_of("circuits.method", self.method, METHODS)
+        one_of("circuits.ablation", self.ablation, ABLATIONS)
+        for key in ("target", "pairs", "steps", "batch", "lr", "temperature"):
+            if not getattr(self, key) > 0:
+                raise ConfigError(f"circuits.{key}={getattr(self, key)} must be greater than 0.")
+        for key in ("k_coef", "weight_decay", "init_noise"):
+            if getattr(self, key) < 0:
+                raise ConfigError(f"circuits.{key}={getattr(self, key)} must not be negative.")

@@ -1,0 +1,102 @@
+"""A behaviour as a task for a stack: candidate logits at the last token, their loss, and its calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from bridges.behaviours.encoded import EncodedPairs
+from bridges.stack import ResidualStack
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Prompts of one batch, clean and counterfactual of each pair one after the other.
+
+    Attributes:
+        ids: ``[2n, T]``, padded on the right. last: ``[2n]`` index of each prompt's last token.
+        choice: ``[2n, 2]`` right and other candidate.
+        sign: ``[2n]`` +1 where the right candidate has the smaller token id, −1 elsewhere.
+    """
+
+    ids: Tensor
+    last: Tensor
+    choice: Tensor
+    sign: Tensor
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def prompts(encoded: EncodedPairs, device: torch.device | str = "cpu") -> Prompts:
+    """All prompts of some pairs as one batch."""
+    lengths = encoded.lengths.flatten()
+    choice = torch.stack([encoded.candidates.flatten(), encoded.candidates.flip(1).flatten()], 1)
+    sign = torch.where(choice[:, 0] < choice[:, 1], 1.0, -1.0)
+    ids = encoded.ids.flatten(0, 1)[:, : int(lengths.max())]
+    return Prompts(*(t.to(device) for t in (ids, lengths - 1, choice, sign)))
+
+
+def split(some: Prompts, size: int) -> Iterator[Prompts]:
+    """At most ``size`` prompts at a time, each piece as short as its longest prompt; pairs stay together."""
+    for at in torch.arange(len(some), device=some.ids.device).split(max(2, size // 2 * 2)):
+        width = int(some.last[at].max()) + 1
+        yield Prompts(some.ids[at, :width], some.last[at], some.choice[at], some.sign[at])
+
+
+def answer_margins(stack: ResidualStack, some: Prompts) -> Tensor:
+    """Logit of the right candidate minus the other's at each prompt's last token, ``[2n]``; differentiable."""
+    h = stack.run_segment(stack.embed(some.ids), 0, stack.n_sublayers)
+    at = torch.arange(len(some), device=h.device)
+    logits = stack.unembed(h[at, some.last].unsqueeze(1), some.ids[at, some.last].unsqueeze(1))[:, 0].float()
+    pair = logits.gather(1, some.choice)
+    return pair[:, 0] - pair[:, 1]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A factor on the logits and a shift of one candidate against the other (paper, section A.5).
+
+    The shift is added to the candidate with the smaller token id: a shift of the right one would make any model right,
+    and one of both nothing at all.
+    """
+
+    scale: float = 1.0
+    shift: float = 0.0
+
+    def apply(self, margins: Tensor, sign: Tensor) -> Tensor:
+        """Calibrated margins ``[2n]``."""
+        return margins * self.scale + sign * self.shift
+
+
+def task_loss(margins: Tensor) -> Tensor:
+    """Mean two-way cross-entropy in nats over all prompts, both of each pair counted; chance is ln 2."""
+    return softplus(-margins).mean()
+
+
+def calibrate(margins: Tensor, sign: Tensor, steps: int = 16) -> Calibration:
+    """The scale and shift with the least task loss, by so many LBFGS steps.
+
+    Args:
+        margins: ``[2n]``, no gradient needed. sign: of `Prompts`.
+    """
+    margins, sign = margins.detach().double().cpu(), sign.double().cpu()
+    log_scale, shift = (torch.zeros((), dtype=torch.float64, requires_grad=True) for _ in range(2))
+    optimizer = torch.optim.LBFGS([log_scale, shift], max_iter=steps, line_search_fn="strong_wolfe")
+
+    def closure():
+        optimizer.zero_grad()
+        # A bounded scale: where every prompt is right already, the loss would fall for ever.
+        loss = task_loss(margins * log_scale.clamp(-5, 5).exp() + sign * shift)
+        loss.backward()
+        return loss
+
+    with torch.enable_grad():
+        optimizer.step(closure)
+    found = Calibration(float(log_scale.detach().clamp(-5, 5).exp()), float(shift.detach()))
+    better = task_loss(found.apply(margins, sign)) <= task_loss(margins)
+    return found if bool(better) and found.scale > 0 else Calibration()
