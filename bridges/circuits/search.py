@@ -128,7 +128,7 @@ class Search:
         prior = attribution(self.stack, self.prompts, self.reference)
         gates = Gates(self.stack, self.reference, settings.temperature)
         device = self.prompts.ids.device
-        for point, tau in gates.tau.items():
+        for tau in gates.tau.values():
             noise = torch.randn(tau.shape, generator=generator) * settings.init_noise
             tau.data.copy_((settings.init_bias + noise).to(device))
         optimizer = torch.optim.AdamW(
@@ -257,12 +257,14 @@ class Search:
     def _greedy(self, circuit: Circuit, items: list, without: Callable[[Circuit, list], Circuit]) -> Circuit:
         size = max(1, len(items) // 2)
         start = 0
-        while start < len(items):
+        for _ in range(self.settings.tries):
+            if start >= len(items):
+                break
             group = items[start : start + size]
             tried = self.measure(without(circuit, group))
             if tried.reached:
                 circuit, start = tried, start + len(group)
-                size = min(size * 2, max(1, len(items) - start))
+                size *= 2
             elif size > 1:
                 size = max(1, size // 2)
             else:

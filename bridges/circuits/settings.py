@@ -25,6 +25,7 @@ class CircuitSettings:
         lr: AdamW's rate on the gates' parameters τ. temperature: of the surrogate gradient.
         init_bias, init_noise: mean and deviation of τ at the start.
         edges: after nodes, remove edges too.
+        tries: groups of leftover nodes, and of edges, whose removal is tried.
     """
 
     method: str = "learned"
@@ -40,11 +41,12 @@ class CircuitSettings:
     init_bias: float = 0.1
     init_noise: float = 0.01
     edges: bool = True
+    tries: int = 60
 
     def __post_init__(self) -> None:
         one_of("circuits.method", self.method, METHODS)
         one_of("circuits.ablation", self.ablation, ABLATIONS)
-        for key in ("target", "pairs", "steps", "batch", "lr", "temperature"):
+        for key in ("target", "pairs", "steps", "batch", "lr", "temperature", "tries"):
             if not getattr(self, key) > 0:
                 raise ConfigError(f"circuits.{key}={getattr(self, key)} must be greater than 0.")
         for key in ("k_coef", "weight_decay", "init_noise"):

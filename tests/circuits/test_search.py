@@ -1,0 +1,158 @@
+"""The search on a model whose circuit is known, and its parts one by one."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+
+from bridges.circuits.circuit import Circuit, ablated, circuit_logits, count_edges, kept_edges
+from bridges.circuits.search import Search, find_circuit, heldout_margins, node_means
+from bridges.circuits.settings import METHODS, CircuitSettings
+from bridges.circuits.task import Calibration, answer_margins, calibrate, prompts, task_loss
+from bridges.circuits.wires import wires
+from bridges.errors import CheckpointError, ConfigError
+from bridges.nodes import record
+
+from .conftest import QUOTE_CIRCUIT, QUOTE_EDGES, quote_pairs
+
+
+def nodes_of(circuit: Circuit) -> set[tuple[str, int]]:
+    return {(p, c) for p, kept in circuit.nodes.items() for c in kept.nonzero()[:, 0].tolist()}
+
+
+@pytest.fixture
+def reference(quote_model, quote_text):
+    return node_means(quote_model, quote_text)
+
+
+def test_node_means_are_those_of_all_tokens(quote_model, quote_text, reference):
+    with record(quote_model) as seen:
+        quote_model.logits(torch.cat(quote_text))
+    for point, value in seen.items():
+        torch.testing.assert_close(reference[point], value.flatten(0, 1).mean(0))
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_pruning_finds_exactly_the_circuit_written_by_hand(quote_model, reference, seed):
+    circuit = find_circuit(quote_model, quote_pairs(128, seed), reference, CircuitSettings(), seed)
+    assert circuit.reached and circuit.train_loss <= 0.15
+    assert nodes_of(circuit) == QUOTE_CIRCUIT
+    assert count_edges(quote_model, circuit).inside == QUOTE_EDGES
+    held = heldout_margins(quote_model, circuit, prompts(quote_pairs(200, seed + 50)))
+    assert float(task_loss(held)) < 0.2 and (held > 0).float().mean() > 0.97
+
+
+def test_a_meaningless_labelling_has_no_such_circuit(quote_model, reference):
+    pairs = quote_pairs(128, 0)
+    flip = torch.rand(128, generator=torch.Generator().manual_seed(3)) < 0.5
+    pairs.candidates[flip] = pairs.candidates[flip].flip(1)
+    circuit = find_circuit(quote_model, pairs, reference, CircuitSettings(), 0)
+    assert not circuit.reached
+
+
+def test_without_the_circuit_the_model_guesses(quote_model, reference):
+    circuit = find_circuit(quote_model, quote_pairs(128, 0), reference)
+    some = prompts(quote_pairs(100, 7))
+    before = {n: p.clone() for n, p in quote_model.named_parameters()}
+    with torch.no_grad(), ablated(quote_model, circuit):
+        without = answer_margins(quote_model, some)
+    whole = answer_margins(quote_model, some)
+    assert (whole > 0).float().mean() > 0.97 and (without > 0).float().mean() == 0.5
+    assert all(torch.equal(before[n], p) for n, p in quote_model.named_parameters())
+
+
+def test_edge_counts_agree_with_counting_one_by_one(quote_model, reference):
+    generator = torch.Generator().manual_seed(0)
+    search = Search(quote_model, quote_pairs(8, 0), reference, CircuitSettings())
+    nodes = {p: torch.rand(w, generator=generator) < 0.7 for p, w in quote_model.nodes.widths.items()}
+    circuit = Circuit(**{**search.empty.__dict__, "nodes": nodes})
+    expected = 0
+    for wire in wires(quote_model):
+        if wire.source in nodes and wire.target in nodes:
+            for target, source in itertools.product(range(wire.weight.shape[0]), range(wire.weight.shape[1])):
+                nonzero = float(wire.weight[target, source]) != 0
+                expected += nonzero and bool(nodes[wire.target][target]) and bool(nodes[wire.source][source])
+    assert expected > 0 and count_edges(quote_model, circuit).inside == expected
+    # Embedding rows of tokens 1 and 4 into channels that some kept node reads.
+    reads = torch.stack([nodes[p] for p in nodes if p.endswith("_in")]).any(0)
+    rows = quote_model.tokens.weight[[1, 4]] != 0
+    tokens = torch.tensor([[1, 4, 4]])
+    assert count_edges(quote_model, circuit, tokens).with_embeddings == expected + int((rows & reads).sum())
+
+
+def test_a_removed_edge_gives_its_source_s_mean(quote_model, reference):
+    circuit = find_circuit(quote_model, quote_pairs(64, 0), reference)
+    everything = {p: torch.ones_like(kept) for p, kept in circuit.nodes.items()}
+    edges = kept_edges(quote_model, Circuit(**{**circuit.__dict__, "nodes": everything, "edges": None}))
+    edges["0.down"] = edges["0.down"].clone()
+    edges["0.down"][3, 0] = False
+    cut = Circuit(**{**circuit.__dict__, "nodes": everything, "edges": edges})
+    ids = quote_pairs(5, 3).ids.flatten(0, 1)
+    with torch.no_grad():
+        ours = circuit_logits(quote_model, cut, ids)
+        # By hand: the neuron's value, as this one weight sees it, is its mean.
+        before = quote_model.blocks[1].down.weight[3, 0].clone()
+        quote_model.blocks[1].down.weight[3, 0] = 0
+        quote_model.blocks[1].down.bias[3] += before * reference["0.mlp_neuron"][0]
+        theirs = quote_model.logits(ids)
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_an_error_inside_leaves_the_weights_as_they_were(quote_model, reference):
+    circuit = find_circuit(quote_model, quote_pairs(64, 0), reference)
+    before = {n: p.clone() for n, p in quote_model.named_parameters()}
+    with pytest.raises(IndexError):
+        circuit_logits(quote_model, circuit, torch.tensor([[99]]))
+    assert all(torch.equal(before[n], p) for n, p in quote_model.named_parameters())
+    assert not any(quote_model.nodes.active(p) for p in quote_model.nodes.widths)
+
+
+def test_padding_changes_nothing(quote_model):
+    pairs = quote_pairs(6, 0)
+    padded = torch.cat([pairs.ids, torch.full((6, 2, 3), 2)], -1)
+    longer = type(pairs)(**{**pairs.__dict__, "ids": padded})
+    torch.testing.assert_close(
+        answer_margins(quote_model, prompts(pairs)), answer_margins(quote_model, prompts(longer))
+    )
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_gives_a_circuit_that_reaches_the_target(quote_model, reference, method):
+    circuit = find_circuit(quote_model, quote_pairs(64, 0), reference, CircuitSettings(method=method, edges=False), 0)
+    assert circuit.reached and circuit.method == method
+    assert len(QUOTE_CIRCUIT) - 1 <= circuit.size <= sum(quote_model.nodes.widths.values())
+
+
+def test_circuits_survive_a_file(quote_model, reference, tmp_path):
+    circuit = find_circuit(quote_model, quote_pairs(64, 0), reference)
+    circuit.save(tmp_path / "c.json")
+    back = Circuit.load(tmp_path / "c.json")
+    for name in ("nodes", "edges", "scores", "reference"):
+        for key, value in getattr(circuit, name).items():
+            assert torch.equal(getattr(back, name)[key], value), (name, key)
+    assert (back.train_loss, back.scale, back.shift) == (circuit.train_loss, circuit.scale, circuit.shift)
+    (tmp_path / "c.json").write_text("{")
+    with pytest.raises(CheckpointError, match="no readable circuit"):
+        Circuit.load(tmp_path / "c.json")
+
+
+def test_calibration_finds_a_planted_shift_and_never_makes_things_worse():
+    generator = torch.Generator().manual_seed(0)
+    truth = torch.randn(400, generator=generator)
+    sign = torch.where(torch.rand(400, generator=generator) < 0.5, 1.0, -1.0)
+    # Right answers up to a shift of the first candidate, which calibration has to take back.
+    margins = truth.abs() - 3.0 * sign
+    found = calibrate(margins, sign)
+    assert found.shift / found.scale == pytest.approx(3.0, abs=0.3)
+    assert (found.apply(margins, sign) > 0).float().mean() > 0.9
+    noise = torch.randn(400, generator=generator)
+    assert task_loss(calibrate(noise, sign).apply(noise, sign)) <= task_loss(noise) + 1e-6
+    assert Calibration().apply(noise, sign).equal(noise)
+
+
+def test_settings_are_checked():
+    for key, value in (("method", "lerned"), ("ablation", "men"), ("target", 0), ("steps", -1), ("k_coef", -1e-3)):
+        with pytest.raises(ConfigError, match=f"circuits.{key}"):
+            CircuitSettings(**{key: value})
