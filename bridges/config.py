@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bridges.choices import ACTIVATIONS, ANNEAL_SHAPES, BIGRAMS, KERNELS, NODE_KINDS, POSITIONS, STREAM_POINTS, one_of
+from bridges.circuits.settings import METHODS, CircuitSettings
 from bridges.errors import ConfigError, nearest
 
 PRECISIONS = ("auto", "fp32", "bf16")
@@ -19,6 +20,19 @@ OPTIMIZERS = ("adamw", "muon")
 SOURCES = ("tinypython", "python", "files", "hub")
 SUITES = ("python", "english", "file", "none")
 TRACKERS = ("off", "offline", "wandb")
+STACKS = ("sparse", "dense")
+CONTROLS = (
+    "sufficiency",
+    "resample",
+    "necessity",
+    "random_circuits",
+    "nonsense",
+    "random_weights",
+    "interchange",
+    "stochastic",
+    "adversarial",
+    "seeds",
+)
 BRIDGE_INITS = ("ridge", "random")
 GRADIENT_RULES = ("clip", "normalise")
 
@@ -215,6 +229,7 @@ class TrainConfig:
         precision: ``auto`` (bf16 where the hardware has it), ``fp32`` or ``bf16``; master weights are fp32 always.
         optimizer: ``adamw``, or ``muon`` on the block matrices with AdamW on the rest.
         lr: AdamW's peak rate. bridge_lr: the bridges' own (null: ``lr``). muon_lr: Muon's.
+        pair_rate: factor on all three where training goes on from a trained pair, which large steps would undo.
         eps: AdamW's ε (paper: 0.1, for gradients normalised to RMS 1).
         gradient_rms: ``clip`` the RMS over all gradients to ``max_grad_rms`` or always ``normalise`` it.
         warmup, anneal: shares of the steps, see `bridges.sparse.Schedule`. anneal_shape: ``linear`` or ``exponential``.
@@ -231,6 +246,7 @@ class TrainConfig:
     lr: float = 3e-3
     bridge_lr: float | None = None
     muon_lr: float = 3e-3
+    pair_rate: float = 0.1
     beta1: float = 0.9
     beta2: float = 0.95
     eps: float = 1e-8
@@ -258,6 +274,7 @@ class TrainConfig:
             "lr",
             "bridge_lr",
             "muon_lr",
+            "pair_rate",
             "eps",
             "max_grad_rms",
             "log_every",
@@ -328,6 +345,110 @@ class BehavioursConfig:
 
 
 @dataclass
+class ControlsConfig:
+    """What a circuit has to stand up to (paper, appendix E; the critique). Losses are two-way, in nats; chance is 0.69.
+
+    Attributes:
+        names: only these controls (null: all; an empty list: none).
+        pairs: held-out pairs of the controls that run a circuit a few times.
+        set_pairs: held-out pairs of those that run many node sets, in batches of sets.
+        draws: random draws where a control needs some. random_sets: size-matched random node sets.
+        seeds: searches whose circuits are compared; the nulls are compared with the same searches.
+        twin_pairs, twin_steps: of those searches, real and null alike.
+        adversary_steps: gradient steps of the adversary, from each of two starts.
+        sufficiency: most held-out loss of the circuit alone, everything else at its mean.
+        resample: the same, everything else at values from other text.
+        quantile: share of the random sets a circuit must beat, in necessity and as random circuits.
+        null_ratio: how many times larger a circuit of nonsense labels or of shuffled weights must be, if there is one.
+        interchange: least share of prompts on which whole model and circuit decide alike after nodes were exchanged.
+        stochastic: most loss with random parts of the complement ablated.
+        adversarial: most loss with the part of the complement ablated that does the most harm.
+        jaccard: least mean overlap of circuits of several seeds. overlap: how many times that of random sets it must
+            be.
+    """
+
+    names: list[str] | None = None
+    pairs: int = 64
+    set_pairs: int = 16
+    draws: int = 3
+    random_sets: int = 50
+    seeds: int = 3
+    twin_pairs: int = 32
+    twin_steps: int = 60
+    adversary_steps: int = 4
+    sufficiency: float = 0.3
+    resample: float = 0.5
+    quantile: float = 0.95
+    null_ratio: float = 1.5
+    interchange: float = 0.8
+    stochastic: float = 0.3
+    adversarial: float = 0.5
+    jaccard: float = 0.5
+    overlap: float = 3.0
+
+    def __post_init__(self) -> None:
+        for name in self.names or ():
+            one_of("circuits.controls.names", name, CONTROLS)
+        counts = ("pairs", "set_pairs", "draws", "random_sets", "twin_pairs", "twin_steps", "adversary_steps")
+        for key in (*counts, "sufficiency", "resample", "null_ratio", "stochastic", "adversarial", "overlap"):
+            _positive(f"circuits.controls.{key}", getattr(self, key))
+        for key in ("quantile", "interchange", "jaccard"):
+            _between(f"circuits.controls.{key}", getattr(self, key), 0, 1)
+        if self.seeds < 2:
+            raise ConfigError(f"circuits.controls.seeds={self.seeds} must be at least 2: circuits are compared.")
+
+    @property
+    def chosen(self) -> tuple[str, ...]:
+        """The controls to run, in order."""
+        return CONTROLS if self.names is None else tuple(name for name in CONTROLS if name in self.names)
+
+
+@dataclass
+class CircuitsConfig(CircuitSettings):
+    """Which circuits are searched for and what they are put to; how they are searched for: `CircuitSettings`.
+
+    Attributes:
+        models: stacks that are searched (an empty list: no circuits).
+        baselines: further methods of ranking nodes, tried on the sparse model.
+        min_accuracy: behaviours that the dense model does less often than this on held-out pairs are left out.
+        heldout_pairs: held-out pairs that a found circuit is measured on.
+        reference_tokens: training tokens that the means of nodes are taken over.
+        top_activations: places in text that are kept for every node of a sparse circuit (0: none).
+        activation_tokens: held-out tokens they are looked for in.
+        importance_nodes: circuits up to this size have the importance of each node measured, by removing it.
+        controls: what the sparse circuits are put to.
+    """
+
+    models: list[str] = field(default_factory=lambda: ["sparse", "dense"])
+    baselines: list[str] = field(default_factory=lambda: [m for m in METHODS if m != "learned"])
+    min_accuracy: float = 0.9
+    heldout_pairs: int = 128
+    reference_tokens: int = 16_384
+    top_activations: int = 5
+    activation_tokens: int = 8192
+    importance_nodes: int = 128
+    controls: ControlsConfig = field(default_factory=ControlsConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in self.models:
+            one_of("circuits.models", name, STACKS)
+        for name in self.baselines:
+            one_of("circuits.baselines", name, METHODS)
+        _between("circuits.min_accuracy", self.min_accuracy, 0, 1)
+        for key in ("heldout_pairs", "reference_tokens", "activation_tokens"):
+            _positive(f"circuits.{key}", getattr(self, key))
+        for key in ("top_activations", "importance_nodes"):
+            if getattr(self, key) < 0:
+                raise ConfigError(f"circuits.{key}={getattr(self, key)} must not be negative.")
+
+    def settings(self, **changes: Any) -> CircuitSettings:
+        """The settings of one search, some of them changed."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(CircuitSettings)}
+        return CircuitSettings(**(values | changes))
+
+
+@dataclass
 class TrackingConfig:
     """Weights & Biases.
 
@@ -371,6 +492,7 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     behaviours: BehavioursConfig = field(default_factory=BehavioursConfig)
+    circuits: CircuitsConfig = field(default_factory=CircuitsConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
     def __post_init__(self) -> None:

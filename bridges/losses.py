@@ -21,6 +21,15 @@ from bridges.stack import ResidualStack
 CHUNK_ENTRIES = 1 << 24
 
 
+def dot(a: Tensor, b: Tensor) -> Tensor:
+    """Inner products over the last axis, ``[..., d]`` twice to ``[...]``, in the precision of the arguments.
+
+    Autocast counts these as matrix products and would round losses to eight bits.
+    """
+    with torch.autocast(a.device.type, enabled=False):
+        return torch.linalg.vecdot(*torch.broadcast_tensors(a, b))
+
+
 def kl_from_reference(reference_logp: Tensor, logp: Tensor) -> Tensor:
     """KL(reference ‖ model) per position, in nats.
 
@@ -32,7 +41,7 @@ def kl_from_reference(reference_logp: Tensor, logp: Tensor) -> Tensor:
     """
     p = reference_logp.exp()
     # Entropy and cross term apart, each one pass over the vocabulary; no further tensor of its size is made.
-    kl = torch.linalg.vecdot(p, reference_logp) - torch.linalg.vecdot(*torch.broadcast_tensors(p, logp))
+    kl = dot(p, reference_logp) - dot(p, logp)
     if kl.isfinite().all():
         return kl
     # A model that masks logits gives tokens probability 0, and 0 · log 0 counts as 0.
@@ -53,7 +62,7 @@ def nmse(estimate: Tensor, target: Tensor, mean: Tensor, variance: Tensor | None
             to the mean than a millionth of it counts as that far away.
     """
     error, deviation = estimate - target, target.detach() - mean
-    error, deviation = torch.linalg.vecdot(error, error), torch.linalg.vecdot(deviation, deviation)
+    error, deviation = dot(error, error), dot(deviation, deviation)
     floor = 1e-6 * (deviation.mean() if variance is None else variance)
     return (error / deviation.clamp_min(floor)).mean()
 

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from bridges import kernels
 from bridges.behaviours.stage import chosen, measure_behaviours
 from bridges.bridge import Bridges, fit_ridge, pair_sites
+from bridges.circuits.stage import Workshop, find_circuits
 from bridges.config import Config, flat
 from bridges.data.blocks import TokenBlocks, bigram_log_probabilities, token_blocks
 from bridges.dense import DenseStack, load_dense
@@ -108,6 +109,7 @@ def _train(parts: Parts, plan: Plan, tracker: Tracker) -> None:
         lambda row, step: tracker.log(row, step, "train"),
         start=parts.start.fraction,
         anneal_activation=parts.start.anneal_activation,
+        rate=parts.config.train.pair_rate if parts.start.kind == "pair" else 1.0,
     )
     if trainer.restore():
         parts.say(f"Going on from step {trainer.progress.step} of {trainer.steps}.")
@@ -234,6 +236,38 @@ def _behaviours(parts: Parts) -> None:
     write_table(parts.folder.path, "behaviours", rows)
 
 
+def _circuits(parts: Parts) -> None:
+    """The circuits of what the dense model can do, and their tables."""
+    config = parts.config
+    behaviours = chosen(config.behaviours, parts.tokenizer)
+    measured = read_table(parts.folder.path, "behaviours")
+    dense = measured[(measured["model"] == "dense") & (measured["split"] == "heldout")]
+    shop = Workshop(
+        parts.folder.path,
+        config.circuits,
+        {"sparse": parts.sparse.eval().requires_grad_(False), "dense": parts.dense},
+        parts.data,
+        parts.tokenizer,
+        config.behaviours.pairs,
+        config.seed,
+    )
+    accuracies = dict(zip(dense["behaviour"], dense["accuracy"], strict=True))
+    able = sum(accuracies.get(name, -1.0) >= config.circuits.min_accuracy for name in behaviours)
+    bar = tqdm(total=able, unit="behaviour", desc="circuits", dynamic_ncols=True, mininterval=1.0)
+    find_circuits(shop, behaviours, accuracies, lambda name: bar.set_postfix_str(name) or bar.update(), parts.say)
+    bar.close()
+
+
+def _wanted(config: Config) -> dict[str, Callable[[Parts], None]]:
+    """The stages after training that these settings ask for, in order."""
+    stages: dict[str, Callable[[Parts], None]] = {"evaluate": _evaluate}
+    if config.behaviours.suite != "none":
+        stages["behaviours"] = _behaviours
+        if config.circuits.models:
+            stages["circuits"] = _circuits
+    return stages
+
+
 def _stage(folder: RunFolder, name: str, main: bool) -> AbstractContextManager[None]:
     """A stage that the main process records."""
     return folder.stage(name) if main else nullcontext()
@@ -256,7 +290,7 @@ def run(config: Config, path: Path, accelerator: Accelerator, say: Callable[[str
         folder = RunFolder.create(config, path)
     accelerator.wait_for_everyone()
     folder = RunFolder(path)
-    if folder.done("evaluate" if config.behaviours.suite == "none" else "behaviours"):
+    if folder.done(list(_wanted(config))[-1]):
         if main:
             folder.write_status("finished")
         tell(f"{path} is finished already.\n\n{summary_text(folder)}")
@@ -291,12 +325,10 @@ def _stages(config: Config, folder: RunFolder, accelerator: Accelerator, tell: C
             with _stage(folder, "train", main):
                 _train(parts, plan, tracker)
         if main:
-            if not folder.done("evaluate"):
-                with folder.stage("evaluate"):
-                    _evaluate(parts)
-            if config.behaviours.suite != "none":
-                with folder.stage("behaviours"):
-                    _behaviours(parts)
+            for name, work in _wanted(config).items():
+                if not folder.done(name):
+                    with folder.stage(name):
+                        work(parts)
             for name in table_names(path):
                 if name not in ("training", "timing"):
                     tracker.table(name, read_table(path, name))

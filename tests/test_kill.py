@@ -20,7 +20,7 @@ import pytest
 
 from bridges.folder import RunFolder
 
-KILLS = 10
+KILLS, STEPS = 10, 300
 ENVIRONMENT = {"BRIDGES_ALLOCATOR": "off", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 
@@ -43,6 +43,20 @@ def moment(folder: Path) -> str:
     return f"{running[0] if running else 'between'}@{max(steps, default=0)}"
 
 
+def progress(folder: Path) -> float:
+    """How far a run is: finished stages, and the checkpointed share of the training under way."""
+    stages = RunFolder(folder).status["stages"].values()
+    steps = [int(p.name.removeprefix("step-")) for p in folder.glob("checkpoints/step-*")]
+    done = sum(stage["status"] == "finished" for stage in stages)
+    return done + (max(steps, default=0) / STEPS if done == 1 else 0)
+
+
+def wait_until(process: subprocess.Popen[bytes], folder: Path, mark: float) -> None:
+    """Until the run is that far or has ended; a loaded machine takes longer, and the moment stays the same."""
+    while process.poll() is None and progress(folder) < mark:
+        time.sleep(0.005)
+
+
 def results(folder: Path) -> dict[str, bytes]:
     """Everything a finished run leaves that must not depend on its history."""
     files = [f for f in (folder / "tables").iterdir() if f.stem != "timing"]
@@ -54,11 +68,11 @@ def results(folder: Path) -> dict[str, bytes]:
 @pytest.mark.slow
 def test_ten_kills_at_random_moments_change_nothing(command: Callable[..., list[str]], workplace: Path) -> None:
     runs = workplace / "kills"
-    mine = ("train.tokens=19200", "train.checkpoint_every=20", "eval.bootstrap=200", f"runs_dir={runs}")
+    mine = (f"train.tokens={STEPS * 64}", "train.checkpoint_every=20", "eval.bootstrap=200", f"runs_dir={runs}")
     process = start(command(*mine, "name=whole"), runs / "whole")
     begun = time.monotonic()
     assert process.wait() == 0
-    life = time.monotonic() - begun
+    life, stages = time.monotonic() - begun, progress(runs / "whole")
     whole = results(runs / "whole")
     assert {"tables/training.parquet", "tables/paths.parquet", "model/model.safetensors"} <= whole.keys()
 
@@ -71,7 +85,9 @@ def test_ten_kills_at_random_moments_change_nothing(command: Callable[..., list[
         while True:
             process = start(arguments, folder)
             try:
-                code = process.wait(rng.uniform(0, life) if len(moments) < KILLS else None)
+                if len(moments) < KILLS:
+                    wait_until(process, folder, rng.uniform(progress(folder), stages))
+                code = process.wait(rng.uniform(0, 0.1 * life) if len(moments) < KILLS else None)
                 break
             except subprocess.TimeoutExpired:
                 process.send_signal(signal.SIGKILL)

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from bridges import losses
 from bridges.losses import Reference, head_loss, head_values, kl_from_reference, nmse
+from bridges.training.moments import Moments
 
 
 def test_kl_equals_torch_distributions():
@@ -212,3 +213,15 @@ def test_the_head_s_gradient_is_finite_where_logits_are_masked(tiny_sparse):
         true = (p[kept] * (p[kept].log() - logp[kept])).sum() / ids.numel()
         torch.testing.assert_close(values[1, 0], true.detach())
         assert grad.isfinite().all() and grad.any()
+
+
+def test_autocast_does_not_round_the_losses():
+    """PyTorch's autocast list has inner products on it; a KL rounded to eight bits hides most differences."""
+    generator = torch.Generator().manual_seed(0)
+    a, b = torch.randn(2, 3, 5, 40, generator=generator)
+    mean = a.mean((0, 1))
+    exact = [kl_from_reference(a.log_softmax(-1), b.log_softmax(-1)), nmse(b, a, mean), Moments.of(a).square]
+    with torch.autocast("cpu", torch.bfloat16):
+        again = [kl_from_reference(a.log_softmax(-1), b.log_softmax(-1)), nmse(b, a, mean), Moments.of(a).square]
+    for one, two in zip(exact, again, strict=True):
+        assert two.dtype == torch.float32 and torch.equal(one, two)

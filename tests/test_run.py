@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import torch
 
 import bridges
 from bridges.folder import RunFolder
+from bridges.overrides import launcher_missing
 
 Command = Callable[..., list[str]]
 TABLES = ("training", "sites", "paths", "sparsity")
@@ -79,6 +81,21 @@ def test_sweep_goes_on_past_a_failed_job_and_is_not_repeated(command: Command, w
     assert states == ["failed", "failed", "finished", "finished"]
     again = run(sweep)
     assert again.stdout.count("is finished already; skipped") == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["launcher=joblib", "hydra/launcher=joblib", "hydra/launcher=submitit_local"])
+def test_a_sweep_s_jobs_run_elsewhere(command: Command, workplace: Path, launcher: str) -> None:
+    if launcher_missing(launcher.partition("=")[2]):
+        pytest.skip("its plugin is not installed")
+    runs = workplace / re.sub(r"\W", "-", launcher)
+    sweep = command("seed=0,1", "train.tokens=128", f"runs_dir={runs}", "behaviours=none", launcher)
+    sweep.insert(3, "-m")
+    done = run(sweep)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("finished ") == 2, done.stdout
+    folders = [p.parent for p in runs.glob("dense-*/status.json")]
+    assert [RunFolder(f).status["status"] for f in folders] == ["finished", "finished"]
 
 
 def test_two_processes_give_the_tables_of_one(command: Command, workplace: Path, finished: Path) -> None:

@@ -156,6 +156,7 @@ def test_annealing_goes_on_from_the_pair_s_fraction():
     assert schedule.fraction(0) == 0.05
     assert schedule.fraction(99) == 0.01
     assert all(schedule.fraction(i) >= schedule.fraction(i + 1) for i in range(99))
+    assert schedule.boost(0) == 1.0 and abs(schedule.boost(99) - 5**0.5) < 1e-9
 
 
 def test_bridges_let_everything_pass_when_told():

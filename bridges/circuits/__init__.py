@@ -1,18 +1,33 @@
 """Circuits: the few nodes and weights of a stack that do a behaviour, and how they are found."""
 
-from bridges.circuits.circuit import (
-    Circuit,
-    EdgeCount,
-    ablated,
-    circuit_logits,
-    count_edges,
-    kept_edges,
-    only,
-    removal,
-)
-from bridges.circuits.search import Search, find_circuit, heldout_margins, node_means
-from bridges.circuits.settings import CircuitSettings
-from bridges.circuits.wires import Wire, wires
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bridges.circuits.circuit import (
+        Circuit,
+        EdgeCount,
+        ablated,
+        circuit_logits,
+        count_edges,
+        kept_edges,
+        only,
+        removal,
+    )
+    from bridges.circuits.search import Search, find_circuit, heldout_margins, node_means
+    from bridges.circuits.settings import CircuitSettings
+    from bridges.circuits.wires import Wire
+
+# Imported on first use: the settings of a run read `settings` below, long before anything needs torch.
+_LAZY = {
+    "circuit": ("Circuit", "EdgeCount", "ablated", "circuit_logits", "count_edges", "kept_edges", "only", "removal"),
+    "search": ("Search", "find_circuit", "heldout_margins", "node_means"),
+    "settings": ("CircuitSettings",),
+    "wires": ("Wire",),
+}
+_HOME = {name: module for module, names in _LAZY.items() for name in names}
 
 __all__ = [
     "Circuit",
@@ -29,5 +44,11 @@ __all__ = [
     "node_means",
     "only",
     "removal",
-    "wires",
+    # The function `wires` has the name of its module: `from bridges.circuits.wires import wires`.
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(f"bridges.circuits.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'bridges.circuits' has no attribute {name!r}")

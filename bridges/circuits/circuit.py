@@ -96,8 +96,11 @@ class Circuit:
             edges = values.pop("edges", None)
             if edges is not None:
                 edges = {m: mask(e["shape"], e["kept"]) for m, e in edges.items()}
-            floats = {k: {p: torch.tensor(v) for p, v in values.pop(k).items()} for k in ("scores", "reference")}
-            return cls(nodes=nodes, edges=edges, **floats, **values)
+            scores, reference = (
+                {p: torch.tensor(v, dtype=torch.float32) for p, v in values.pop(k).items()}
+                for k in ("scores", "reference")
+            )
+            return cls(nodes=nodes, edges=edges, scores=scores, reference=reference, **values)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{path} holds no readable circuit: {error}") from error
 

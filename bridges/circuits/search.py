@@ -98,6 +98,7 @@ class Search:
         """Rank nodes, take as few of them as reach the target, and remove what is left over."""
         scores = self.rank()
         circuit = self.bisect(scores)
+        circuit = replace(circuit, meta={**circuit.meta, "ranked_nodes": circuit.size})
         if not circuit.reached:
             return circuit
         circuit = self.drop_nodes(circuit)
@@ -187,11 +188,30 @@ class Search:
     # --- leftovers ------------------------------------------------------------------------------------------------
 
     def drop_nodes(self, circuit: Circuit) -> Circuit:
-        """Remove nodes, those of least first-order effect first, group by group while the target holds."""
+        """Remove the nodes of least first-order effect, a share of those left at a time, while the target holds.
+
+        The effects are measured again in every smaller circuit: nodes that stand in for each other look idle only
+        together.
+        """
+        share, effect = 0.5, None
+        tried: set[tuple[int, int]] = set()
+        for _ in range(self.settings.tries):
+            count = max(1, int(share * circuit.size))
+            if (circuit.size, count) in tried or circuit.size < 2:
+                break
+            if effect is None:
+                effect = attribution(self.stack, self.prompts, self.reference, circuit)
+            smaller = self.measure(replace(circuit, nodes=_without_least(circuit.nodes, effect, count)))
+            if smaller.reached:
+                circuit, effect = smaller, None
+                share = min(0.5, 1.5 * share)
+            else:
+                tried.add((circuit.size, count))
+                share /= 2
+        items = []
         effect = attribution(self.stack, self.prompts, self.reference, circuit)
-        items = [
-            (float(effect[p][c]), p, c) for p, kept in circuit.nodes.items() for c in kept.nonzero()[:, 0].tolist()
-        ]
+        for point, kept in circuit.nodes.items():
+            items += [(float(effect[point][c]), point, c) for c in kept.nonzero()[:, 0].tolist()]
         items.sort(key=lambda item: item[0])
 
         def without(current: Circuit, group: list) -> Circuit:
@@ -206,7 +226,7 @@ class Search:
         """Remove weights between kept nodes, those that carry least first, group by group while the target holds."""
         edges = kept_edges(self.stack, circuit)
         circuit = replace(circuit, edges=edges)
-        spread, slope = self._spread_and_slope(circuit)
+        spread, slope = self.spread_and_slope(circuit)
         items = []
         for wire in wires(self.stack):
             if wire.matrix not in edges:
@@ -271,7 +291,7 @@ class Search:
                 start += 1
         return circuit
 
-    def _spread_and_slope(self, circuit: Circuit) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def spread_and_slope(self, circuit: Circuit) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Per node the deviation from its mean and the gradient's size, both as RMS over the prompts' tokens."""
         values: dict[str, Tensor] = {}
 
@@ -297,6 +317,14 @@ class Search:
             for (p, x), g in zip(values.items(), grads, strict=True)
         }
         return spread, slope
+
+
+def _without_least(nodes: Mapping[str, Tensor], effect: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
+    """The kept nodes but for the ``count`` of least effect."""
+    flat = torch.cat([torch.where(kept, effect[p], math.inf) for p, kept in nodes.items()])
+    flat[torch.argsort(flat, stable=True)[:count]] = -math.inf
+    parts = flat.split([len(kept) for kept in nodes.values()])
+    return {p: kept & (part > -math.inf) for (p, kept), part in zip(nodes.items(), parts, strict=True)}
 
 
 def find_circuit(

@@ -22,7 +22,7 @@ def select(name: str = "auto") -> str:
     """Choose the kernels of this process.
 
     Args:
-        name: ``cpp``, ``python`` (plain PyTorch) or ``auto``: as ``BRIDGES_KERNELS`` says, else C++ where it can be had.
+        name: ``cpp``, ``python`` (plain PyTorch) or ``auto``: as ``BRIDGES_KERNELS`` says, else C++ where it works.
 
     Returns:
         ``cpp`` or ``python``, what is used from now on.

@@ -54,5 +54,5 @@ class Schedule:
         return min(rise, fall, 1.0)
 
     def boost(self, step: int) -> float:
-        """The sharkfin factor 1/√fraction on the sparse weights' rate; 1 where it is switched off."""
-        return self.fraction(step) ** -0.5 if self.sharkfin else 1.0
+        """The sharkfin factor 1/√fraction on the sparse weights' rate, relative to the start; 1 where switched off."""
+        return (self.start / self.fraction(step)) ** 0.5 if self.sharkfin else 1.0

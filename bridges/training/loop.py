@@ -47,6 +47,7 @@ class Trainer:
         start: fraction of weights that are not zero at the start.
         anneal_activation: let AbsTopK and the encoders keep everything at first, and anneal them with the weights; the
             bigram table comes in as the weights go.
+        rate: factor on every learning rate.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Trainer:
         log_row: LogRow = lambda row, step: None,
         start: float = 1.0,
         anneal_activation: bool = False,
+        rate: float = 1.0,
     ):
         train = config.train
         self.config, self.data, self.accelerator = config, data, accelerator
@@ -86,7 +88,7 @@ class Trainer:
         self.projector = Projector(sparse.sparse_matrices(), config.sparse.floor)
         if sparse.bigram is not None:
             sparse.bigram.requires_grad_(config.sparse.train_bigram)
-        self.anneal_activation = anneal_activation
+        self.anneal_activation, self.rate = anneal_activation, rate
         self.optimizer = self._optimizer()
         self.objective = Objective(
             dense,
@@ -201,7 +203,7 @@ class Trainer:
         values = {name: float(value) for name, value in self.gradients(step).items()}
         grad_rms = self._rescale_gradients()
         self._check_finite(step, values, grad_rms)
-        self.optimizer.step(self.schedule.lr_factor(step), self.schedule.boost(step))
+        self.optimizer.step(self.rate * self.schedule.lr_factor(step), self.schedule.boost(step))
         self.optimizer.zero_grad()
         self.bridges.follow(self.sizes)
         fraction = self.schedule.fraction(step)
@@ -213,7 +215,7 @@ class Trainer:
         numel = sum(p.numel() for p in self.projector.matrices.values())
         row = {"step": self.progress.step, "tokens": self.progress.step * train.batch * self.data.context, **values}
         row |= {
-            "lr": train.lr * self.schedule.lr_factor(step),
+            "lr": self.rate * train.lr * self.schedule.lr_factor(step),
             "l0_target": fraction,
             "l0_actual": nonzeros / numel,
             "grad_rms": grad_rms,

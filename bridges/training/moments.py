@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bridges.losses import dot
+
 
 @dataclass(frozen=True)
 class Moments:
@@ -29,7 +31,7 @@ class Moments:
     def of(cls, h: Tensor) -> Moments:
         """The moments of ``[B, T, d]`` over batch and tokens."""
         h = h.detach().float().flatten(0, 1)
-        return cls(h.mean(0), torch.linalg.vecdot(h, h).mean())
+        return cls(h.mean(0), dot(h, h).mean())
 
     @classmethod
     def average(cls, parts: Sequence[Moments]) -> Moments:
@@ -39,4 +41,4 @@ class Moments:
     @property
     def variance(self) -> Tensor:
         """Mean squared deviation from the mean, summed over channels: a scalar."""
-        return (self.square - torch.linalg.vecdot(self.mean, self.mean)).clamp_min(0)
+        return (self.square - dot(self.mean, self.mean)).clamp_min(0)

@@ -1,0 +1,41 @@
+"""Does the circuit alone do the behaviour while every other node says what it says in other text?"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bridges.circuits.controls.case import Case, Row, accuracy, control
+from bridges.circuits.search import heldout_margins
+from bridges.circuits.task import task_loss
+from bridges.nodes import record
+
+
+def windows(text: Tensor, count: int, length: int, generator: torch.Generator) -> Tensor:
+    """``count`` random stretches of text, ids ``[count, length]``; where a block is shorter it is repeated."""
+    text = text.repeat(1, -(-length // text.shape[1]))
+    rows = torch.randint(len(text), (count,), generator=generator)
+    starts = torch.randint(text.shape[1] - length + 1, (count,), generator=generator)
+    return text[rows[:, None], starts[:, None] + torch.arange(length)]
+
+
+@control("resample")
+def resample(case: Case) -> list[Row]:
+    """Resample ablation: held-out loss with every node outside the circuit at its value in random text.
+
+    Harder than the mean, since the values are of another prompt each time. The mean over the draws is passed up to
+    ``resample`` nats.
+    """
+    some, generator, rows = case.prompts, case.generator("resample"), []
+    losses = []
+    for draw in range(case.config.draws):
+        ids = windows(case.text, *some.ids.shape, generator).to(some.ids.device)
+        with torch.no_grad(), record(case.stack) as values:
+            case.stack.run_segment(case.stack.embed(ids), 0, case.stack.n_sublayers)
+        margins = heldout_margins(case.stack, case.circuit, some, values)
+        losses.append(float(task_loss(margins)))
+        more = {"ablation": "resample", "draw": draw}
+        rows.append(case.row("resample", "loss", losses[-1], **more))
+        rows.append(case.row("resample", "accuracy", accuracy(margins), **more))
+    mean, bar = sum(losses) / len(losses), case.config.resample
+    return [*rows, case.row("resample", "mean_loss", mean, threshold=bar, passed=mean <= bar, ablation="resample")]

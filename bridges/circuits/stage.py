@@ -1,0 +1,247 @@
+"""The circuits of a run: searched for, measured, put to the controls, drawn and written down, behaviour by behaviour.
+
+What is finished of a behaviour lies in a folder of its own until all are done, so that a kill costs one behaviour; the
+tables are put together from those parts in the order of the suite, whoever computed them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from bridges.behaviours.pair import Behaviour
+from bridges.behaviours.stage import Expressed, express
+from bridges.circuits.activations import activation_rows
+from bridges.circuits.circuit import Circuit
+from bridges.circuits.controls import Case, Null, run_controls
+from bridges.circuits.controls.random_weights import shuffled_model
+from bridges.circuits.draw import draw_circuit
+from bridges.circuits.faithfulness import edge_curve, node_curve
+from bridges.circuits.measure import circuit_row, edge_rows, node_rows
+from bridges.circuits.mib import save_mib
+from bridges.circuits.search import Search, node_means
+from bridges.circuits.task import Prompts, prompts
+from bridges.circuits.wires import wires
+from bridges.config import CircuitsConfig
+from bridges.data.blocks import TokenBlocks
+from bridges.errors import BridgesError
+from bridges.stack import ResidualStack
+from bridges.tables import TABLES, read_table, write_table
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+CIRCUIT_TABLES = ("circuits", "nodes", "edges", "activations", "controls", "faithfulness")
+# An offset that keeps the shuffled model's draws apart from the searches'.
+NULL_SEED = 1000
+_BATCH = 8
+
+Rows = dict[str, list[dict[str, Any]]]
+
+
+def file_name(behaviour: str) -> str:
+    """A file name for a behaviour, whatever its name: unusual characters are replaced and a hash keeps names apart."""
+    plain = re.sub(r"[^\w.-]", "_", behaviour).lstrip(".")
+    if plain == behaviour:
+        return plain
+    return f"{plain}-{hashlib.blake2b(behaviour.encode(), digest_size=3).hexdigest()}"
+
+
+def circuit_file(folder: Path, behaviour: str, model: str = "sparse", suffix: str = "json") -> Path:
+    """Where a run keeps a behaviour's circuit: ``circuits/<behaviour>.json``, the dense one ``….dense.json``."""
+    middle = "" if model == "sparse" else f".{model}"
+    return folder / "circuits" / f"{file_name(behaviour)}{middle}.{suffix}"
+
+
+@dataclass
+class Workshop:
+    """What all behaviours of a run share.
+
+    Attributes:
+        folder: of the run. config: what is wanted. stacks: ``{"sparse": …, "dense": …}`` in evaluation mode.
+        data: the run's text. tokenizer: of both stacks. pairs: prompt pairs per split. seed: of every draw.
+    """
+
+    folder: Path
+    config: CircuitsConfig
+    stacks: Mapping[str, ResidualStack]
+    data: TokenBlocks
+    tokenizer: PreTrainedTokenizerBase
+    pairs: int
+    seed: int
+    _means: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+
+    def text(self, split: str, tokens: int) -> Tensor:
+        """At least one block and about so many tokens of a split, ids ``[n, context]``."""
+        return self.data.take(split, max(1, tokens // self.data.context))
+
+    def _batches(self, stack: ResidualStack) -> list[Tensor]:
+        device = next(stack.parameters()).device  # type: ignore[attr-defined]
+        return [ids.to(device) for ids in self.text("train", self.config.reference_tokens).split(_BATCH)]
+
+    def means(self, model: str) -> dict[str, Tensor]:
+        """Means of every node of a stack over training text."""
+        if model not in self._means:
+            stack = self.stacks[model]
+            self._means[model] = node_means(stack, self._batches(stack))
+        return self._means[model]
+
+    @cached_property
+    def null(self) -> Null:
+        """The sparse model with shuffled weights, made once for all behaviours."""
+        stack = self.stacks["sparse"]
+        return shuffled_model(stack, self._batches(stack), self.seed + NULL_SEED)
+
+    @cached_property
+    def heldout_text(self) -> Tensor:
+        return self.text("test", self.config.activation_tokens)
+
+
+def _learned(shop: Workshop, model: str, expressed: Expressed, heldout: Prompts, few: Prompts, rows: Rows) -> Circuit:
+    """The learned circuit of one stack, with its rows in the tables that both stacks have."""
+    assert expressed.train is not None
+    stack = shop.stacks[model]
+    search = Search(stack, expressed.train, shop.means(model), shop.config.settings(), shop.seed, model)
+    circuit = search.run()
+    rows["circuits"].append(circuit_row(stack, circuit, expressed.train, heldout))
+    if circuit.reached:
+        rows["nodes"] += node_rows(stack, circuit, few, shop.config.importance_nodes)
+        rows["edges"] += edge_rows(stack, circuit, expressed.train)
+        rows["faithfulness"] += node_curve(stack, circuit, few)
+        rows["faithfulness"] += edge_curve(search, circuit, few)
+    return circuit
+
+
+def _baselines(shop: Workshop, expressed: Expressed, heldout: Prompts, few: Prompts, rows: Rows) -> None:
+    """Circuits of the other rankings in the sparse model: as many best nodes as reach the target, nothing more done."""
+    assert expressed.train is not None
+    stack = shop.stacks["sparse"]
+    for method in shop.config.baselines:
+        settings = shop.config.settings(method=method, edges=False)
+        search = Search(stack, expressed.train, shop.means("sparse"), settings, shop.seed)
+        circuit = search.bisect(search.rank())
+        rows["circuits"].append(circuit_row(stack, circuit, expressed.train, heldout))
+        if circuit.reached:
+            rows["faithfulness"] += node_curve(stack, circuit, few)
+
+
+def _write_down(shop: Workshop, circuit: Circuit, rows: Rows) -> None:
+    """The circuit's own files: JSON, MIB's graph, and a picture."""
+    stack, name = shop.stacks[circuit.model], circuit.behaviour
+    circuit.save(circuit_file(shop.folder, name, circuit.model))
+    save_mib(stack, circuit, circuit_file(shop.folder, name, circuit.model, "mib.json"))
+    tables = {}
+    for table in ("nodes", "edges", "activations"):
+        frame = pd.DataFrame(rows[table], columns=TABLES[table].names)
+        tables[table] = frame[frame["model"] == circuit.model]
+    inside = len(tables["edges"].query("source in @circuit.nodes and target in @circuit.nodes"))
+    title = (
+        f"{name}, {circuit.model} model: {circuit.size} nodes, {inside} edges, "
+        f"train loss {circuit.train_loss:.3f} (target {circuit.target:g})"
+    )
+    path = circuit_file(shop.folder, name, circuit.model, "png")
+    draw_circuit(tables["nodes"], tables["edges"], tables["activations"], title, path)
+
+
+def one_behaviour(shop: Workshop, expressed: Expressed) -> Rows:
+    """Everything about one behaviour; returns the rows of each table."""
+    assert expressed.train is not None and expressed.heldout is not None
+    config = shop.config
+    rows: Rows = {name: [] for name in CIRCUIT_TABLES}
+    for model in config.models:
+        stack = shop.stacks[model]
+        device = next(stack.parameters()).device  # type: ignore[attr-defined]
+        heldout = prompts(expressed.heldout.take(range(min(config.heldout_pairs, len(expressed.heldout)))), device)
+        few = prompts(expressed.heldout.take(range(min(config.controls.set_pairs, len(expressed.heldout)))), device)
+        circuit = _learned(shop, model, expressed, heldout, few, rows)
+        if not circuit.reached:
+            continue
+        if model == "sparse":
+            _baselines(shop, expressed, heldout, few, rows)
+            rows["activations"] += activation_rows(
+                stack, circuit, shop.heldout_text, shop.tokenizer, config.top_activations, _BATCH
+            )
+            case = Case(
+                stack,
+                circuit,
+                expressed.train,
+                expressed.heldout,
+                shop.means("sparse"),
+                shop.heldout_text,
+                config.controls,
+                config.settings(),
+                lambda: shop.null,
+                shop.seed,
+            )
+            rows["controls"] += run_controls(case)
+        _write_down(shop, circuit, rows)
+    return rows
+
+
+def find_circuits(
+    shop: Workshop,
+    behaviours: Mapping[str, Behaviour],
+    accuracies: Mapping[str, float],
+    progress: Callable[[str], None] = lambda name: None,
+    say: Callable[[str], None] = lambda text: None,
+) -> dict[str, pd.DataFrame]:
+    """The circuit tables of a run.
+
+    Args:
+        behaviours: in the order of the suite.
+        accuracies: the dense model's held-out accuracy by behaviour; those that are missing cannot be expressed.
+        progress: told each behaviour's name when it is done. say: told what is left out and why.
+
+    Returns:
+        ``{table: rows}``; they are written too.
+    """
+    shop = replace(shop, config=replace(shop.config, models=_searchable(shop, say)))
+    able = [n for n in behaviours if accuracies.get(n, -1.0) >= shop.config.min_accuracy]
+    parts = shop.folder / "circuits" / ".parts"
+    for name in able:
+        part = parts / file_name(name)
+        if not part.is_dir():
+            expressed = express(behaviours[name], shop.tokenizer, shop.pairs, shop.seed)
+            _keep(part, one_behaviour(shop, expressed))
+        progress(name)
+    tables = {}
+    for table in CIRCUIT_TABLES:
+        frames = [read_table(parts / file_name(name), table) for name in able]
+        frames = [f for f in frames if len(f)]
+        empty = pd.DataFrame(columns=TABLES[table].names)
+        tables[table] = pd.concat(frames, ignore_index=True) if frames else empty
+        write_table(shop.folder, table, tables[table])
+    shutil.rmtree(parts, ignore_errors=True)
+    return tables
+
+
+def _searchable(shop: Workshop, say: Callable[[str], None]) -> list[str]:
+    """The stacks whose edges can be listed."""
+    found = []
+    for model in shop.config.models:
+        try:
+            wires(shop.stacks[model])
+            found.append(model)
+        except BridgesError as error:
+            say(f"No circuits in the {model} model: {error}")
+    return found
+
+
+def _keep(part: Path, rows: Rows) -> None:
+    """Write a behaviour's rows as a whole: a folder without its final name is no part."""
+    temporary = part.with_name(f".{part.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    for table, mine in rows.items():
+        write_table(temporary, table, pd.DataFrame(mine, columns=TABLES[table].names))
+    os.replace(temporary, part)
