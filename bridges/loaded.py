@@ -2,21 +2,80 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
 from torch import Tensor
 
 from bridges.bridge import Bridges
+from bridges.circuits.circuit import Circuit, ablated, circuit_logits
+from bridges.circuits.draw import draw_circuit
+from bridges.circuits.stage import circuit_file
+from bridges.config import STACKS
 from bridges.dense import DenseStack, load_dense
-from bridges.errors import BridgesError, CheckpointError
+from bridges.errors import BridgesError, CheckpointError, nearest
 from bridges.folder import RunFolder
 from bridges.hybrid import Path as MixedPath
 from bridges.hybrid import path_logits
 from bridges.sparse import SparseTransformer
+from bridges.stack import ResidualStack
 from bridges.tables import read_table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class RunCircuit:
+    """A circuit of a finished run, with the model it was cut out of.
+
+    Attributes:
+        circuit: its nodes, weights and calibration (`bridges.circuits.Circuit`).
+        nodes, activations: its rows of the tables of those names.
+        edges: its weights between kept nodes, rows of table ``edges``. outer_edges: those of embedding and unembedding.
+    """
+
+    def __init__(self, run: Run, circuit: Circuit, nodes: pd.DataFrame, edges: pd.DataFrame, activations: pd.DataFrame):
+        self._run, self.circuit, self.nodes, self.activations = run, circuit, nodes, activations
+        inside = edges["source"].isin(list(circuit.nodes)) & edges["target"].isin(list(circuit.nodes))
+        self.edges, self.outer_edges = edges[inside].reset_index(drop=True), edges[~inside].reset_index(drop=True)
+
+    def __repr__(self) -> str:
+        c = self.circuit
+        return f"RunCircuit({c.behaviour!r}, {c.model}: {c.size} nodes, {len(self.edges)} edges)"
+
+    @property
+    def stack(self) -> ResidualStack:
+        """The whole model."""
+        return self._run.sparse if self.circuit.model == "sparse" else self._run.dense
+
+    @torch.no_grad()
+    def run(self, ids: Tensor) -> Tensor:
+        """Logits ``[B, T, V]`` of the circuit alone over token ids ``[B, T]``, uncalibrated."""
+        return circuit_logits(self.stack, self.circuit, ids)
+
+    @contextmanager
+    def ablate(self) -> Iterator[ResidualStack]:
+        """The model without the circuit while the block runs: its nodes are at their means."""
+        with ablated(self.stack, self.circuit):
+            yield self.stack
+
+    @torch.no_grad()
+    def ablated(self, ids: Tensor) -> Tensor:
+        """Logits ``[B, T, V]`` of the model without the circuit."""
+        with self.ablate() as stack:
+            return stack.logits(ids)
+
+    def draw(self, path: str | Path | None = None) -> Figure:
+        """A picture of the circuit, written to a ``.png`` or ``.svg`` file where one is named."""
+        title = (
+            f"{self.circuit.behaviour}, {self.circuit.model} model: {self.circuit.size} nodes, {len(self.edges)} edges"
+        )
+        return draw_circuit(self.nodes, self.edges, self.activations, title, path)
 
 
 class Run:
@@ -81,6 +140,38 @@ class Run:
         else:
             mixed = MixedPath("D", (dense_until,)) if dense_until is not None else MixedPath("S", (sparse_until,))  # type: ignore[arg-type]
         return path_logits(mixed, self.dense, self.sparse, self.bridges, ids)
+
+    def circuit(self, behaviour: str, model: str = "sparse") -> RunCircuit:
+        """The circuit of a behaviour.
+
+        Args:
+            behaviour: its name. model: ``sparse`` or ``dense``.
+
+        Raises:
+            BridgesError: the run has searched no such circuit.
+            CheckpointError: it was searched for and did not reach its target.
+        """
+        if model not in STACKS:
+            raise BridgesError(f"There is no model {model!r}. {nearest(model, STACKS)}")
+        circuits = self.table("circuits")
+        learned = circuits[(circuits["model"] == model) & (circuits["method"] == self.config.circuits.method)]
+        row = learned[learned["behaviour"] == behaviour]
+        if row.empty:
+            searched = sorted(learned["behaviour"])
+            known = nearest(behaviour, searched) if searched else "None was searched for."
+            raise BridgesError(f"{self.folder.path} has no {model} circuit of {behaviour!r}. {known}")
+        if not bool(row["reached"].iloc[0]):
+            raise CheckpointError(
+                f"The {model} model did not reach the target on {behaviour!r}: loss {row['train_loss'].iloc[0]:.3f} "
+                f"with all of its nodes, {row['target'].iloc[0]:g} wanted."
+            )
+        circuit = Circuit.load(circuit_file(self.folder.path, behaviour, model))
+        tables = {}
+        for name in ("nodes", "edges", "activations"):
+            frame = self.table(name)
+            mine = (frame["behaviour"] == behaviour) & (frame["model"] == model)
+            tables[name] = frame[mine].reset_index(drop=True)
+        return RunCircuit(self, circuit, tables["nodes"], tables["edges"], tables["activations"])
 
     def table(self, name: str) -> pd.DataFrame:
         """One of the run's tables, such as ``"sites"``."""

@@ -55,8 +55,8 @@ def mib_graph(stack: ResidualStack, circuit: Circuit) -> dict[str, Any]:
     """``{"cfg", "nodes", "edges"}`` as ``Graph.from_json`` of the benchmark expects them.
 
     The score of an edge is the sum over shared channels of the magnitudes written times the magnitudes read; the
-    ``neurons`` of an MLP are the channels of the stream (0 or 1) that its kept ``mlp_out`` nodes write. Edges of score 0
-    are left out: they count as outside the circuit.
+    ``neurons`` of an MLP are the channels of the stream (0 or 1) that its kept ``mlp_out`` nodes write. Edges of score
+    0 are left out: they count as outside the circuit.
     """
     writers, readers = _parts(stack, circuit)
     edges: dict[str, dict[str, Any]] = {}

@@ -1,4 +1,4 @@
-"""Write the report of finished or unfinished runs again: ``python -m bridges.report runs/<folder> [runs/<other> …]``."""
+"""Write the report of runs, finished or not: ``python -m bridges.report runs/<folder> [runs/<other> …]``."""
 
 from __future__ import annotations
 

@@ -75,7 +75,8 @@ def _example(row: dict[str, Any] | None, source: Source) -> Raw:
                 "div",
                 join(
                     Raw(
-                        f'<figure class="prompt"><figcaption>{title}</figcaption><pre tabindex="0" aria-label="{title}">'
+                        f'<figure class="prompt"><figcaption>{title}</figcaption>'
+                        f'<pre tabindex="0" aria-label="{title}">'
                         f'<code>{_code(row[prompt])}<span class="answer" title="the token that is right here">'
                         f"{html(row[token]) if known(row.get(token)) else ''}</span></code></pre></figure>"
                     )
@@ -129,12 +130,21 @@ def _accuracies(name: str, source: Source, figures: Figures) -> Raw:
         line.add(crossed.index(row["pair"]), row["accuracy"], row["accuracy_low"], row["accuracy_high"])
     ticks = [str(pair) for pair in crossed]
     panels.append(Chart("lines", "Hybrids", "site pair", "share decided rightly", lines, ticks=ticks, share=True))
+    for panel in panels:
+        panel.rules = [("chance", 0.5)]
     data = table(
         "Two-way decisions with 95 % intervals; losses in nats, chance is 0.693",
         ["model", "site pair", "split", "accuracy", "loss", "logit difference", "pairs"],
         [
-            [MODELS[r["model"]], Num(count(r["pair"])), r["split"], Num(measured(r, "accuracy", share=True))]
-            + [Num(measured(r, "loss")), Num(measured(r, "logit_difference")), Num(count(r["n_pairs"]))]
+            [
+                MODELS[r["model"]],
+                Num(count(r["pair"])),
+                r["split"],
+                Num(measured(r, "accuracy", share=True)),
+                Num(measured(r, "loss")),
+                Num(measured(r, "logit_difference")),
+                Num(count(r["n_pairs"])),
+            ]
             for r in rows
         ],
     )
@@ -151,16 +161,24 @@ def _transfer(name: str, source: Source, figures: Figures) -> Raw:
         "Interventions carried through the bridges, with 95 % intervals",
         ["measurement", "site pair", "direction", "strength", "quantity", "value", "pairs"],
         [
-            [words(r["measurement"]), f"{r['dense_site']}·{r['sparse_site']}"]
-            + [DIRECTION_LOOKS[r["direction"]][0], Num(number_of(r["strength"])), words(r["quantity"])]
-            + [Num(measured(r, "value")), Num(count(r["n_pairs"]))]
+            [
+                words(r["measurement"]),
+                f"{r['dense_site']}·{r['sparse_site']}",
+                DIRECTION_LOOKS[r["direction"]][0],
+                Num(number_of(r["strength"])),
+                words(r["quantity"]),
+                Num(measured(r, "value")),
+                Num(count(r["n_pairs"])),
+            ]
             for r in rows
         ],
     )
     if not steering:
         return join([tag("h4", "Carried into the dense model"), details("The numbers as a table", data)])
     pairs = sorted({int(r["pair"]) for r in steering})
-    shown = [pairs[round(i * (len(pairs) - 1) / max(1, min(PANELS, len(pairs)) - 1))] for i in range(min(PANELS, len(pairs)))]
+    shown = [
+        pairs[round(i * (len(pairs) - 1) / max(1, min(PANELS, len(pairs)) - 1))] for i in range(min(PANELS, len(pairs)))
+    ]
     panels = []
     for pair in shown:
         mine = [r for r in steering if r["pair"] == pair]
@@ -173,8 +191,8 @@ def _transfer(name: str, source: Source, figures: Figures) -> Raw:
         title = f"site pair {mine[0]['dense_site']}·{mine[0]['sparse_site']}"
         panels.append(Chart("lines", title, "strength", "P(counterfactual token)", drawn, unit=True))
     caption = (
-        "The circuit’s change from clean to counterfactual prompt, carried by the decoder into the dense model’s stream "
-        "and added with growing strength; the other lines are directions of equal norm."
+        "The circuit’s change from clean to counterfactual prompt, carried by the decoder into the dense stream and "
+        "added with growing strength; the other lines are directions of equal norm."
     )
     if len(shown) < len(pairs):
         caption += f" {len(shown)} of {len(pairs)} site pairs are drawn; the table holds all."

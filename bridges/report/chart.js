@@ -1,19 +1,23 @@
 // Charts: each panel is drawn for the width it has, so that its text stays readable on a phone.
 
 function drawFigure(holder, panels) {
-  holder.replaceChildren(legend(panels));
+  // One legend where all panels hold the same series, else one in each that needs it.
+  const named = panels.map((spec) => JSON.stringify([...spec.series, ...spec.rules].map((s) => s.name)));
+  const shared = new Set(named).size === 1;
+  holder.replaceChildren(shared ? legend(panels.slice(0, 1)) : "");
   const grid = el("div", { class: "grid" });
   holder.append(grid);
   for (const spec of panels) {
     const cell = el("div", { class: "panel" });
     if (spec.title) cell.append(el("p", { class: "panel-title" }, spec.title));
+    if (!shared) cell.append(legend([spec]));
     grid.append(cell);
   }
   panels.forEach((spec, i) => drawPanel(grid.children[i], spec));
 }
 
 function drawPanel(cell, spec) {
-  cell.querySelector("svg")?.remove();
+  cell.querySelector(":scope > svg")?.remove();
   const width = Math.max(230, Math.floor(cell.clientWidth || 320));
   cell.append(spec.kind === "dots" ? dots(spec, width) : lines(spec, width));
 }
@@ -66,7 +70,7 @@ function lines(spec, width) {
   const x = spec.ticks
     ? { at: (v) => (v + 0.5) / spec.ticks.length, ticks: spec.ticks.map((_, i) => i) }
     : axis(xs, { log: spec.logX, zero: !spec.logX, unit: spec.unit, room: Math.max(3, Math.min(6, Math.floor(width / 75))) });
-  const left = 12 + 6.6 * Math.max(...y.ticks.map((t) => label(t, spec.share).length), 3), right = 12, top = 22, bottom = 44;
+  const left = 12 + 6.6 * Math.max(...y.ticks.map((t) => label(t, spec.share).length), 3), right = 12, top = 28, bottom = 44;
   const X = (v) => left + x.at(v) * (width - left - right), Y = (v) => height - bottom - y.at(v) * (height - top - bottom);
   const out = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": summary(spec) });
   for (const t of y.ticks) {
@@ -99,7 +103,7 @@ function lines(spec, width) {
 }
 
 function dots(spec, width) {
-  const names = spec.ticks, room = Math.min(0.42 * width, 8 + 6.9 * Math.max(...names.map((n) => n.length)));
+  const names = spec.ticks, room = Math.min((width < 400 ? 0.52 : 0.42) * width, 8 + 6.9 * Math.max(...names.map((n) => n.length)));
   const fit = Math.floor((room - 8) / 6.9);
   const row = names.length > 12 ? 22 : 28, top = 8, bottom = 46, height = top + bottom + row * names.length;
   const left = room, right = 18;
@@ -117,6 +121,11 @@ function dots(spec, width) {
     text.append(svg("title", {}, name));
     out.append(text, svg("path", { d: `M${left} ${Y(i)}H${width - right}`, class: "gridline faint" }));
   });
+  for (const rule of spec.rules) {
+    const line = svg("path", { d: `M${X(rule.y).toFixed(1)} ${top}V${height - bottom}`, class: "rule", "stroke-dasharray": RULES[0] });
+    line.append(svg("title", {}, `${rule.name}: ${label(rule.y, spec.share)}`));
+    out.append(line);
+  }
   const anchored = width - left < 230;
   out.append(svg("text", { x: anchored ? width - right : left + (width - left - right) / 2, y: height - 8, class: anchored ? "name end" : "name middle" }, spec.y));
   const many = spec.series.length;

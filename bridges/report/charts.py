@@ -128,7 +128,8 @@ class Figures:
         return join(
             [
                 f'<figure class="chart"><h4>{html(title)}</h4>',
-                f'<div class="panels of{number}" data-charts="{index}" role="group" aria-label="{escape(title)}"></div>',
+                f'<div class="panels of{number}" data-charts="{index}" role="group" '
+                f'aria-label="{escape(title)}"></div>',
                 f"<figcaption>{html(caption)}</figcaption>",
                 details("The numbers as a table", data),
                 "</figure>",

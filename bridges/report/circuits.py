@@ -119,7 +119,9 @@ def _examples(key: tuple[str, str, str, int], index: dict[tuple[str, int], int],
             continue
         tokens, values = _tokens(r["tokens"], "tokens"), _tokens(r["values"], "values")
         shown = [visible(str(t)) for t in tokens]
-        out.setdefault(str(i), []).append([rounded(r["value"], 4), int(r["token"]), shown, [rounded(v, 3) for v in values]])
+        out.setdefault(str(i), []).append(
+            [rounded(r["value"], 4), int(r["token"]), shown, [rounded(v, 3) for v in values]]
+        )
     return out
 
 
@@ -137,14 +139,39 @@ def circuit_tables(name: str, source: Source, figures: Figures) -> Raw:
     if rows:
         data = table(
             "Circuits: losses are two-way, in nats (chance 0.693)",
-            ["model", "method", "seed", "ablation", "nodes", "edges", "with embeddings", "target", "reached"]
-            + ["train loss", "held-out loss", "held-out accuracy", "whole model", "share of edges"],
             [
-                [r["model"], words(r["method"]), Num(count(r["seed"])), r["ablation"], Num(count(r["nodes"]))]
-                + [Num(count(r["edges"])), Num(count(r["edges_with_embeddings"])), Num(number(r["target"]))]
-                + [passed(bool(r["reached"])), Num(number(r["train_loss"])), Num(number(r["heldout_loss"]))]
-                + [Num(percent(r["heldout_accuracy"])), Num(number(r["full_loss"]))]
-                + [Num(percent(r["edges"] / r["total_edges"] if r["total_edges"] else None, 2))]
+                "model",
+                "method",
+                "seed",
+                "ablation",
+                "nodes",
+                "edges",
+                "with embeddings",
+                "target",
+                "reached",
+                "train loss",
+                "held-out loss",
+                "held-out accuracy",
+                "whole model",
+                "share of edges",
+            ],
+            [
+                [
+                    r["model"],
+                    words(r["method"]),
+                    Num(count(r["seed"])),
+                    r["ablation"],
+                    Num(count(r["nodes"])),
+                    Num(count(r["edges"])),
+                    Num(count(r["edges_with_embeddings"])),
+                    Num(number(r["target"])),
+                    passed(bool(r["reached"])),
+                    Num(number(r["train_loss"])),
+                    Num(number(r["heldout_loss"])),
+                    Num(percent(r["heldout_accuracy"])),
+                    Num(number(r["full_loss"])),
+                    Num(percent(r["edges"] / r["total_edges"] if r["total_edges"] else None, 2)),
+                ]
                 for r in rows
             ],
         )
@@ -162,12 +189,16 @@ def _faithfulness(name: str, source: Source, figures: Figures) -> Raw:
     panels = []
     for model in ("sparse", "dense"):
         lines: dict[tuple[str, str, int], Series] = {}
-        for r in sorted((r for r in rows if r["model"] == model and r["split"] == "heldout"), key=lambda r: r["fraction"]):
+        for r in sorted(
+            (r for r in rows if r["model"] == model and r["split"] == "heldout"), key=lambda r: r["fraction"]
+        ):
             key = (r["method"], r["level"], int(r["seed"]))
             label = f"{words(r['method'])}, {r['level']}s" + (f", seed {r['seed']}" if r["seed"] else "")
             line = lines.setdefault(key, Series(label, looks[len(lines) % len(looks)]))
             line.add(100 * r["fraction"], r["f"])
-        panels.append(Chart("lines", f"{model} model", "share kept (%)", "faithfulness f", list(lines.values()), log_x=True))
+        panels.append(
+            Chart("lines", f"{model} model", "share kept (%)", "faithfulness f", list(lines.values()), log_x=True)
+        )
     for panel in panels:
         panel.rules = [("whole model", 1.0)] if not panel.empty else []
     seen: dict[tuple[Any, ...], dict[str, Any]] = {}
@@ -177,8 +208,17 @@ def _faithfulness(name: str, source: Source, figures: Figures) -> Raw:
         "Area under the curve of faithfulness (CPR) and under its distance from one (CMD, lower is better)",
         ["model", "method", "nodes or edges", "split", "seed", "ablation", "CPR", "CMD", "pairs"],
         [
-            [r["model"], words(r["method"]), r["level"], r["split"], Num(count(r["seed"])), r["ablation"]]
-            + [Num(number(r["cpr"])), Num(number(r["cmd"])), Num(count(r["n_pairs"]))]
+            [
+                r["model"],
+                words(r["method"]),
+                r["level"],
+                r["split"],
+                Num(count(r["seed"])),
+                r["ablation"],
+                Num(number(r["cpr"])),
+                Num(number(r["cmd"])),
+                Num(count(r["n_pairs"])),
+            ]
             for r in seen.values()
         ],
     )

@@ -23,8 +23,14 @@ def controls(name: str, source: Source) -> Raw:
         f"Controls: {good} of {len(deciding)} passed",
         headings,
         [
-            [_label(r, several), _quantity(r), *_numbers(r), passed(bool(r["passed"]))]
-            + [Num(count(r["size"])), Num(count(r["n_pairs"]))]
+            [
+                _label(r, several),
+                _quantity(r),
+                *_numbers(r),
+                passed(bool(r["passed"])),
+                Num(count(r["size"])),
+                Num(count(r["n_pairs"])),
+            ]
             for r in sorted(deciding, key=lambda r: bool(r["passed"]))
         ],
     )
@@ -39,8 +45,16 @@ def controls(name: str, source: Source) -> Raw:
         "Every other measurement, averaged over draws",
         ["control", "measured", "split", "ablation", "nodes", "value", "smallest", "largest", "compared with", "draws"],
         [
-            [label, quantity, split, ablation, Num(count(size)), *_spread([r["value"] for r in group])]
-            + [Num(number(_mean([r["reference"] for r in group]))), Num(count(len(group)))]
+            [
+                label,
+                quantity,
+                split,
+                ablation,
+                Num(count(size)),
+                *_spread([r["value"] for r in group]),
+                Num(number(_mean([r["reference"] for r in group]))),
+                Num(count(len(group))),
+            ]
             for (label, quantity, split, ablation, size), group in groups.items()
         ],
     )
@@ -80,12 +94,19 @@ def evidence(name: str, source: Source) -> Raw:
         return join([title, note(source.missing("evidence"))])
     good = sum(bool(r["passed"]) for r in rows)
     data = table(
-        f"Criteria: {good} of {len(rows)} met. One that is marked veto rules out “reproduced” and “partial” when failed",
+        f"Criteria: {good} of {len(rows)} met. One marked veto, when failed, rules out “reproduced” and “partial”",
         ["criterion", "in words", "value and interval", "bar", "result", "veto", "p", "p corrected"],
         [
-            [words(r["criterion"]), r["meaning"], Num(measured(r, "value")), Num(number(r["threshold"]))]
-            + [passed(bool(r["passed"])), "veto" if r["veto"] else ""]
-            + [Num(number(r["p_value"])), Num(number(r["p_adjusted"]))]
+            [
+                words(r["criterion"]),
+                r["meaning"],
+                Num(measured(r, "value")),
+                Num(number(r["threshold"])),
+                passed(bool(r["passed"])),
+                "veto" if r["veto"] else "",
+                Num(number(r["p_value"])),
+                Num(number(r["p_adjusted"])),
+            ]
             for r in rows
         ],
     )

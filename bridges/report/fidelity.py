@@ -10,7 +10,11 @@ from bridges.report.source import Source
 from bridges.report.text import count, known, measured, number, percent, words
 
 DIRECTIONS = (("d2s", "dense → sparse"), ("s2d", "sparse → dense"))
-SETS = (("trained", "trained bridges", "first"), ("ridge", "ridge regression", "third"), ("untrained", "untrained", "fourth"))
+SETS = (
+    ("trained", "trained bridges", "first"),
+    ("ridge", "ridge regression", "third"),
+    ("untrained", "untrained", "fourth"),
+)
 KINDS = {
     "pure_sparse": "sparse model alone",
     "bigram": "bigram table",
@@ -33,8 +37,15 @@ def fidelity_section(source: Source, figures: Figures) -> Raw:
 
 
 def _pair_labels(rows: list[dict[str, Any]]) -> tuple[list[int], list[str]]:
+    """The site pairs and how they are written: dense·sparse, or one number where both sites are always the same."""
     named = {int(r["pair"]): f"{int(r['dense_site'])}·{int(r['sparse_site'])}" for r in rows}
-    return list(sorted(named)), [named[pair] for pair in sorted(named)]
+    if all(r["dense_site"] == r["sparse_site"] for r in rows):
+        named = {pair: text.split("·")[0] for pair, text in named.items()}
+    return sorted(named), [named[pair] for pair in sorted(named)]
+
+
+def _axis(labels: list[str]) -> str:
+    return "site pair (dense·sparse)" if any("·" in label for label in labels) else "site"
 
 
 def _crossings(source: Source, figures: Figures) -> Raw:
@@ -55,16 +66,19 @@ def _crossings(source: Source, figures: Figures) -> Raw:
                 kl = f"kl_{key}"
                 line.add(pairs.index(row["pair"]), row[kl], row[f"{kl}_low"], row[f"{kl}_high"])
         axis = "KL to the dense model (nats per token)"
-        panels.append(
-            Chart("lines", title, "site pair (dense·sparse)", axis, drawn, rules=rules, ticks=labels, log_y=True)
-        )
+        panels.append(Chart("lines", title, _axis(labels), axis, drawn, rules=rules, ticks=labels, log_y=True))
     data = table(
         "Single crossings: KL to the dense model in nats per token with 95 % intervals, and unexplained variance (FVU)",
         ["site pair", "bridges", "KL d→s", "KL s→d", "FVU encoder", "FVU decoder"],
         [
-            [labels[pairs.index(r["pair"])], r["bridges"]]
-            + [Num(measured(r, "kl_d2s")), Num(measured(r, "kl_s2d"))]
-            + [Num(number(r["fvu_encoder"])), Num(number(r["fvu_decoder"]))]
+            [
+                labels[pairs.index(r["pair"])],
+                r["bridges"],
+                Num(measured(r, "kl_d2s")),
+                Num(measured(r, "kl_s2d")),
+                Num(number(r["fvu_encoder"])),
+                Num(number(r["fvu_decoder"])),
+            ]
             for r in sorted(rows, key=lambda r: (r["pair"], [s[0] for s in SETS].index(r["bridges"])))
         ],
     )
@@ -97,8 +111,15 @@ def _paths(source: Source, figures: Figures) -> Raw:
         "Paths: cross-entropy with the next token and KL to the dense model, nats per token, 95 % intervals",
         ["path", "kind", "bridges", "crossings", "CE", "KL", "sequences"],
         [
-            [r["path"], KINDS.get(r["kind"], "dense model alone"), r["bridges"] if known(r["bridges"]) else "none"]
-            + [Num(count(r["crossings"])), Num(measured(r, "ce")), Num(measured(r, "kl")), Num(count(r["n_sequences"]))]
+            [
+                r["path"],
+                KINDS.get(r["kind"], "dense model alone"),
+                r["bridges"] if known(r["bridges"]) else "none",
+                Num(count(r["crossings"])),
+                Num(measured(r, "ce")),
+                Num(measured(r, "kl")),
+                Num(count(r["n_sequences"])),
+            ]
             for r in [*dense, *rows]
         ],
     )
@@ -116,17 +137,18 @@ def _likeness(source: Source, figures: Figures) -> Raw:
     drawn = [Series(_quantity(name), looks[i % len(looks)]) for i, name in enumerate(names)]
     for row in rows:
         drawn[names.index(row["quantity"])].add(pairs.index(row["pair"]), row["value"])
-    chart = Chart("lines", "", "site pair (dense·sparse)", "likeness (1: alike)", drawn, ticks=labels)
+    chart = Chart("lines", "", _axis(labels), "likeness (1: alike)", drawn, ticks=labels)
     data = table(
         "Likeness of the two residual streams",
         ["site pair", "quantity", "value", "tokens"],
         [
-            [labels[pairs.index(r["pair"])], _quantity(r["quantity"])]
-            + [Num(number(r["value"])), Num(count(r["n"]))]
+            [labels[pairs.index(r["pair"])], _quantity(r["quantity"]), Num(number(r["value"])), Num(count(r["n"]))]
             for r in rows
         ],
     )
-    caption = "Centred kernel alignment (CKA), and how much of one stream a cross-validated linear map says of the other."
+    caption = (
+        "Centred kernel alignment (CKA), and how much of one stream a cross-validated linear map says of the other."
+    )
     return figures.figure("Likeness of the two streams", [chart], caption, data)
 
 
@@ -149,9 +171,14 @@ def _budget(source: Source) -> Raw:
         "Nonzero entries of every weight matrix of the sparse model",
         ["matrix", "shape", "entries", "budget", "nonzero", "share"],
         [
-            [r["matrix"], f"{count(r['rows'])} × {count(r['columns'])}"]
-            + [Num(count(r["numel"])), Num(count(r["budget"])), Num(count(r["nonzeros"]))]
-            + [Num(percent(r["fraction"], 2))]
+            [
+                r["matrix"],
+                f"{count(r['rows'])} × {count(r['columns'])}",
+                Num(count(r["numel"])),
+                Num(count(r["budget"])),
+                Num(count(r["nonzeros"])),
+                Num(percent(r["fraction"], 2)),
+            ]
             for r in rows
         ],
     )

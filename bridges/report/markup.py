@@ -1,4 +1,4 @@
-"""Pieces of the page. Whatever is no `Raw` is escaped where it is put in, so that no text of a run can become markup."""
+"""Pieces of the page. Whatever is no `Raw` is escaped where it is put in: no text of a run can become markup."""
 
 from __future__ import annotations
 
@@ -45,7 +45,8 @@ def table(caption: str, headings: Sequence[str], rows: Sequence[Sequence[object]
     numeric = [any(isinstance(row[i], Num) for row in rows) for i in range(len(headings))]
 
     def cell(kind: str, value: object, number: bool, scope: str = "") -> str:
-        return f"<{kind}{scope}{' class="n"' if number else ''}>{html(value)}</{kind}>"
+        look = ' class="n"' if number else ""
+        return f"<{kind}{scope}{look}>{html(value)}</{kind}>"
 
     head = "".join(cell("th", h, numeric[i], ' scope="col"') for i, h in enumerate(headings))
     body = "\n".join(

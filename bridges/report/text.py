@@ -24,8 +24,6 @@ def visible(text: str, lines: bool = False) -> str:
             out.append("⏎\n")
         elif c in _PICTURES:
             out.append(_PICTURES[c])
-        elif ord(c) < 32:
-            out.append(chr(0x2400 + ord(c)))
         elif unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"):
             out.append(f"⟨U+{ord(c):04X}⟩")
         else:

@@ -126,7 +126,9 @@ def sentence(row: dict[str, Any], intervals: dict[tuple[str, str], str]) -> str:
     clauses = []
     if known(row.get("nodes")) and known(row["circuit_accuracy"]):
         size = f"{counted(row['nodes'], 'node')} and {counted(row.get('edges'), 'edge')}"
-        dense = f" (the dense model’s own circuit: {count(row['dense_edges'])})" if known(row.get("dense_edges")) else ""
+        dense = (
+            f" (the dense model’s own circuit: {count(row['dense_edges'])})" if known(row.get("dense_edges")) else ""
+        )
         clauses.append(
             f"A circuit of {size}{dense} decides {percent(row['circuit_accuracy'])} of held-out prompts rightly, "
             f"the sparse model {accuracy('sparse')}, the dense model {accuracy('dense')}"
@@ -179,10 +181,24 @@ def _glance(rows: list[dict[str, Any]], figures: Figures) -> Raw:
         Chart("dots", "Held-out accuracy", "", "share of prompts decided rightly", accuracies, ticks=names, share=True),
         Chart("dots", "Size of the circuits", "", "edges (weights kept)", sizes, ticks=names, log_y=True),
     ]
+    panels[0].rules = [("chance", 0.5)]
     data = table(
         "Every behaviour: accuracies on held-out prompts, edges, agreement and transfer",
-        ["behaviour", "verdict", "dense", "sparse", "circuit", "nodes", "edges", "dense edges", "agreement"]
-        + ["correlation", "share moved", "difference of means", "criteria not met"],
+        [
+            "behaviour",
+            "verdict",
+            "dense",
+            "sparse",
+            "circuit",
+            "nodes",
+            "edges",
+            "dense edges",
+            "agreement",
+            "correlation",
+            "share moved",
+            "difference of means",
+            "criteria not met",
+        ],
         [
             [row["behaviour"], row["verdict"]]
             + [Num(percent(row[f"{model}_accuracy"])) for model, _, _ in models]
@@ -193,7 +209,7 @@ def _glance(rows: list[dict[str, Any]], figures: Figures) -> Raw:
             for row in rows
         ],
     )
-    caption = "Chance is 50 %. Edges are weights between kept nodes inside the blocks; the axis of sizes is logarithmic."
+    caption = (
+        "Chance is 50 %. Edges are weights between kept nodes inside the blocks; the axis of sizes is logarithmic."
+    )
     return figures.figure("Behaviours at a glance", panels, caption, data)
-
-
