@@ -58,9 +58,9 @@ def _card(folder: RunFolder) -> str:
         [
             f"# Sparse model and bridges for {config.model.label}",
             "",
-            f"Trained on {config.train.tokens:,} tokens to a sparsity of {config.sparsity:g} (fraction of nonzero weights), "
-            f"seed {config.seed}, beside the frozen dense model; weights are rounded to fp16. `config.yaml` holds every "
-            "setting, `tables/` what was measured on held-out documents before rounding.",
+            f"Trained on {config.train.tokens:,} tokens to a sparsity of {config.sparsity:g} (fraction of nonzero "
+            f"weights), seed {config.seed}, beside the frozen dense model; weights are rounded to fp16. `config.yaml` "
+            "holds every setting, `tables/` what was measured on held-out documents before rounding.",
             "",
             *lines,
             "",

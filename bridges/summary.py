@@ -5,7 +5,10 @@ from __future__ import annotations
 import pandas as pd
 
 from bridges.folder import RunFolder
-from bridges.tables import read_table
+from bridges.tables import read_table, table_names
+
+# Two-way accuracy on held-out pairs from which a model counts as able to do a behaviour.
+ABLE = 0.9
 
 
 def headline(folder: RunFolder) -> dict[str, float]:
@@ -24,6 +27,12 @@ def headline(folder: RunFolder) -> dict[str, float]:
         for direction in ("d2s", "s2d"):
             rows = paths[(paths["bridges"] == label) & (paths["kind"] == f"single_{direction}")]
             out[f"hybrid/kl_{direction}" + ("" if label == "trained" else f"_{label}")] = float(rows["kl"].mean())
+    if "behaviours" in table_names(folder.path):
+        done = read_table(folder.path, "behaviours").query("split == 'heldout' and pair.isna()", engine="python")
+        out["behaviours/measured"] = int(done["behaviour"].nunique())
+        for model in ("dense", "sparse"):
+            able = done.loc[done["model"] == model, "accuracy"] >= ABLE
+            out[f"behaviours/{model}"] = int(able.sum())
     bigram = paths[paths["kind"] == "bigram"]
     if len(bigram):
         out["bigram/ce"], out["bigram/kl"] = float(bigram["ce"].iloc[0]), float(bigram["kl"].iloc[0])
@@ -60,6 +69,12 @@ def summary_text(folder: RunFolder) -> str:
     kept, numel = sparsity["nonzeros"].sum(), sparsity["numel"].sum()
     over = figures["sparse/over_budget"]
     budget = "every matrix within its budget" if not over else f"{over} MATRICES OVER THEIR BUDGET"
+    able = []
+    if "behaviours/measured" in figures:
+        able = [
+            f"behaviours at {ABLE:.0%} two-way accuracy or better: dense model {figures['behaviours/dense']}, sparse model "
+            f"{figures['behaviours/sparse']} of {figures['behaviours/measured']}"
+        ]
     return "\n".join(
         [
             f"Single crossings on {n} held-out sequences (KL to the dense model in nats, 95 % intervals):",
@@ -71,5 +86,6 @@ def summary_text(folder: RunFolder) -> str:
             f"sparse model: CE {figures['sparse/ce']:.3f}, KL {figures['sparse/kl']:.3f}; dense model: CE "
             f"{figures['dense/ce']:.3f}{bigram}",
             f"nonzero weights: {kept:,} of {numel:,} ({kept / numel:.3%}), {budget}",
+            *able,
         ]
     )

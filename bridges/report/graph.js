@@ -24,6 +24,7 @@ function drawGraph(holder, data) {
     }
     for (const row of plan.rows) {
       const text = el("span", {}, row.title);
+      canvas.append(svg("text", { x: -10, y: row.y + row.height / 2 + 4, class: "tick end paper" }, row.title));
       text.style.top = `${row.y + row.height / 2}px`;
       labels.append(text);
     }
@@ -72,8 +73,9 @@ function drawGraph(holder, data) {
   function curve(a, b) {
     const p = (v) => v.toFixed(1);
     if (a.column === b.column) {
-      const m = (a.y + b.y) / 2;
-      return `M${p(a.x)} ${p(a.y)}C${p(a.x)} ${p(m)} ${p(b.x)} ${p(m)} ${p(b.x)} ${p(b.y)}`;
+      // Straight past a row between, an edge would seem to end there: it bows aside.
+      const m = (a.y + b.y) / 2, bow = Math.abs(b.y - a.y) > 75 && Math.abs(b.x - a.x) < 30 ? ((a.i + b.i) % 2 ? 26 : -26) : 0;
+      return `M${p(a.x)} ${p(a.y)}C${p(a.x + bow)} ${p(m)} ${p(b.x + bow)} ${p(m)} ${p(b.x)} ${p(b.y)}`;
     }
     const m = (a.x + b.x) / 2;
     return `M${p(a.x)} ${p(a.y)}C${p(m)} ${p(a.y)} ${p(m)} ${p(b.y)} ${p(b.x)} ${p(b.y)}`;
@@ -107,7 +109,7 @@ function drawGraph(holder, data) {
 
   function reach(start, from, to) {
     const seen = new Set([start]), queue = [start];
-    const joined = [...view.circuit.edges.slice(0, shown), ...view.free];
+    const joined = [...view.circuit.edges.filter((e, k) => k < shown || e[0] === start || e[1] === start), ...view.free];
     while (queue.length) {
       const i = queue.pop();
       for (const e of joined) if (e[from] === i && !seen.has(e[to])) seen.add(e[to]), queue.push(e[to]);
@@ -125,7 +127,9 @@ function drawGraph(holder, data) {
     const light = (up, down) => {
       for (const i of new Set([...up, ...down])) nodes[i].drawn.classList.add("on");
       const inside = (e) => (up.has(e[0]) && up.has(e[1])) || (down.has(e[0]) && down.has(e[1]));
-      view.circuit.edges.forEach((e, k) => inside(e) && edges[k].classList.add("on"));
+      // The node's own edges show even where they are too weak to be drawn otherwise.
+      const own = (e) => "node" in view.chosen && (e[0] === view.chosen.node || e[1] === view.chosen.node);
+      view.circuit.edges.forEach((e, k) => inside(e) && (k < shown || own(e)) && edges[k].classList.add("on"));
       for (const f of view.free) if (inside(f)) f.drawn?.classList.add("on");
     };
     if ("edge" in what) {

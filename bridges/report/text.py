@@ -7,6 +7,8 @@ import math
 import unicodedata
 from typing import Any
 
+import pandas as pd
+
 DASH = "–"  # what is not known
 SPACE = "\u00a0"  # between a number and its unit
 _PICTURES = {"\n": "⏎", "\t": "⇥", "\r": "␍"}
@@ -33,12 +35,13 @@ def visible(text: str, lines: bool = False) -> str:
 
 def escape(text: Any) -> str:
     """Text that is safe between tags and in quoted attributes, its control characters visible."""
-    return html.escape(visible(str(text)), quote=True)
+    shown = visible(str(text)).replace("95 %", f"95{SPACE}%")
+    return html.escape(shown, quote=True)
 
 
 def known(value: Any) -> bool:
     """Whether the value of a table is there: neither None nor NaN."""
-    return value is not None and not (isinstance(value, float) and math.isnan(value)) and value == value
+    return not bool(pd.isna(value))
 
 
 def number(value: Any, digits: int = 3) -> str:

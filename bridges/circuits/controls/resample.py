@@ -29,7 +29,7 @@ def resample(case: Case) -> list[Row]:
     some, generator, rows = case.prompts, case.generator("resample"), []
     losses = []
     for draw in range(case.config.draws):
-        ids = windows(case.text, *some.ids.shape, generator).to(some.ids.device)
+        ids = windows(case.text, len(some), some.ids.shape[1], generator).to(some.ids.device)
         with torch.no_grad(), record(case.stack) as values:
             case.stack.run_segment(case.stack.embed(ids), 0, case.stack.n_sublayers)
         margins = heldout_margins(case.stack, case.circuit, some, values)
