@@ -72,8 +72,8 @@ def summary_text(folder: RunFolder) -> str:
     able = []
     if "behaviours/measured" in figures:
         able = [
-            f"behaviours at {ABLE:.0%} two-way accuracy or better: dense model {figures['behaviours/dense']}, sparse model "
-            f"{figures['behaviours/sparse']} of {figures['behaviours/measured']}"
+            f"behaviours at {ABLE:.0%} two-way accuracy or better: dense model {figures['behaviours/dense']}, "
+            f"sparse model {figures['behaviours/sparse']} of {figures['behaviours/measured']}"
         ]
     return "\n".join(
         [
