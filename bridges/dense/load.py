@@ -98,7 +98,8 @@ def wrap_dense(
 def _attention(family: type[DenseStack], device: str | torch.device) -> str:
     """The attention a model is loaded with: on a CPU that of the kernels where they can be had."""
     wanted = family.attn_implementation
-    if wanted == "sdpa" and torch.device(device).type == "cpu" and kernels.active():
+    # Not through torch.device: a device that does not exist is explained where the model is moved there.
+    if wanted == "sdpa" and str(device).split(":")[0] == "cpu" and kernels.active():
         return attention.register()
     return wanted
 
