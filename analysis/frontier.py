@@ -1,17 +1,28 @@
-"""The sparsity-fidelity frontier: distance from the dense model against the number of weights left."""
+"""The sparsity-fidelity frontier: distance from the dense model against the number of weights left.
+
+``python -m analysis.frontier runs/`` adds what else sparsity and width buy: smaller circuits, behaviours reproduced.
+"""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Literal
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
+from analysis.circuits import geometric_mean
+from analysis.command import Result, run_command, table_text, unfinished_text
 from analysis.load import Runs
 from analysis.overview import overview
-from analysis.style import BLACK, BLUE, GREY, VERMILION, log_scale, new_figure
+from analysis.settings import arranged, settings_label, splitting
+from analysis.sizes import COUNTED, sizes
+from analysis.style import BLACK, BLUE, GREY, PALETTE, VERMILION, log_scale, new_figure
 from bridges.errors import BridgesError
 
 Line = Literal["-", "--", ":"]
@@ -28,6 +39,19 @@ MEASURES: dict[str, tuple[str, str, Line, str | None]] = {
 TABLE_ONLY = ("kl_d2s_ridge", "kl_s2d_ridge")
 COLUMNS = ["model", "settings", "sparsity", "seed", "run", "fraction", "measure", "kl"]
 
+# panel of `costs_figure` -> the columns of `costs` it shows, with their line styles and labels
+COSTS: dict[str, tuple[tuple[str, Line, str], ...]] = {
+    "KL to the dense model (nats per token)": (
+        ("kl_sparse", "-", "sparse model"),
+        ("kl_d2s", "--", "dense → sparse"),
+        ("kl_s2d", ":", "sparse → dense"),
+    ),
+    "edges, geometric mean": (("edges_sparse", "-", "sparse circuits"), ("edges_dense", "--", "dense circuits")),
+    "behaviours reproduced": (("reproduced", "-", "reproduced"), ("judged", ":", "the dense model can")),
+}
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")  # of widths, so that grey print tells them apart too
+CANNOT = ("dense model cannot", "not expressible")  # verdicts on behaviours that were not put to the circuit
+
 
 def frontier(runs: Runs) -> pd.DataFrame:
     """KL to the dense model by nonzero fraction: one row per finished run and measure.
@@ -38,12 +62,8 @@ def frontier(runs: Runs) -> pd.DataFrame:
     Raises:
         BridgesError: no finished run has been evaluated.
     """
-    frame = overview(runs)
-    measured = frame["fraction"].notna() & frame["kl_sparse"].notna()
-    frame = frame[(frame["status"] == "finished") & measured].copy()
-    if frame.empty:
-        raise BridgesError("No finished run has been evaluated yet, so there is no frontier to draw.")
-    frame["settings"] = _settings_label(frame, _splitting(frame, runs.varying))
+    frame = _evaluated(runs)
+    frame["settings"] = settings_label(frame, splitting(frame, runs.varying, ("model", "sparsity")))
     measures = [*MEASURES, *TABLE_ONLY]
     keep = [column for column in COLUMNS if column not in ("measure", "kl")]
     long = frame.melt(id_vars=keep, value_vars=measures, var_name="measure", value_name="kl")
@@ -110,12 +130,129 @@ def _panel(axis: Axes, part: pd.DataFrame) -> None:
         log_scale(axis, "y")
 
 
-def _splitting(frame: pd.DataFrame, varying: list[str]) -> list[str]:
-    """Settings besides the seed that differ between runs of one model and sparsity: those are no repeats."""
-    groups = frame.groupby(["model", "sparsity"], dropna=False)
-    candidates = [c for c in varying if c in frame.columns and c not in ("model", "sparsity", "seed")]
-    return [c for c in candidates if bool((groups[c].nunique(dropna=False) > 1).any())]
+def _evaluated(runs: Runs) -> pd.DataFrame:
+    """The overview of finished runs that were evaluated."""
+    frame = overview(runs)
+    measured = frame["fraction"].notna() & frame["kl_sparse"].notna()
+    frame = frame[(frame["status"] == "finished") & measured].copy()
+    if frame.empty:
+        raise BridgesError("No finished run has been evaluated yet, so there is no frontier to draw.")
+    return frame
 
 
-def _settings_label(frame: pd.DataFrame, keys: list[str]) -> list[str]:
-    return [", ".join(f"{key}={row[key]}" for key in keys) for _, row in frame.iterrows()]
+def costs(runs: Runs) -> pd.DataFrame:
+    """What sparsity and width cost and what they buy: one row per finished run.
+
+    Columns: model, settings (what else differs), sparsity, width (d_model of the sparse model), seed, run, fraction
+    and nonzeros (weights left), ``kl_sparse``, ``kl_d2s``, ``kl_s2d`` (nats per token; see `overview`),
+    ``edges_sparse`` and ``edges_dense`` (geometric means over the ``behaviours`` whose two circuits reached the same
+    target), ``reproduced`` and ``judged`` (behaviours with that verdict, and with any about the circuit). NaN where a
+    run has no circuits or no verdicts.
+
+    Raises:
+        BridgesError: no finished run has been evaluated.
+    """
+    frame = _evaluated(runs).drop(columns=["model", "sparsity", "seed"])
+    frame = frame.merge(arranged(runs, frame["run"].tolist()), on="run")
+    kept = runs["sparsity"].groupby("run")["nonzeros"].sum()
+    frame["nonzeros"] = frame["run"].map(kept)
+    found = pd.DataFrame(index=pd.Index(frame["run"]))
+    with suppress(BridgesError):  # without circuits, their columns stay empty
+        pairs = sizes(runs)
+        counted = pairs[pairs["status"] == COUNTED].groupby("run")
+        found["behaviours"] = pairs.groupby("run")["status"].agg(lambda status: int((status == COUNTED).sum()))
+        for model in ("sparse", "dense"):
+            found[f"edges_{model}"] = counted[f"{model}_edges"].agg(geometric_mean)
+    if "verdicts" in runs and len(runs["verdicts"]):
+        verdicts = runs["verdicts"]
+        by_run = verdicts["run"]
+        found["reproduced"] = (verdicts["verdict"] == "reproduced").groupby(by_run).sum()
+        found["judged"] = (~verdicts["verdict"].isin(CANNOT)).groupby(by_run).sum()
+    columns = ["edges_sparse", "edges_dense", "behaviours", "reproduced", "judged"]
+    found = found.reindex(columns=columns).astype(float).rename_axis("run").reset_index()
+    frame = frame.merge(found, on="run")
+    first = ["model", "settings", "sparsity", "width", "seed", "run", "fraction", "nonzeros"]
+    order = ["model", "settings", "width", "sparsity", "seed", "run"]
+    shown = [*first, "kl_sparse", "kl_d2s", "kl_s2d", *columns]
+    return frame[shown].sort_values(order, kind="stable", ignore_index=True)
+
+
+def costs_figure(frame: pd.DataFrame) -> Figure:
+    """Draw `costs` over the nonzero fraction: one colour per width, one row of panels per model and settings.
+
+    Runs are points, the mean over seeds a line. Numbers beside the circuit sizes say how many behaviours stand behind
+    them: means over different behaviours are to be compared with care.
+    """
+    groups = list(frame.groupby(["model", "settings"], sort=True, dropna=False))
+    panels = {name: lines for name, lines in COSTS.items() if frame[[c for c, _, _ in lines]].notna().any(axis=None)}
+    widths = sorted(frame["width"].dropna().unique()) or [float("nan")]
+    looks = {width: (PALETTE[i % len(PALETTE)], MARKERS[i % len(MARKERS)]) for i, width in enumerate(widths)}
+    figure, axes = new_figure(3.9, 3.5, len(groups), len(panels), right=1.5)
+    for g, ((model, settings), part) in enumerate(groups):
+        for p, (name, lines) in enumerate(panels.items()):
+            axis = axes[g * len(panels) + p]
+            for width in part["width"].unique():
+                rows = part[part["width"] == width] if width == width else part[part["width"].isna()]
+                for column, style, _ in lines:
+                    _cost_line(axis, rows, column, style, *looks.get(width, (BLACK, "o")))
+            axis.set_ylabel(name)
+            axis.set_xlabel("nonzero weights")
+            axis.margins(x=0.1, y=0.1)
+            _cost_key(axis, lines)
+            log_scale(axis, "x", percent=True)
+            values = part[[c for c, _, _ in lines]].stack()
+            if name == "behaviours reproduced":
+                axis.set_ylim(bottom=-0.3)
+                axis.yaxis.set_major_locator(MaxNLocator(6, integer=True))
+            elif len(values) and bool((values > 0).all()):
+                log_scale(axis, "y")
+        title = "\n".join(filter(None, [str(model), str(settings)]))
+        axes[g * len(panels)].set_title(title, loc="left", fontsize=10)
+    if len(widths) > 1:
+        handles = [Line2D([], [], color=looks[w][0], marker=looks[w][1], label=f"{w:g} wide") for w in widths]
+        figure.legend(handles=handles, loc="outside right upper", frameon=False, fontsize=9)
+    return figure
+
+
+def _cost_line(axis: Axes, rows: pd.DataFrame, column: str, style: Line, colour: str, marker: str) -> None:
+    rows = rows[rows[column].notna()]
+    places = rows.groupby("sparsity")
+    mean = places[["fraction", column]].mean().sort_values("fraction")
+    axis.plot(mean["fraction"], mean[column], color=colour, linestyle=style, linewidth=1.6)
+    axis.plot(rows["fraction"], rows[column], marker, color=colour, markersize=5, markeredgecolor="white")
+    if column == "edges_sparse":
+        counts = places["behaviours"].agg(["min", "max"])
+        for sparsity, (x, y) in zip(mean.index, mean.to_numpy(), strict=True):
+            low, high = counts.loc[sparsity]
+            text = f"{low:.0f}" if low == high else f"{low:.0f}–{high:.0f}"
+            axis.annotate(text, (x, y), (6, 0), textcoords="offset points", fontsize=7, color=colour, va="center")
+
+
+def _cost_key(axis: Axes, lines: tuple[tuple[str, Line, str], ...]) -> None:
+    handles = [Line2D([], [], color=BLACK, linestyle=style, label=label) for _, style, label in lines]
+    axis.legend(handles=handles, frameon=False, fontsize=8, loc="best")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+
+    def make(runs: Runs, _: object) -> Result:
+        frame = costs(runs)
+        formats = {"fraction": ".3%", "sparsity": "g", **dict.fromkeys(("edges_sparse", "edges_dense"), ".1f")}
+        formats |= dict.fromkeys(("width", "nonzeros", "behaviours", "reproduced", "judged"), ".0f")
+        shown = frame.drop(columns=[c for c in frame.columns if c == "settings" and not frame[c].any()])
+        units = "KL in nats per token; edges: geometric means over the behaviours whose two circuits reached the target"
+        missing = [
+            f"No run has {what} yet: {column} is empty."
+            for what, column in (("pairs of circuits", "edges_sparse"), ("verdicts", "reproduced"))
+            if frame[column].isna().all()
+        ]
+        text = "\n\n".join(filter(None, [units, table_text(shown, formats), "\n".join(missing), unfinished_text(runs)]))
+        # `analysis.summary` writes frontier.png: the distances with their baselines.
+        return Result(text, frame, costs_figure(frame), "costs")
+
+    return run_command("frontier", __doc__, make, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -63,7 +63,7 @@ class Runs(Mapping[str, pd.DataFrame]):
 
     Settings are the key ones (model, sparsity, seed, sparse.d_model, sparse.n_layer) and every other one that
     differs between the runs, under its dotted name. Where a table has a column of that name itself, the
-    setting's is called ``config.<name>``.
+    setting's is called ``config.<name>``; a table's own ``run`` or ``status`` is called ``table.<name>``.
 
     Attributes:
         records: the readable runs.
@@ -124,6 +124,7 @@ class Runs(Mapping[str, pd.DataFrame]):
         return overview(self)
 
     def _with_settings(self, frame: pd.DataFrame, record: RunRecord) -> pd.DataFrame:
+        frame = frame.rename(columns={"run": "table.run", "status": "table.status"})
         settings = {
             (f"config.{key}" if key in frame.columns else key): value
             for key, value in self.settings.loc[record.name].items()

@@ -1,0 +1,195 @@
+"""Spread over seeds: ``python -m analysis.seeds runs/`` says how far a figure moves when only the seed changes.
+
+A difference between two settings that is smaller than this spread is no difference.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from analysis.circuits import chosen_circuits, geometric_mean
+from analysis.command import Result, run_command, table_text, unfinished_text
+from analysis.load import Runs
+from analysis.overview import overview
+from analysis.settings import finished_rows, seed_groups
+from analysis.style import BLACK, BLUE, new_figure
+from bridges.errors import BridgesError
+from bridges.tables.verdicts import VERDICTS
+
+# figure -> its meaning; those of verdicts are named after the verdict
+FIGURES = {
+    "kl_d2s": "KL dense → sparse (nats per token)",
+    "kl_s2d": "KL sparse → dense (nats per token)",
+    "ce_sparse": "cross-entropy, sparse model\n(nats per token)",
+    "edges": "edges of sparse circuits,\ngeometric mean",
+    **{verdict: f"verdicts: {verdict}" for verdict in VERDICTS},
+}
+TEXT_FIGURES = ("kl_d2s", "kl_s2d", "ce_sparse")
+COLUMNS = ["group", "figure", "seed", "run", "value"]
+
+
+def seed_values(runs: Runs) -> pd.DataFrame:
+    """The key figures of every run that another one repeats with another seed.
+
+    Columns: group (the settings that its runs share), figure (see `FIGURES`), seed, run, value. ``edges`` is the
+    geometric mean over the behaviours whose sparse circuit reached the target in *every* run of the group: means over
+    different behaviours would differ without any run differing.
+
+    Raises:
+        BridgesError: no two finished runs differ in the seed alone.
+    """
+    groups = seed_groups(runs)
+    losses = overview(runs).set_index("run")
+    values = {figure: groups["run"].map(losses[figure]).astype(float) for figure in TEXT_FIGURES}
+    values["edges"] = groups["run"].map(_common_edges(runs, groups)).astype(float)
+    counts = _verdict_counts(runs)
+    for verdict in VERDICTS:
+        if verdict in counts and counts.loc[counts.index.isin(groups["run"]), verdict].any():
+            values[verdict] = groups["run"].map(counts[verdict]).astype(float)
+    frames = [groups.assign(figure=figure, value=column) for figure, column in values.items()]
+    return pd.concat(frames, ignore_index=True).dropna(subset="value")[COLUMNS].reset_index(drop=True)
+
+
+def spread(values: pd.DataFrame) -> pd.DataFrame:
+    """`seed_values` by group and figure.
+
+    Columns: group, figure, n (runs), mean, sd (of the sample), min, max, cv (sd / mean; NaN where the mean is 0).
+    """
+    grouped = values.groupby(["group", "figure"], sort=False)["value"]
+    frame = grouped.agg(n="count", mean="mean", sd="std", min="min", max="max").reset_index()
+    frame["cv"] = frame["sd"] / frame["mean"].abs().replace(0.0, np.nan)
+    rank = {figure: i for i, figure in enumerate(FIGURES)}
+    order = frame["figure"].map(rank)
+    return frame.assign(order=order).sort_values(["group", "order"], ignore_index=True).drop(columns="order")
+
+
+def verdict_stability(runs: Runs) -> pd.DataFrame:
+    """How often the seeds of a group agree on each behaviour.
+
+    Columns: group, behaviour, n (runs that judged it), modal (the most frequent verdict; of several the one that
+    claims less), share (of runs with it), verdicts (each with its count).
+
+    Raises:
+        BridgesError: no two finished runs differ in the seed alone, or none of them has verdicts.
+    """
+    groups = seed_groups(runs)
+    verdicts = finished_rows(runs, "verdicts")[["run", "behaviour", "verdict"]].merge(groups, on="run")
+    if verdicts.empty:
+        raise BridgesError("None of the runs that repeat each other has verdicts, so their stability is unknown.")
+    rows = []
+    for (group, behaviour), part in verdicts.groupby(["group", "behaviour"], sort=True):
+        modal, share = modal_verdict(part["verdict"])
+        counts = part["verdict"].value_counts()
+        text = ", ".join(f"{verdict} {counts[verdict]}" for verdict in VERDICTS if verdict in counts)
+        row = {"group": group, "behaviour": behaviour, "n": len(part), "modal": modal, "share": share}
+        rows.append(row | {"verdicts": text})
+    return pd.DataFrame(rows)
+
+
+def modal_verdict(verdicts: pd.Series) -> tuple[str, float]:
+    """The most frequent verdict and its share; of equally frequent ones the one that claims less."""
+    counts = verdicts.value_counts()
+    rank = {verdict: i for i, verdict in enumerate(VERDICTS)}
+    tied = [str(verdict) for verdict in counts.index[counts == counts.max()]]
+    modal = max(tied, key=lambda verdict: rank.get(verdict, len(VERDICTS)))
+    return modal, float(counts.max() / counts.sum())
+
+
+def _common_edges(runs: Runs, groups: pd.DataFrame) -> dict[str, float]:
+    if "circuits" not in runs or not _has(runs["circuits"], groups["run"]):
+        return {}
+    circuits = chosen_circuits(runs)
+    searched = circuits[circuits["model"] == "sparse"].merge(groups[["group", "run"]], on="run")
+    # Runs that searched for no circuits are no obstacle to the others.
+    searching = searched.groupby("group")["run"].nunique()
+    reached = searched[searched["reached"]]
+    runs_of = reached.groupby(["group", "behaviour"])["run"].transform("nunique")
+    shared = runs_of == reached["group"].map(searching)
+    return {str(run): geometric_mean(part) for run, part in reached[shared].groupby("run")["edges"]}
+
+
+def _verdict_counts(runs: Runs) -> pd.DataFrame:
+    if "verdicts" not in runs or not len(runs["verdicts"]):
+        return pd.DataFrame()
+    frame = runs["verdicts"]
+    return frame.groupby(["run", "verdict"]).size().unstack(fill_value=0)
+
+
+def _has(frame: pd.DataFrame, names: pd.Series) -> bool:
+    return "run" in frame and bool(frame["run"].isin(names).any())
+
+
+def seeds_figure(values: pd.DataFrame) -> Figure:
+    """Draw `seed_values`: one panel per figure, seeds as points, mean and standard deviation beside them."""
+    shown = [figure for figure in FIGURES if (values["figure"] == figure).any()]
+    groups = sorted(values["group"].unique())
+    columns = min(3, len(shown))
+    rows = -(-len(shown) // columns)
+    longest = max(len(group) for group in groups)
+    figure, axes = new_figure(3.2 + min(1.6, 0.05 * longest), 1.2 + 0.42 * len(groups), rows, columns)
+    for i, (axis, name) in enumerate(zip(axes, shown, strict=False)):
+        _panel(axis, values[values["figure"] == name], groups)
+        axis.set_title(FIGURES[name], loc="left", fontsize=9)
+        axis.set_yticks(range(len(groups)), [_wrapped(g) for g in groups] if i % columns == 0 else [], fontsize=8)
+        if name in VERDICTS:
+            axis.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
+            low, high = axis.get_xlim()
+            axis.set_xlim(min(low, round(low) - 0.5), max(high, round(high) + 0.5))
+    for axis in axes[len(shown) :]:
+        axis.set_visible(False)
+    return figure
+
+
+def _panel(axis: Axes, part: pd.DataFrame, groups: list[str]) -> None:
+    axis.grid(False)
+    axis.grid(axis="x", color="#E6E6E6", linewidth=0.8)
+    for y, group in enumerate(groups):
+        mine = part.loc[part["group"] == group, "value"]
+        if mine.empty:
+            continue
+        axis.plot(mine, [y] * len(mine), "o", color=BLUE, markersize=5, markeredgecolor="white", alpha=0.9)
+        axis.errorbar(mine.mean(), y + 0.22, xerr=mine.std(), fmt="|", color=BLACK, capsize=3, markersize=7)
+    axis.set_ylim(len(groups) - 0.5, -0.5)
+    axis.margins(x=0.1)
+
+
+def _wrapped(group: str) -> str:
+    return group.replace(", ", "\n")
+
+
+def stability_text(frame: pd.DataFrame) -> str:
+    """How many behaviours all seeds agree on, and the verdicts of the others."""
+    lines = ["Verdicts over seeds:"]
+    for group, part in frame.groupby("group"):
+        lines.append(f"  {group}: all seeds agree on {(part['share'] == 1).sum()} of {len(part)} behaviours")
+    differing = frame[frame["share"] < 1]
+    if len(differing):
+        lines += ["", table_text(differing, {"share": ".0%"})]
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+
+    def make(runs: Runs, _: object) -> Result:
+        values = seed_values(runs)
+        parts = ["Runs that differ in the seed alone; sd of the sample, cv = sd / mean:", table_text(spread(values))]
+        try:
+            parts.append(stability_text(verdict_stability(runs)))
+        except BridgesError as error:
+            parts.append(str(error))
+        text = "\n\n".join(filter(None, [*parts, unfinished_text(runs)]))
+        return Result(text, values, seeds_figure(values))
+
+    return run_command("seeds", __doc__, make, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
