@@ -14,6 +14,8 @@ from bridges.sparse.model import SparseTransformer
 
 # All scores of a pretrained head may lie tens below zero, and a sink above them would take its attention.
 NO_SINK = -100.0
+# The projection keeps the largest weights: spare ones must not push out those that do the dense model's work.
+SPARE_SIZE = 0.1
 
 
 @torch.no_grad()
@@ -21,7 +23,7 @@ def start_from_dense(sparse: SparseTransformer, folded: Folded, seed: int) -> No
     """Write a dense model's weights into a sparse transformer at least as large, in place.
 
     The dense stream takes the first channels, the dense heads and neurons come first in theirs. What is left over is
-    read by random weights and written by none: it changes nothing at first, and the first gradients reach it. The
+    read by small random weights and written by none: it changes nothing at first, and the first gradients reach it. The
     bigram table counts for nothing yet (`bigram_share` 0). AbsTopK must let everything pass for the two models to
     agree (`activation_fraction` 1), and the dense model's positions must be no fewer than the context.
 
@@ -61,8 +63,8 @@ def start_from_dense(sparse: SparseTransformer, folded: Folded, seed: int) -> No
         rows, columns = weight.shape
         linear.weight.zero_()
         if random:
-            spare = torch.randn(linear.weight.shape, generator=generator) * weight.std()
-            linear.weight.copy_(spare)
+            spare = torch.randn(linear.weight.shape, generator=generator)
+            linear.weight.copy_(SPARE_SIZE * weight.std() * spare)
         linear.weight[:rows, :columns] = weight.to(linear.weight)
         if linear.bias is not None:
             linear.bias.zero_()
