@@ -16,14 +16,16 @@ if TYPE_CHECKING:
         only,
         removal,
     )
-    from bridges.circuits.search import Search, find_circuit, heldout_margins, node_means
+    from bridges.circuits.removed import node_means
+    from bridges.circuits.search import Search, find_circuit, heldout_margins
     from bridges.circuits.settings import CircuitSettings
     from bridges.circuits.wires import Wire
 
 # Imported on first use: the settings of a run read `settings` below, long before anything needs torch.
 _LAZY = {
     "circuit": ("Circuit", "EdgeCount", "ablated", "circuit_logits", "count_edges", "kept_edges", "only", "removal"),
-    "search": ("Search", "find_circuit", "heldout_margins", "node_means"),
+    "removed": ("node_means",),
+    "search": ("Search", "find_circuit", "heldout_margins"),
     "settings": ("CircuitSettings",),
     "wires": ("Wire",),
 }

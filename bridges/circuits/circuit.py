@@ -27,7 +27,8 @@ class Circuit:
         ablation: what replaces a removed node: ``mean``, ``zero`` or ``resample``.
         nodes: ``{point: bool [channels]}`` of every point of the stack.
         scores: ``{point: float [channels]}`` by which nodes were ranked.
-        edges: ``{matrix: bool [target, source]}`` kept weights; None keeps every nonzero one between kept nodes.
+        edges: ``{matrix: bool [target, source]}``, false where a weight between kept nodes was removed; None: none was.
+            Weights of other nodes stay, since those still compete in AbsTopK.
         reference: ``{point: float [channels]}``, the value of a removed node.
         target: two-way loss in nats that had to be reached. reached: whether it was.
         train_loss: calibrated loss on the training pairs.
@@ -60,8 +61,12 @@ class Circuit:
         """The same nodes with every weight between them."""
         return replace(self, edges=None)
 
-    def save(self, path: str | Path) -> None:
-        """Write one JSON file: kept channels and edges as index lists, means and scores of kept nodes exactly."""
+    def save(self, path: str | Path, edges: list[dict[str, Any]] | None = None) -> None:
+        """Write one JSON file: kept channels and removed edges as index lists, means and scores exactly.
+
+        Args:
+            edges: the graph's edges with their weights, for other readers of the file.
+        """
         values = {
             k: getattr(self, k) for k in ("behaviour", "model", "method", "seed", "ablation", "target", "reached")
         }
@@ -71,7 +76,11 @@ class Circuit:
         values["scores"] = {p: s.double().tolist() for p, s in self.scores.items()}
         values["reference"] = {p: s.double().tolist() for p, s in self.reference.items()}
         if self.edges is not None:
-            values["edges"] = {m: {"shape": list(e.shape), "kept": e.nonzero().tolist()} for m, e in self.edges.items()}
+            values["removed_edges"] = {
+                m: {"shape": list(e.shape), "at": (~e).nonzero().tolist()} for m, e in self.edges.items()
+            }
+        if edges is not None:
+            values["edges"] = edges
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         Path(path).write_text(json.dumps(values) + "\n")
 
@@ -85,6 +94,7 @@ class Circuit:
         try:
             values = json.loads(Path(path).read_text())
             widths = values.pop("widths")
+            values.pop("edges", None)
 
             def mask(shape: list[int], kept: list) -> Tensor:
                 out = torch.zeros(shape, dtype=torch.bool)
@@ -93,9 +103,9 @@ class Circuit:
                 return out
 
             nodes = {p: mask([widths[p]], kept) for p, kept in values.pop("nodes").items()}
-            edges = values.pop("edges", None)
+            edges = values.pop("removed_edges", None)
             if edges is not None:
-                edges = {m: mask(e["shape"], e["kept"]) for m, e in edges.items()}
+                edges = {m: ~mask(e["shape"], e["at"]) for m, e in edges.items()}
             scores, reference = (
                 {p: torch.tensor(v, dtype=torch.float32) for p, v in values.pop(k).items()}
                 for k in ("scores", "reference")

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from bridges.circuits.circuit import Circuit, only
 from bridges.circuits.controls.sets import complement, set_margins
+from bridges.circuits.leftovers import edge_effects
 from bridges.circuits.measure import which
 from bridges.circuits.search import Search
 from bridges.circuits.task import Prompts, answer_margins
@@ -61,17 +62,11 @@ def node_curve(stack: ResidualStack, circuit: Circuit, some: Prompts) -> list[di
 
 
 def edge_scores(search: Search) -> dict[str, Tensor]:
-    """First-order weight of every edge in the whole model, ``{matrix: [target, source]}``: |weight| times the source's
-    deviation from its mean times the slope of the task loss at the target, both RMS over tokens. Zero weights: −1."""
+    """`edge_effects` of every weight in the whole model, ``{matrix: [target, source]}``; zero weights: −1."""
     every = replace(search.empty, nodes={p: torch.ones_like(k) for p, k in search.empty.nodes.items()})
-    spread, slope = search.spread_and_slope(every)
-    scores = {}
-    for wire in wires(search.stack):
-        if wire.source in spread and wire.target in slope:
-            weight = wire.weight.detach().cpu().abs()
-            carried = weight * spread[wire.source][None] * slope[wire.target][:, None]
-            scores[wire.matrix] = torch.where(weight > 0, carried, -1.0)
-    return scores
+    effects = edge_effects(search.stack, search.prompts, search.removed.reference, every)
+    weights = {wire.matrix: wire.weight.detach().cpu() for wire in wires(search.stack)}
+    return {matrix: torch.where(weights[matrix] != 0, effect, -1.0) for matrix, effect in effects.items()}
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ from torch import Tensor
 from bridges.behaviours.encoded import EncodedPairs
 from bridges.circuits.circuit import Circuit, count_edges, kept_edges, only
 from bridges.circuits.controls.sets import set_margins
-from bridges.circuits.search import heldout_margins
+from bridges.circuits.search import Search, heldout_margins
 from bridges.circuits.task import Calibration, Prompts, answer_margins, task_loss
 from bridges.circuits.wires import EMBEDDING, LOGITS, wires
 from bridges.stack import ResidualStack
@@ -24,13 +24,16 @@ def which(circuit: Circuit) -> Row:
     return {key: getattr(circuit, key) for key in ("behaviour", "model", "method", "seed")}
 
 
-def circuit_row(stack: ResidualStack, circuit: Circuit, train: EncodedPairs, heldout: Prompts) -> Row:
-    """The row of table ``circuits``; loss and accuracy are those of the calibrated circuit on held-out prompts."""
+def circuit_row(search: Search, circuit: Circuit, heldout: Prompts) -> Row:
+    """The row of table ``circuits``; loss and accuracy are those of the calibrated circuit on held-out prompts, removed
+    nodes replaced as in the search."""
+    stack, train = search.stack, search.encoded
     edges = count_edges(stack, circuit, train.ids, train.candidates)
     inside = [w for w in wires(stack) if w.source in circuit.nodes and w.target in circuit.nodes]
     with torch.no_grad():
         full = task_loss(answer_margins(stack, heldout))
-    margins = heldout_margins(stack, circuit, heldout)
+    values = search.removed.values(heldout, torch.Generator().manual_seed(search.seed))
+    margins = heldout_margins(stack, circuit, heldout, values)
     return which(circuit) | {
         "ablation": circuit.ablation,
         "nodes": circuit.size,

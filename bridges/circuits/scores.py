@@ -1,4 +1,4 @@
-"""What ranks nodes: gates to be learned, and the baselines that need no learning."""
+"""What ranks nodes without learning: the baselines, and what tells which leftovers to try first."""
 
 from __future__ import annotations
 
@@ -6,46 +6,12 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bridges.circuits.circuit import Circuit, edges_removed
 from bridges.circuits.task import Prompts, answer_margins, task_loss
 from bridges.nodes import NodeFunction, intervene, record
 from bridges.stack import ResidualStack
-
-
-class Gates:
-    """One gate per node: open above τ = 0, closed below; the gradient is that of a sigmoid (paper, section A.5).
-
-    Args:
-        stack: whose nodes are gated.
-        reference: what a closed gate lets through instead, ``{point: [channels]}``.
-        temperature: of the sigmoid.
-    """
-
-    def __init__(self, stack: ResidualStack, reference: Mapping[str, Tensor], temperature: float):
-        device = next(stack.parameters()).device  # type: ignore[attr-defined]
-        self.tau = {p: nn.Parameter(torch.zeros(w, device=device)) for p, w in stack.nodes.widths.items()}
-        self.reference = {p: reference[p].to(device) for p in self.tau}
-        self.temperature = temperature
-
-    def gate(self, tau: Tensor) -> Tensor:
-        """0 or 1, with the surrogate's gradient."""
-        soft = torch.sigmoid(tau / self.temperature)
-        return (tau > 0).to(soft) + soft - soft.detach()
-
-    def count(self) -> Tensor:
-        """How many gates are open, differentiable."""
-        return torch.stack([self.gate(tau).sum() for tau in self.tau.values()]).sum()
-
-    def functions(self) -> dict[str, NodeFunction]:
-        """Node functions of the gates as they are now."""
-
-        def gated(point: str) -> NodeFunction:
-            open_, mean = self.gate(self.tau[point]), self.reference[point]
-            return lambda x: mean.to(x) + (x - mean.to(x)) * open_.to(x)
-
-        return {point: gated(point) for point in self.tau}
 
 
 def random_scores(stack: ResidualStack, seed: int) -> dict[str, Tensor]:
@@ -59,11 +25,11 @@ def magnitude(stack: ResidualStack, some: Prompts, reference: Mapping[str, Tenso
     """RMS deviation of every node from its mean over the prompts."""
     with record(stack) as seen:
         stack.run_segment(stack.embed(some.ids), 0, stack.n_sublayers)
-    real = _real(some)
+    real = real_tokens(some)
     return {p: (x.float()[real] - reference[p].to(x)).square().mean(0).sqrt().cpu() for p, x in seen.items()}
 
 
-def _real(some: Prompts) -> Tensor:
+def real_tokens(some: Prompts) -> Tensor:
     """``[2n, T]``, false on padding."""
     return torch.arange(some.ids.shape[1], device=some.ids.device)[None] <= some.last[:, None]
 

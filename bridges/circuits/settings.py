@@ -8,7 +8,7 @@ from bridges.choices import one_of
 from bridges.errors import ConfigError
 
 METHODS = ("learned", "attribution", "integrated_gradients", "random", "magnitude")
-ABLATIONS = ("mean", "zero")
+ABLATIONS = ("mean", "zero", "resample")
 
 
 @dataclass
@@ -17,11 +17,15 @@ class CircuitSettings:
 
     Attributes:
         method: how nodes are ranked.
-        ablation: what replaces a removed node: its ``mean`` over text, or ``zero``.
+        ablation: what replaces a removed node: its ``mean`` over text, ``zero``, or ``resample``: what it says in other
+            text.
         target: two-way loss in nats that the circuit has to reach on the training pairs.
+        give_up: no circuit is searched for where the whole model's calibrated loss on them is above this.
         pairs: training pairs the loss is measured on.
         steps: of learned pruning. batch: pairs per step.
-        k_coef: price of a kept node at the end; it rises from a tenth of it.
+        k_coef: price of a kept node at the first step (paper: 1e-4).
+        adapt: how fast the price follows the loss, per step in logarithms; 0 keeps it fixed, as published.
+        tied: queries and keys of a channel are kept or removed together.
         lr: AdamW's rate on the gates' parameters τ. temperature: of the surrogate gradient.
         init_bias, init_noise: mean and deviation of τ at the start.
         edges: after nodes, remove edges too.
@@ -31,24 +35,27 @@ class CircuitSettings:
     method: str = "learned"
     ablation: str = "mean"
     target: float = 0.15
-    pairs: int = 64
-    steps: int = 100
+    give_up: float = 0.35
+    pairs: int = 96
+    steps: int = 120
     batch: int = 16
-    k_coef: float = 2e-3
-    lr: float = 2e-2
+    k_coef: float = 1e-4
+    adapt: float = 0.12
+    tied: bool = False
+    lr: float = 3e-2
     weight_decay: float = 1e-3
     temperature: float = 1.0
     init_bias: float = 0.1
     init_noise: float = 0.01
     edges: bool = True
-    tries: int = 60
+    tries: int = 24
 
     def __post_init__(self) -> None:
         one_of("circuits.method", self.method, METHODS)
         one_of("circuits.ablation", self.ablation, ABLATIONS)
-        for key in ("target", "pairs", "steps", "batch", "lr", "temperature", "tries"):
+        for key in ("target", "give_up", "pairs", "steps", "batch", "lr", "temperature", "tries"):
             if not getattr(self, key) > 0:
                 raise ConfigError(f"circuits.{key}={getattr(self, key)} must be greater than 0.")
-        for key in ("k_coef", "weight_decay", "init_noise"):
+        for key in ("k_coef", "adapt", "weight_decay", "init_noise"):
             if getattr(self, key) < 0:
                 raise ConfigError(f"circuits.{key}={getattr(self, key)} must not be negative.")

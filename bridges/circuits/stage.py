@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from torch import Tensor
 
+from bridges.behaviours.encoded import EncodedPairs
 from bridges.behaviours.pair import Behaviour
 from bridges.behaviours.stage import Expressed, express
 from bridges.circuits.activations import activation_rows
@@ -29,7 +30,9 @@ from bridges.circuits.draw import draw_circuit
 from bridges.circuits.faithfulness import edge_curve, node_curve
 from bridges.circuits.measure import circuit_row, edge_rows, node_rows
 from bridges.circuits.mib import save_mib
-from bridges.circuits.search import Search, node_means
+from bridges.circuits.removed import node_means
+from bridges.circuits.search import Search
+from bridges.circuits.settings import CircuitSettings
 from bridges.circuits.task import Prompts, prompts
 from bridges.circuits.wires import wires
 from bridges.config import CircuitsConfig
@@ -96,6 +99,16 @@ class Workshop:
             self._means[model] = node_means(stack, self._batches(stack))
         return self._means[model]
 
+    def settings(self, behaviour: str, **changes: Any) -> CircuitSettings:
+        """The settings of a search for one behaviour, some of them changed."""
+        return self.config.settings(**{"target": self.config.targets.get(behaviour, self.config.target)} | changes)
+
+    def search(self, model: str, train: EncodedPairs, **changes: Any) -> Search:
+        """A search in one stack; ``changes`` of its settings."""
+        settings = self.settings(train.behaviour, **changes)
+        text = self.text("train", self.config.reference_tokens) if settings.ablation == "resample" else None
+        return Search(self.stacks[model], train, self.means(model), settings, self.seed, model, text)
+
     @cached_property
     def null(self) -> Null:
         """The sparse model with shuffled weights, made once for all behaviours."""
@@ -111,9 +124,9 @@ def _learned(shop: Workshop, model: str, expressed: Expressed, heldout: Prompts,
     """The learned circuit of one stack, with its rows in the tables that both stacks have."""
     assert expressed.train is not None
     stack = shop.stacks[model]
-    search = Search(stack, expressed.train, shop.means(model), shop.config.settings(), shop.seed, model)
+    search = shop.search(model, expressed.train)
     circuit = search.run()
-    rows["circuits"].append(circuit_row(stack, circuit, expressed.train, heldout))
+    rows["circuits"].append(circuit_row(search, circuit, heldout))
     if circuit.reached:
         rows["nodes"] += node_rows(stack, circuit, few, shop.config.importance_nodes)
         rows["edges"] += edge_rows(stack, circuit, expressed.train)
@@ -127,10 +140,9 @@ def _baselines(shop: Workshop, expressed: Expressed, heldout: Prompts, few: Prom
     assert expressed.train is not None
     stack = shop.stacks["sparse"]
     for method in shop.config.baselines:
-        settings = shop.config.settings(method=method, edges=False)
-        search = Search(stack, expressed.train, shop.means("sparse"), settings, shop.seed)
+        search = shop.search("sparse", expressed.train, method=method, edges=False)
         circuit = search.bisect(search.rank())
-        rows["circuits"].append(circuit_row(stack, circuit, expressed.train, heldout))
+        rows["circuits"].append(circuit_row(search, circuit, heldout))
         if circuit.reached:
             rows["faithfulness"] += node_curve(stack, circuit, few)
 
@@ -138,12 +150,14 @@ def _baselines(shop: Workshop, expressed: Expressed, heldout: Prompts, few: Prom
 def _write_down(shop: Workshop, circuit: Circuit, rows: Rows) -> None:
     """The circuit's own files: JSON, MIB's graph, and a picture."""
     stack, name = shop.stacks[circuit.model], circuit.behaviour
-    circuit.save(circuit_file(shop.folder, name, circuit.model))
-    save_mib(stack, circuit, circuit_file(shop.folder, name, circuit.model, "mib.json"))
     tables = {}
     for table in ("nodes", "edges", "activations"):
         frame = pd.DataFrame(rows[table], columns=TABLES[table].names)
         tables[table] = frame[frame["model"] == circuit.model]
+    columns = [c for c in TABLES["edges"].names if c not in ("behaviour", "model", "method", "seed")]
+    graph = [{c: row[c] for c in columns} for row in rows["edges"] if row["model"] == circuit.model]
+    circuit.save(circuit_file(shop.folder, name, circuit.model), graph)
+    save_mib(stack, circuit, circuit_file(shop.folder, name, circuit.model, "mib.json"))
     inside = len(tables["edges"].query("source in @circuit.nodes and target in @circuit.nodes"))
     title = (
         f"{name}, {circuit.model} model: {circuit.size} nodes, {inside} edges, "
@@ -179,7 +193,7 @@ def one_behaviour(shop: Workshop, expressed: Expressed) -> Rows:
                 shop.means("sparse"),
                 shop.heldout_text,
                 config.controls,
-                config.settings(),
+                shop.settings(circuit.behaviour),
                 lambda: shop.null,
                 shop.seed,
             )

@@ -18,7 +18,8 @@ from bridges.behaviours.pair import Pair
 from bridges.circuits.circuit import Circuit
 from bridges.circuits.controls import Case
 from bridges.circuits.controls.random_weights import shuffled_model
-from bridges.circuits.search import Search, node_means
+from bridges.circuits.removed import node_means
+from bridges.circuits.search import Search
 from bridges.circuits.settings import CircuitSettings
 from bridges.config import ControlsConfig
 from bridges.sparse import SparseTransformer, SparseTransformerConfig

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bridges.circuits.controls.case import Case, Null, Row, control
 from bridges.circuits.controls.nonsense import against_null
-from bridges.circuits.search import node_means
+from bridges.circuits.removed import node_means
 from bridges.circuits.wires import wires
 from bridges.stack import ResidualStack
 

@@ -2,21 +2,10 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-
 from bridges.circuits.controls.case import Case, Row, accuracy, control
+from bridges.circuits.removed import node_values, windows
 from bridges.circuits.search import heldout_margins
 from bridges.circuits.task import task_loss
-from bridges.nodes import record
-
-
-def windows(text: Tensor, count: int, length: int, generator: torch.Generator) -> Tensor:
-    """``count`` random stretches of text, ids ``[count, length]``; where a block is shorter it is repeated."""
-    text = text.repeat(1, -(-length // text.shape[1]))
-    rows = torch.randint(len(text), (count,), generator=generator)
-    starts = torch.randint(text.shape[1] - length + 1, (count,), generator=generator)
-    return text[rows[:, None], starts[:, None] + torch.arange(length)]
 
 
 @control("resample")
@@ -30,8 +19,7 @@ def resample(case: Case) -> list[Row]:
     losses = []
     for draw in range(case.config.draws):
         ids = windows(case.text, len(some), some.ids.shape[1], generator).to(some.ids.device)
-        with torch.no_grad(), record(case.stack) as values:
-            case.stack.run_segment(case.stack.embed(ids), 0, case.stack.n_sublayers)
+        values = node_values(case.stack, ids)
         margins = heldout_margins(case.stack, case.circuit, some, values)
         losses.append(float(task_loss(margins)))
         more = {"ablation": "resample", "draw": draw}

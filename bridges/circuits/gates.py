@@ -1,0 +1,123 @@
+"""Learned pruning: a gate for every node, opened and closed by gradients (paper, sections 2.2 and A.5)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from bridges.behaviours.encoded import EncodedPairs
+from bridges.circuits.removed import Removed
+from bridges.circuits.settings import CircuitSettings
+from bridges.circuits.task import answer_margins, prompts, task_loss
+from bridges.nodes import NodeFunction, intervene
+from bridges.stack import ResidualStack
+from bridges.training.precision import autocast, resolve_precision
+
+# Where the loss is steered to, as a share of the target: what is left over is removed afterwards, on other pairs.
+GOAL = 0.7
+# How much of the loss seen so far the running mean keeps.
+MEMORY = 0.75
+
+
+class Gates:
+    """One gate per node: open above τ = 0, closed below; the gradient is that of a sigmoid (paper, section A.5).
+
+    Args:
+        stack: whose nodes are gated.
+        reference: what a closed gate lets through instead, ``{point: [channels]}``.
+        temperature: of the sigmoid.
+        tied: channel c of a layer's queries and channel c of its keys share one gate.
+    """
+
+    def __init__(
+        self, stack: ResidualStack, reference: Mapping[str, Tensor], temperature: float = 1.0, tied: bool = False
+    ):
+        device = next(stack.parameters()).device  # type: ignore[attr-defined]
+        widths = stack.nodes.widths
+        self.owner = {p: p[:-1] + "q" if tied and p.endswith(".k") and widths[p[:-1] + "q"] == w else p
+                      for p, w in widths.items()}  # fmt: skip
+        self.tau = {p: nn.Parameter(torch.zeros(w, device=device)) for p, w in widths.items() if self.owner[p] == p}
+        self.reference = {p: reference[p].to(device) for p in widths}
+        self.temperature = temperature
+
+    def gate(self, tau: Tensor) -> Tensor:
+        """0 or 1, with the surrogate's gradient."""
+        soft = torch.sigmoid(tau / self.temperature)
+        return (tau > 0).to(soft) + soft - soft.detach()
+
+    def count(self) -> Tensor:
+        """How many nodes' gates are open, differentiable."""
+        return torch.stack([self.gate(self.tau[owner]).sum() for owner in self.owner.values()]).sum()
+
+    def functions(self, values: Mapping[str, Tensor] | None = None) -> dict[str, NodeFunction]:
+        """Node functions of the gates as they are now.
+
+        Args:
+            values: ``{point: [B, T, channels]}`` instead of the reference.
+        """
+        instead = self.reference if values is None else values
+
+        def gated(point: str) -> NodeFunction:
+            open_, other = self.gate(self.tau[self.owner[point]]), instead[point]
+            return lambda x: torch.lerp(other.to(x).expand_as(x), x, open_.to(x))
+
+        return {point: gated(point) for point in self.owner}
+
+    def scores(self) -> dict[str, Tensor]:
+        """τ of every node, ``{point: [channels]}``."""
+        return {point: self.tau[owner].detach().cpu().clone() for point, owner in self.owner.items()}
+
+
+def learn_gates(
+    stack: ResidualStack, encoded: EncodedPairs, removed: Removed, settings: CircuitSettings, seed: int
+) -> dict[str, Tensor]:
+    """The final τ of every node after `settings.steps` steps, ``{point: [channels]}``.
+
+    Minimises task loss + price · open gates. The paper tunes a fixed price for every model and task; here the price
+    follows the loss (``settings.adapt``): it rises while the loss is below its goal and falls while it is above, so
+    that one setting serves circuits of any size. Scale and shift of the logits are learned beside the gates.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    gates = Gates(stack, removed.reference, settings.temperature, settings.tied)
+    device = next(stack.parameters()).device  # type: ignore[attr-defined]
+    for tau in gates.tau.values():
+        noise = torch.randn(tau.shape, generator=generator) * settings.init_noise
+        tau.data.copy_((settings.init_bias + noise).to(device))
+    log_scale, shift = (nn.Parameter(torch.zeros((), device=device)) for _ in range(2))
+    parameters = [*gates.tau.values(), log_scale, shift]
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": list(gates.tau.values()), "weight_decay": settings.weight_decay},
+            {"params": [log_scale, shift], "weight_decay": 0.0},
+        ],
+        lr=settings.lr,
+        betas=(0.9, 0.95),
+    )
+    goal, price, mean = GOAL * settings.target, settings.k_coef, None
+    warm = max(1, round(0.05 * settings.steps))
+    low = autocast(resolve_precision("auto", device), device)
+    for step in range(settings.steps):
+        chosen = torch.randperm(len(encoded), generator=generator)[: settings.batch].tolist()
+        batch = prompts(encoded.take(chosen), device)
+        values = removed.values(batch, generator)
+        with torch.enable_grad(), low, intervene(stack, gates.functions(values)):
+            margins = answer_margins(stack, batch) * log_scale.exp() + batch.sign * shift
+            loss = task_loss(margins)
+            grads = torch.autograd.grad(loss + price * gates.count(), parameters)
+        for parameter, grad in zip(parameters, grads, strict=True):
+            parameter.grad = grad
+        torch.nn.utils.clip_grad_norm_(gates.tau.values(), 1.0)
+        for group in optimizer.param_groups:
+            group["lr"] = settings.lr * min((step + 1) / warm, 1 - step / settings.steps)
+        optimizer.step()
+        with torch.no_grad():
+            log_scale.clamp_(-3, 3)
+            for tau in gates.tau.values():
+                tau.clamp_(-1, 1)
+        now = float(loss.detach())
+        mean = now if mean is None else MEMORY * mean + (1 - MEMORY) * now
+        price = min(1.0, price * math.exp(settings.adapt * max(-1.5, min(1.0, 1 - mean / goal))))
+    return gates.scores()

@@ -1,0 +1,80 @@
+"""What a removed node says instead: its mean over text, nothing, or what it says in other text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+from bridges.circuits.task import Prompts
+from bridges.errors import ConfigError
+from bridges.nodes import record
+from bridges.stack import ResidualStack
+
+
+@torch.no_grad()
+def node_means(stack: ResidualStack, batches: Iterable[Tensor]) -> dict[str, Tensor]:
+    """Mean of every node over text, ``{point: [channels]}`` in fp32.
+
+    Args:
+        batches: token ids ``[B, T]`` of ordinary text, every token of which counts.
+    """
+    total: dict[str, Tensor] = {}
+    count = 0
+    for ids in batches:
+        for point, value in node_values(stack, ids).items():
+            total[point] = total.get(point, 0) + value.double().flatten(0, 1).sum(0)  # type: ignore[operator]
+        count += ids.numel()
+    return {point: (value / count).float().cpu() for point, value in total.items()}
+
+
+@torch.no_grad()
+def node_values(stack: ResidualStack, ids: Tensor) -> dict[str, Tensor]:
+    """Every node of the whole model over token ids ``[B, T]``, ``{point: [B, T, channels]}``."""
+    with record(stack) as seen:
+        stack.run_segment(stack.embed(ids), 0, stack.n_sublayers)
+    return dict(seen)
+
+
+def windows(text: Tensor, count: int, length: int, generator: torch.Generator) -> Tensor:
+    """``count`` random stretches of text, ids ``[count, length]``; where a block is shorter it is repeated."""
+    text = text.repeat(1, -(-length // text.shape[1]))
+    rows = torch.randint(len(text), (count,), generator=generator)
+    starts = torch.randint(text.shape[1] - length + 1, (count,), generator=generator)
+    return text[rows[:, None], starts[:, None] + torch.arange(length)]
+
+
+class Removed:
+    """The values that take the place of removed nodes in one search.
+
+    Args:
+        stack: the model.
+        reference: `node_means` over ordinary text.
+        ablation: ``mean``, ``zero``, or ``resample``: the node's value at the same position of random text.
+        text: token ids ``[n, context]`` that resampled values come from.
+
+    Attributes:
+        reference: ``{point: [channels]}`` for one value whatever the prompt; of resampled nodes their mean.
+
+    Raises:
+        ConfigError: ``resample`` without text.
+    """
+
+    def __init__(
+        self, stack: ResidualStack, reference: Mapping[str, Tensor], ablation: str = "mean", text: Tensor | None = None
+    ):
+        if ablation == "resample" and text is None:
+            raise ConfigError("circuits.ablation=resample needs text to take values from: pass `text`.")
+        self.stack, self.ablation, self.text = stack, ablation, text
+        self.reference = {
+            p: torch.zeros_like(reference[p]) if ablation == "zero" else reference[p] for p in stack.nodes.widths
+        }
+
+    def values(self, some: Prompts, generator: torch.Generator) -> dict[str, Tensor] | None:
+        """``{point: [2n, T, channels]}`` drawn for these prompts; None where the reference says it all."""
+        if self.ablation != "resample":
+            return None
+        assert self.text is not None
+        ids = windows(self.text, len(some), some.ids.shape[1], generator)
+        return node_values(self.stack, ids.to(some.ids.device))
