@@ -17,8 +17,8 @@ from bridges.errors import ConfigError, nearest
 PRECISIONS = ("auto", "fp32", "bf16")
 DTYPES = ("fp32", "bf16")
 OPTIMIZERS = ("adamw", "muon")
-SOURCES = ("tinypython", "python", "files", "hub")
-SUITES = ("python", "english", "file", "none")
+SOURCES = ("tinypython", "python", "files", "hub", "planted")
+SUITES = ("python", "english", "file", "planted", "none")
 TRACKERS = ("off", "offline", "wandb")
 STACKS = ("sparse", "dense")
 CONTROLS = (
@@ -52,7 +52,8 @@ class ModelConfig:
     """The pretrained dense model.
 
     Attributes:
-        name: ``tinypython`` (bundled), a Hub id, a local folder, or ``package:<module>`` for a file in a package.
+        name: ``tinypython`` (bundled), a Hub id, a local folder, ``package:<module>`` for a file in a package, or
+            ``planted:<seed>`` for a world whose circuits are known (`bridges.planted`).
         label: short name used in folder names and tables.
         gguf_file: file name of GGUF weights inside ``name``.
         revision: branch, tag or commit on the Hub.
@@ -78,8 +79,9 @@ class DataConfig:
 
     Attributes:
         source: ``tinypython`` (what the bundled model learned from: standard library, installed packages under
-            permissive licences, generated idioms), ``python`` (the standard library alone), ``files`` or ``hub``.
-        path: folder or file for ``files``, dataset id for ``hub``.
+            permissive licences, generated idioms), ``python`` (the standard library alone), ``files``, ``hub`` or
+            ``planted`` (a world's own language).
+        path: folder or file for ``files``, dataset id for ``hub``, seed of the world for ``planted``.
         pattern: glob below ``path``.
         subset: configuration of a Hub dataset. column: its text column.
         context: tokens per sequence.
@@ -111,7 +113,8 @@ class SparseConfig:
 
     Attributes:
         init: what training starts from: ``random`` weights, the ``dense`` model's, the ``shipped`` pair, the folder of
-            another run, or ``auto``: the shipped pair where one fits, random weights elsewhere.
+            another run, a world's own weights (``planted``), or ``auto``: the shipped pair where one fits, random
+            weights elsewhere.
         n_layer: layers (null: as many as the dense model has).
         d_model: width of the stream (null: ``width`` times the dense width). width: null is 1, or the pair's.
         bigram: ``full``, ``low_rank``, ``none`` or ``auto``: full up to a vocabulary of 8192, low rank above.
@@ -230,6 +233,7 @@ class TrainConfig:
         optimizer: ``adamw``, or ``muon`` on the block matrices with AdamW on the rest.
         lr: AdamW's peak rate. bridge_lr: the bridges' own (null: ``lr``). muon_lr: Muon's.
         pair_rate: factor on all three where training goes on from a trained pair, which large steps would undo.
+        freeze_sparse: train the bridges alone; the sparse model stays as it starts.
         eps: AdamW's ε (paper: 0.1, for gradients normalised to RMS 1).
         gradient_rms: ``clip`` the RMS over all gradients to ``max_grad_rms`` or always ``normalise`` it.
         warmup, anneal: shares of the steps, see `bridges.sparse.Schedule`. anneal_shape: ``linear`` or ``exponential``.
@@ -247,6 +251,7 @@ class TrainConfig:
     bridge_lr: float | None = None
     muon_lr: float = 3e-3
     pair_rate: float = 0.1
+    freeze_sparse: bool = False
     beta1: float = 0.9
     beta2: float = 0.95
     eps: float = 1e-8
@@ -323,8 +328,8 @@ class BehavioursConfig:
     """What the models are asked to do.
 
     Attributes:
-        suite: ``python``, ``english``, ``file`` (JSON lines at ``path``) or ``none``.
-        path: the file of pairs.
+        suite: ``python``, ``english``, ``file`` (JSON lines at ``path``), ``planted`` (a world's own) or ``none``.
+        path: the file of pairs, or the seed of the world.
         names: only these behaviours of the suite (null: all).
         pairs: prompt pairs of each split.
         hybrid_pairs: how many of them the hybrids at every bridge are measured on.
@@ -369,10 +374,10 @@ class ControlsConfig:
 
     names: list[str] | None = None
     pairs: int = 64
-    set_pairs: int = 16
+    set_pairs: int = 8
     draws: int = 3
     random_sets: int = 50
-    seeds: int = 3
+    seeds: int = 2
     twin_pairs: int = 32
     twin_steps: int = 60
     adversary_steps: int = 4
@@ -416,17 +421,19 @@ class CircuitsConfig(CircuitSettings):
         top_activations: places in text that are kept for every node of a sparse circuit (0: none).
         activation_tokens: held-out tokens they are looked for in.
         importance_nodes: circuits up to this size have the importance of each node measured, by removing it.
+        targets: another target for some behaviours, ``{name: nats}``.
         controls: what the sparse circuits are put to.
     """
 
     models: list[str] = field(default_factory=lambda: ["sparse", "dense"])
-    baselines: list[str] = field(default_factory=lambda: [m for m in METHODS if m != "learned"])
+    baselines: list[str] = field(default_factory=lambda: ["attribution", "integrated_gradients"])
     min_accuracy: float = 0.9
     heldout_pairs: int = 128
     reference_tokens: int = 16_384
     top_activations: int = 5
     activation_tokens: int = 8192
     importance_nodes: int = 128
+    targets: dict[str, float] = field(default_factory=dict)
     controls: ControlsConfig = field(default_factory=ControlsConfig)
 
     def __post_init__(self) -> None:
@@ -438,6 +445,8 @@ class CircuitsConfig(CircuitSettings):
         _between("circuits.min_accuracy", self.min_accuracy, 0, 1)
         for key in ("heldout_pairs", "reference_tokens", "activation_tokens"):
             _positive(f"circuits.{key}", getattr(self, key))
+        for name, value in self.targets.items():
+            _positive(f"circuits.targets.{name}", value)
         for key in ("top_activations", "importance_nodes"):
             if getattr(self, key) < 0:
                 raise ConfigError(f"circuits.{key}={getattr(self, key)} must not be negative.")
@@ -446,6 +455,79 @@ class CircuitsConfig(CircuitSettings):
         """The settings of one search, some of them changed."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(CircuitSettings)}
         return CircuitSettings(**(values | changes))
+
+
+@dataclass
+class CompareConfig:
+    """How dense model, sparse model and circuits are held against each other.
+
+    Attributes:
+        heldout_pairs: held-out pairs that agreement is measured on.
+        pairs: held-out pairs, with two equally long prompts, that changes are carried across the chosen bridge on.
+        site_pairs: how many of them at every other bridge.
+        train_pairs: training pairs that bridges, channels and the baselines' directions are chosen on.
+        steering_pairs: held-out pairs of the steering curves.
+        draws: repetitions of what is drawn at random; every pair has its own draw in each.
+        channels: single channels tried at each bridge, those whose change carries most.
+        strengths: factors of the steering curves.
+        text_tokens: held-out tokens that losses are correlated on. similarity_tokens: those that streams are compared
+            on.
+        reference_tokens: training tokens that a stream's mean is taken over.
+        ridge: penalty of the cross-validated regressions, relative to the mean square of the inputs.
+        folds: of those regressions, by sequence.
+        bootstrap: resamples of the pairs behind every interval and p-value.
+    """
+
+    heldout_pairs: int = 128
+    pairs: int = 64
+    site_pairs: int = 16
+    train_pairs: int = 16
+    steering_pairs: int = 16
+    draws: int = 1
+    channels: int = 4
+    strengths: list[float] = field(default_factory=lambda: [0.0, 0.25, 0.5, 0.75, 1.0])
+    text_tokens: int = 16_384
+    similarity_tokens: int = 4096
+    reference_tokens: int = 16_384
+    ridge: float = 1e-4
+    folds: int = 5
+    bootstrap: int = 2000
+
+    def __post_init__(self) -> None:
+        counts = ("heldout_pairs", "pairs", "site_pairs", "train_pairs", "steering_pairs", "draws", "channels")
+        for key in (*counts, "text_tokens", "similarity_tokens", "reference_tokens", "ridge", "bootstrap"):
+            _positive(f"compare.{key}", getattr(self, key))
+        for strength in self.strengths:
+            _between("compare.strengths", strength, 0, 1)
+        if self.folds < 2:
+            raise ConfigError(f"compare.folds={self.folds} must be at least 2.")
+
+
+@dataclass
+class VerdictConfig:
+    """The bars that decide whether a sparse circuit explains what the dense model does.
+
+    Attributes:
+        dense_accuracy: least held-out accuracy of the dense model; below it there is nothing to explain.
+        circuit_accuracy: least held-out accuracy of the circuit alone.
+        decision_agreement: least share of held-out prompts that circuit and dense model decide alike.
+        share_moved: least share of the dense model's logit difference that the circuit's interchange moves, carried
+            across one bridge; the interval must also lie above 0.
+        dense_to_sparse: least accuracy of the circuit that goes on from the encoded dense stream; it must also lie
+            above the same with shuffled encoders, interval and all.
+        alpha: level of the tests against nulls, after Holm's correction over the behaviours.
+    """
+
+    dense_accuracy: float = 0.9
+    circuit_accuracy: float = 0.9
+    decision_agreement: float = 0.9
+    share_moved: float = 0.5
+    dense_to_sparse: float = 0.8
+    alpha: float = 0.05
+
+    def __post_init__(self) -> None:
+        for f in dataclasses.fields(self):
+            _between(f"verdict.{f.name}", getattr(self, f.name), 0, 1)
 
 
 @dataclass
@@ -493,6 +575,8 @@ class Config:
     eval: EvalConfig = field(default_factory=EvalConfig)
     behaviours: BehavioursConfig = field(default_factory=BehavioursConfig)
     circuits: CircuitsConfig = field(default_factory=CircuitsConfig)
+    compare: CompareConfig = field(default_factory=CompareConfig)
+    verdict: VerdictConfig = field(default_factory=VerdictConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
     def __post_init__(self) -> None:
@@ -526,11 +610,11 @@ def _build(cls: type, values: dict[str, Any], prefix: str) -> Any:
             raise ConfigError(f"Unknown key {prefix}{key}. {nearest(key, fields)}")
         if dataclasses.is_dataclass(fields[key].default_factory) and not isinstance(values[key], dict):
             raise ConfigError(f"{prefix}{key}={values[key]!r} must be a section with settings below it.")
-    nested = {
-        name: _build(type(f.default_factory()), values[name], f"{prefix}{name}.")
-        for name, f in fields.items()
-        if name in values and isinstance(values[name], dict) and callable(f.default_factory)
-    }
+    nested: dict[str, Any] = {}
+    for name, f in fields.items():
+        section: Any = f.default_factory
+        if isinstance(values.get(name), dict) and dataclasses.is_dataclass(section):
+            nested[name] = _build(section, values[name], f"{prefix}{name}.")
     return cls(**{**values, **nested})
 
 
@@ -538,12 +622,13 @@ def flat(config: Config) -> dict[str, Any]:
     """Dotted keys to values: ``{"train.lr": 0.003, …}``."""
     out: dict[str, Any] = {}
 
-    def walk(prefix: str, value: Any) -> None:
-        if isinstance(value, dict):
-            for key, inner in value.items():
-                walk(f"{prefix}.{key}" if prefix else key, inner)
-        else:
-            out[prefix] = value
+    def walk(prefix: str, section: Any) -> None:
+        for f in dataclasses.fields(section):
+            value, key = getattr(section, f.name), f"{prefix}{f.name}"
+            if dataclasses.is_dataclass(value):
+                walk(f"{key}.", value)
+            else:
+                out[key] = value
 
-    walk("", to_dict(config))
+    walk("", config)
     return out

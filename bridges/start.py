@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from importlib.resources import files
@@ -16,6 +17,7 @@ from bridges.config import Config, SparseConfig
 from bridges.data.blocks import TokenBlocks, bigram_log_probabilities
 from bridges.dense import DenseStack
 from bridges.errors import CheckpointError, ConfigError
+from bridges.planted import is_world, world_named
 from bridges.sparse import SparseTransformer, SparseTransformerConfig
 from bridges.sparse.packed import load_packed
 from bridges.sparse.warm_start import start_from_dense
@@ -34,7 +36,7 @@ class Start:
     """What training starts from.
 
     Attributes:
-        kind: ``random``, ``dense`` or ``pair``.
+        kind: ``random``, ``dense``, ``pair`` or ``planted``.
         shape: the sparse model's configuration.
         folder: of a pair: ``model/`` and perhaps ``bridges/``.
         fraction: weights that are not zero at the start.
@@ -67,6 +69,8 @@ def choose_start(config: Config, dense: DenseStack, context: int, eos: int | Non
         return Start("random", _shape(config, dense, context, eos))
     if init == "dense":
         return _from_dense(config, dense, context, eos)
+    if init == "planted":
+        return _planted(config, context)
     if init in ("auto", "shipped"):
         folder = shipped_pair(config.model.name)
         exists = config.model.name in SHIPPED and (folder / "model").is_dir()
@@ -81,7 +85,8 @@ def choose_start(config: Config, dense: DenseStack, context: int, eos: int | Non
         folder = Path(init)
         if not (folder / "model").is_dir():
             raise ConfigError(
-                f"sparse.init={init!r} is neither auto, random, dense nor shipped, nor a folder with model/ in it."
+                f"sparse.init={init!r} is neither auto, random, dense nor shipped, nor planted, nor a folder with "
+                "model/ in it."
             )
     shape = _pair_shape(folder)
     clash = _clash(config, dense, shape, context)
@@ -171,6 +176,23 @@ def _from_dense(config: Config, dense: DenseStack, context: int, eos: int | None
     return Start("dense", shape, anneal_activation=True, note=note)
 
 
+def _planted(config: Config, context: int) -> Start:
+    if not is_world(config.model.name):
+        raise ConfigError(f"sparse.init=planted: {config.model.name!r} is no planted world; use model=planted with it.")
+    world = world_named(config.model.name)
+    shape = SparseTransformerConfig.from_dict(world.sparse.config.to_dict())
+    if context > shape.context:
+        raise ConfigError(f"data.context={context} is longer than the {shape.context} tokens of a planted world.")
+    if world.density > config.sparsity:
+        raise ConfigError(
+            f"sparsity={config.sparsity:g}: in the fullest matrix of {config.model.name} {world.density:.3f} of the "
+            f"weights are planted, and some would be lost. Use {math.ceil(world.density * 100) / 100:g} or more."
+        )
+    shape.weight_fraction = config.sparsity
+    note = f"The sparse model is that of {config.model.name}: its circuits are known."
+    return Start("planted", shape, fraction=config.sparsity, note=note)
+
+
 def build(config: Config, dense: DenseStack, start: Start) -> tuple[SparseTransformer, Bridges]:
     """The sparse model and the bridges at their first step, but for what must be measured on text."""
     torch.manual_seed(config.seed)
@@ -183,6 +205,8 @@ def build(config: Config, dense: DenseStack, start: Start) -> tuple[SparseTransf
         start_from_dense(sparse, dense.folded(), config.seed + SPARE_SEED)
         sparse.activation_fraction = None
         bridges.keep(None)
+    elif start.kind == "planted":
+        sparse.load_state_dict(world_named(config.model.name).sparse.state_dict())
     elif start.folder is not None:
         sparse.load_state_dict(load_packed(start.folder / "model"))
     return sparse, bridges

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+import textwrap
+
+import numpy as np
 import pandas as pd
 
 from bridges.folder import RunFolder
 from bridges.tables import read_table, table_names
+from bridges.tables.verdicts import VERDICTS
 
 # Two-way accuracy on held-out pairs from which a model counts as able to do a behaviour.
 ABLE = 0.9
@@ -33,10 +38,58 @@ def headline(folder: RunFolder) -> dict[str, float]:
         for model in ("dense", "sparse"):
             able = done.loc[done["model"] == model, "accuracy"] >= ABLE
             out[f"behaviours/{model}"] = int(able.sum())
+    out |= _circuits(folder)
     bigram = paths[paths["kind"] == "bigram"]
     if len(bigram):
         out["bigram/ce"], out["bigram/kl"] = float(bigram["ce"].iloc[0]), float(bigram["kl"].iloc[0])
     return out
+
+
+def _circuits(folder: RunFolder) -> dict[str, float]:
+    """Sizes of the learned circuits and counts of the verdicts, as far as the run has them."""
+    written = table_names(folder.path)
+    out: dict[str, float] = {}
+    if "circuits" in written:
+        circuits = read_table(folder.path, "circuits").query("method == 'learned' and reached")
+        for model, end in (("sparse", ""), ("dense", "_dense")):
+            edges = circuits.loc[circuits["model"] == model, "edges"]
+            out[f"circuits/found{end}"] = len(edges)
+            # A circuit may have no edge inside the blocks, and a geometric mean has no zero.
+            out[f"circuits/geo_mean_edges{end}"] = float(np.exp(np.log(edges.clip(lower=1)).mean()))
+        both = circuits.pivot_table(index="behaviour", columns="model", values="edges").dropna().clip(lower=1)
+        if len(both.columns) == 2:
+            out["circuits/edge_ratio"] = float(np.exp(np.log(both["dense"] / both["sparse"]).mean()))
+    if "verdicts" in written:
+        counts = read_table(folder.path, "verdicts")["verdict"].value_counts()
+        out |= {f"verdict/{name.replace(' ', '_')}": int(counts.get(name, 0)) for name in VERDICTS}
+    return out
+
+
+def verdict_text(folder: RunFolder) -> str:
+    """The verdicts in the terminal: one line a behaviour, and why; empty where the run gives none."""
+    if "verdicts" not in table_names(folder.path):
+        return ""
+    verdicts = read_table(folder.path, "verdicts")
+    rank = {name: i for i, name in enumerate(VERDICTS)}
+    verdicts = verdicts.iloc[verdicts["verdict"].map(rank).argsort(kind="stable")]
+    lines = ["Which behaviours of the dense model does a sparse circuit reproduce?", ""]
+    width = max(map(len, verdicts["behaviour"]))
+    head = f"{'behaviour':<{width}}  {'verdict':<18}  dense  sparse  circuit  nodes  edges  moved  "
+    lines.append(head + "why")
+    room = max(40, shutil.get_terminal_size((160, 40)).columns - len(head))
+    for row in verdicts.to_dict("records"):
+        numbers = [_share(row[f"{m}_accuracy"], w) for m, w in (("dense", 5), ("sparse", 6), ("circuit", 7))]
+        numbers += [f"{'–' if pd.isna(row[k]) else int(row[k]):>5}" for k in ("nodes", "edges")]
+        numbers.append(_share(row["share_moved"], 5))
+        reason = textwrap.shorten(row["reason"], room, placeholder=" …")
+        lines.append(f"{row['behaviour']:<{width}}  {row['verdict']:<18}  {'  '.join(numbers)}  {reason}")
+    counts = verdicts["verdict"].value_counts()
+    tally = ", ".join(f"{counts[name]} {name}" for name in VERDICTS if name in counts)
+    return "\n".join([*lines, "", f"verdicts: {tally}"])
+
+
+def _share(value: float, width: int) -> str:
+    return f"{'–' if pd.isna(value) else f'{value:.0%}':>{width}}"
 
 
 def summary_text(folder: RunFolder) -> str:
@@ -87,5 +140,21 @@ def summary_text(folder: RunFolder) -> str:
             f"{figures['dense/ce']:.3f}{bigram}",
             f"nonzero weights: {kept:,} of {numel:,} ({kept / numel:.3%}), {budget}",
             *able,
+            *_sizes(figures),
+            *(["", text] if (text := verdict_text(folder)) else []),
         ]
     )
+
+
+def _sizes(figures: dict[str, float]) -> list[str]:
+    if not figures.get("circuits/found"):
+        return []
+    line = (
+        f"circuits: {figures['circuits/found']} found in the sparse model, geometric mean "
+        f"{figures['circuits/geo_mean_edges']:.0f} edges"
+    )
+    if "circuits/edge_ratio" in figures:
+        line += (
+            f"; where both models have one, the dense model's is {figures['circuits/edge_ratio']:.1f} times larger"
+        )
+    return [line]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from accelerate import Accelerator
 
-from bridges import kernels, pipeline
+from bridges import kernels, pipeline, stages
 from bridges.config import Config, from_dict
 from bridges.errors import BridgesError, CheckpointError, ConfigError, DataError, DivergenceError, ModelError
 from bridges.folder import RunFolder
@@ -106,7 +106,7 @@ def test_in_evaluation_and_after_it(workplace, accelerator, finished, tmp_path, 
         raise ZeroDivisionError("while measuring")
 
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline, where, broken)
+        patch.setattr(stages if where == "measure_paths" else pipeline, where, broken)
         _fails(settings(workplace), path, accelerator, ZeroDivisionError, "while measuring")
     pipeline.run(settings(workplace), path, accelerator, lambda text: None)
     assert RunFolder(path).status["status"] == "finished" and RunFolder(path).status["message"] is None

@@ -37,7 +37,15 @@ def chosen(config: BehavioursConfig, tokenizer: PreTrainedTokenizerBase) -> dict
     if config.suite == "none":
         return {}
     every: dict[str, Behaviour] = {}
-    every |= load(config.path or "", tokenizer) if config.suite == "file" else get_suite(config.suite)
+    if config.suite == "file":
+        every |= load(config.path or "", tokenizer)
+    elif config.suite == "planted":
+        # Not at the top: a world is made of everything else.
+        from bridges.planted import world_named
+
+        every |= world_named(config.path or "0").behaviours
+    else:
+        every |= get_suite(config.suite)
     for name in config.names or ():
         if name not in every:
             raise BehaviourError(f"behaviours.names: there is no behaviour {name!r}. {nearest(name, every)}")

@@ -169,6 +169,6 @@ def _abs_product(g: Tensor, x: Tensor, targets: Tensor, sources: Tensor) -> Tens
     """``gᵀ x`` of ``[tokens, target]`` and ``[tokens, source]`` at kept channels, zero elsewhere."""
     out = torch.zeros(g.shape[1], x.shape[1], device=g.device)
     at, by = targets.nonzero()[:, 0].to(g.device), sources.nonzero()[:, 0].to(g.device)
-    out[at[:, None], by] = g[:, at].T @ x[:, by]
+    out[at[:, None], by] = (g[:, at].T @ x[:, by]).to(out)
     return out
 

@@ -147,7 +147,9 @@ class Search:
         if not best.reached:
             return best
         # Sizes differ by orders of magnitude, so the middle is taken between logarithms.
-        while high - low > max(1, high // 50):
+        # A ranking without learning is a baseline, whose size need not be known to the node.
+        fine = 50 if self.settings.method == "learned" else 10
+        while high - low > max(1, high // fine):
             middle = max(low + 1, min(high - 1, round(math.sqrt(max(1, low) * high))))
             tried = self.measure(self.top(scores, middle))
             if tried.reached:

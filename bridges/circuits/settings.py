@@ -36,8 +36,8 @@ class CircuitSettings:
     ablation: str = "mean"
     target: float = 0.15
     give_up: float = 0.35
-    pairs: int = 96
-    steps: int = 120
+    pairs: int = 64
+    steps: int = 100
     batch: int = 16
     k_coef: float = 1e-4
     adapt: float = 0.12
@@ -48,7 +48,7 @@ class CircuitSettings:
     init_bias: float = 0.1
     init_noise: float = 0.01
     edges: bool = True
-    tries: int = 24
+    tries: int = 14
 
     def __post_init__(self) -> None:
         one_of("circuits.method", self.method, METHODS)

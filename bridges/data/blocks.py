@@ -78,6 +78,10 @@ def read_documents(config: DataConfig) -> Iterator[Document]:
             yield from read_files(path.parent, path.name)
         else:
             yield from read_files(path, config.pattern)
+    elif config.source == "planted":
+        from bridges.planted import world_named
+
+        yield from world_named(config.path or "0").documents()
     else:
         yield from _hub_documents(config)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
@@ -39,8 +39,9 @@ def load_dense(
     """Load a pretrained causal language model.
 
     Args:
-        name: a local folder, an id on the Hugging Face Hub, ``"tinypython"`` (bundled), or
-            ``"package:<importable package>"`` for files that an installed package carries.
+        name: a local folder, an id on the Hugging Face Hub, ``"tinypython"`` (bundled),
+            ``"package:<importable package>"`` for files that an installed package carries, or ``"planted:<seed>"`` for
+            the dense model of a world whose circuits are known; that one is no Hugging Face model and always fp32.
         gguf_file: name or glob of a GGUF file there, which is dequantised to ``dtype``.
         revision: branch, tag or commit on the Hub.
         dtype: of weights and stream.
@@ -51,6 +52,12 @@ def load_dense(
         ModelError: it cannot be found, read, or expressed as a residual stack.
         MemoryBudgetError: it does not fit into memory.
     """
+    # Not at the top: a world is made of everything else.
+    from bridges.planted import is_world, world_named
+
+    if is_world(name):
+        world = world_named(name)
+        return cast(DenseStack, _moved(world.dense, device)), world.tokenizer
     source = find_source(name, gguf_file, revision, accept=family_of)
     where = {"gguf_file": source.gguf_file} if source.gguf_file else {}
     with _quiet(), _explained(name, source):
@@ -104,9 +111,9 @@ def _attention(family: type[DenseStack], device: str | torch.device) -> str:
     return wanted
 
 
-def _moved(model: PreTrainedModel, device: str | torch.device) -> PreTrainedModel:
+def _moved(model: Any, device: str | torch.device) -> Any:
     try:
-        return model.to(device)  # type: ignore[arg-type]
+        return model.to(device)
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, AssertionError) as error:

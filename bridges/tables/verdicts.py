@@ -48,10 +48,19 @@ VERDICT_TABLES: tuple[Table, ...] = (
             Column("sparse_site", "int", "site in the sparse model"),
             Column("direction", "str", "what is added to the stream, or which bridge carries it", choices=DIRECTIONS),
             Column("strength", "float", "factor on the difference, 0 to 1"),
-            Column("quantity", "str", "p_counterfactual, share_moved, loss or accuracy"),
+            Column(
+                "quantity",
+                "str",
+                "p_counterfactual, share_moved, loss or accuracy; with _minus_null or _minus_baseline what is left "
+                "beyond the best null or the difference of means",
+            ),
             *with_interval("value", "the measurement"),
             N_PAIRS,
             SEED,
+            Column("chosen", "bool", "whether the training pairs chose this site pair for it", optional=True),
+            Column("nodes", "str", "the whole circuit or its best channel", optional=True, choices=("all", "best")),
+            Column("channel", "int", "that channel of the sparse stream", optional=True),
+            Column("p_value", "float", "one-sided bootstrap p that a difference is not above 0", optional=True),
         ),
     ),
     Table(

@@ -86,7 +86,9 @@ class Trainer:
             sharkfin=train.sharkfin,
         )
         self.projector = Projector(sparse.sparse_matrices(), config.sparse.floor)
-        if sparse.bigram is not None:
+        if train.freeze_sparse:
+            sparse.requires_grad_(False)
+        elif sparse.bigram is not None:
             sparse.bigram.requires_grad_(config.sparse.train_bigram)
         self.anneal_activation, self.rate = anneal_activation, rate
         self.optimizer = self._optimizer()
@@ -115,6 +117,8 @@ class Trainer:
             ParameterGroup(rest, train.lr),
             ParameterGroup(list(self.bridges.parameters()), train.bridge_lr or train.lr),
         ]
+        if train.freeze_sparse:
+            groups = groups[-1:]
         return build_optimizer(groups, betas=(train.beta1, train.beta2), eps=train.eps, weight_decay=train.weight_decay)
 
     @property
@@ -207,7 +211,8 @@ class Trainer:
         self.optimizer.zero_grad()
         self.bridges.follow(self.sizes)
         fraction = self.schedule.fraction(step)
-        self.projector.project(fraction)
+        if not train.freeze_sparse:
+            self.projector.project(fraction)
         self.progress.step += 1
         if self.progress.step % train.log_every and self.progress.step != self.steps:
             return values

@@ -22,11 +22,16 @@ NodeSets = dict[str, Tensor]
 
 
 def random_sets(circuit: Circuit, count: int, generator: torch.Generator) -> NodeSets:
-    """Random node sets with as many nodes at every point as the circuit, ``{point: bool [S, channels]}``."""
+    """Random sets of nodes outside the circuit, at every point as many as it has there, ``{point: bool [S, channels]}``.
+
+    Circuit nodes are left out: one of them alone can do more harm than all together, which would say nothing about
+    other nodes. Where more than half of a point's channels are in the circuit, the sets have what is left.
+    """
     sets = {}
     for point, kept in circuit.nodes.items():
-        order = torch.rand(count, len(kept), generator=generator).argsort(1)
-        sets[point] = torch.zeros(count, len(kept), dtype=torch.bool).scatter(1, order[:, : int(kept.sum())], True)
+        size = min(int(kept.sum()), int((~kept).sum()))
+        order = torch.rand(count, len(kept), generator=generator).masked_fill(kept, 2.0).argsort(1)
+        sets[point] = torch.zeros(count, len(kept), dtype=torch.bool).scatter(1, order[:, :size], True)
     return sets
 
 

@@ -1,0 +1,180 @@
+"""Tuning: rounds of trials, drawn by Optuna, tried side by side."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bridges.behaviours.encoded import EncodedPairs
+from bridges.circuits.settings import CircuitSettings
+from bridges.circuits.study.ranges import PAPER, RANGES
+from bridges.circuits.study.result import OPTUNA_STATES, Study, result_of
+from bridges.circuits.study.storage import about_of, check_same, counted, load_optuna, opened, quiet
+from bridges.circuits.study.trial import Ended, Objective
+from bridges.errors import ConfigError, nearest
+from bridges.stack import ResidualStack
+
+
+def tune(
+    stack: ResidualStack,
+    tasks: Mapping[str, EncodedPairs],
+    reference: Mapping[str, Tensor],
+    settings: CircuitSettings | None = None,
+    *,
+    trials: int = 32,
+    storage: Path | None = None,
+    jobs: int = 1,
+    seed: int = 0,
+    startup: int = 8,
+    model: str = "sparse",
+    text: Tensor | None = None,
+    ranges: Mapping[str, tuple[float, float]] = RANGES,
+    progress: Callable[[str], None] = lambda line: None,
+) -> Study:
+    """Try settings of the search and return the best.
+
+    The first trial has the settings that are given, the second the paper's (both moved into the ranges), the next ones
+    are drawn at random and, after `startup` of them, by TPE. A trial searches the behaviours in order and is given
+    up where its mean so far is above the median of the complete trials'.
+
+    Trials are drawn in rounds of `jobs`, and a trial's draw follows from the seed, its number and the rounds before:
+    the same arguments give the same trials, also where the study was killed in between.
+
+    Args:
+        stack: in evaluation mode.
+        tasks: training pairs of each behaviour. Put quick and telling ones first.
+        reference: `bridges.circuits.node_means` over ordinary text.
+        settings: what is not tuned, and the first trial.
+        trials: how many there should be in all, those of a storage that is gone on with and failed ones included.
+        storage: a file (SQLite, which a kill cannot leave half written) to keep the study in, made where it is missing;
+            None keeps nothing. Optuna's own tools read it too.
+        jobs: trials at a time. Threads, each with its own copy of the stack: a search hangs functions on the stack's
+            nodes and zeroes weights in place, so two in one stack would read each other's interventions. A GPU holds
+            `jobs` copies.
+        seed: of the study and of every search in it.
+        startup: trials before TPE draws and before any trial is given up.
+        model: ``sparse`` or ``dense``, for the tables.
+        text: token ids ``[n, context]``, where removed nodes are resampled (``ablation="resample"``).
+        ranges: ``{setting: (low, high)}``, all drawn log-uniformly; settings left out stay as given.
+        progress: told a line after every trial.
+
+    Raises:
+        ConfigError: Optuna is missing, the pairs are held-out ones, or the storage holds a study of something else.
+        CheckpointError: the storage cannot be read.
+        BridgesError: no trial was completed, or edges of this stack cannot be listed.
+    """
+    optuna = load_optuna()
+    settings = settings or CircuitSettings()
+    _check(tasks, settings, ranges, {"trials": trials, "jobs": jobs, "startup": startup})
+    objective = Objective(optuna, stack, tasks, reference, settings, seed, startup, model, text)
+    about = about_of(stack, tasks, reference, settings, seed, model, text)
+    with quiet(optuna), opened(optuna, storage) as storage_:
+        study = optuna.create_study(storage=storage_, study_name="circuits", load_if_exists=True)
+        check_same(study, about, storage)
+        for killed in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
+            study.tell(killed.number, state=optuna.trial.TrialState.FAIL)
+        objective.remember(study)
+        with _workers(stack, jobs, objective.stopped) as each:
+            while (done := len(counted(study))) < trials:
+                # A round that a kill broke off is filled up, so that the next ones begin where they would have.
+                size = min(jobs - done % jobs, trials - done)
+                asked = [_ask(optuna, study, done + i, settings, ranges, seed, startup) for i in range(size)]
+                for i, (trial, ended) in enumerate(zip(asked, each(objective, asked), strict=True)):
+                    told = study.tell(trial, ended.value, optuna.trial.TrialState[OPTUNA_STATES[ended.state]])
+                    progress(f"trial {done + i + 1} of {trials}: {_outcome(ended, told)}")
+        return result_of(study, settings, ranges, seed, model)
+
+
+def _check(
+    tasks: Mapping[str, EncodedPairs],
+    settings: CircuitSettings,
+    ranges: Mapping[str, tuple[float, float]],
+    counts: Mapping[str, int],
+) -> None:
+    for name, value in counts.items():
+        if value < 1:
+            raise ConfigError(f"{name}={value} must be at least 1.")
+    if not tasks:
+        raise ConfigError("There is no behaviour to tune on; name at least one.")
+    for name, encoded in tasks.items():
+        if encoded.split != "train":
+            raise ConfigError(
+                f"{name}: these are {encoded.split} pairs. Tune on the training pairs; the others must stay unseen for "
+                "judging the circuits."
+            )
+    if settings.method != "learned":
+        raise ConfigError(f"circuits.method={settings.method} has nothing to tune; only learned pruning has.")
+    for name, (low, high) in ranges.items():
+        if name not in RANGES:
+            raise ConfigError(f"{name} cannot be tuned. {nearest(name, RANGES)}")
+        if not 0 < low <= high:
+            raise ConfigError(f"{name}: the range {low:g} to {high:g} must be rising and above 0.")
+
+
+def _ask(
+    optuna: Any,
+    study: Any,
+    index: int,
+    settings: CircuitSettings,
+    ranges: Mapping[str, tuple[float, float]],
+    seed: int,
+    startup: int,
+) -> Any:
+    """The next trial. A sampler of its own for each number: what it draws does not depend on who drew before."""
+    draw = int(np.random.SeedSequence([seed, index]).generate_state(1)[0])
+    study.sampler = optuna.samplers.TPESampler(seed=draw, n_startup_trials=startup)
+    waiting = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.WAITING,))
+    if index < 2 and not waiting:
+        start = {name: (getattr(settings, name), PAPER[name])[index] for name in ranges}
+        study.enqueue_trial({name: min(max(value, ranges[name][0]), ranges[name][1]) for name, value in start.items()})
+    return study.ask(
+        {n: optuna.distributions.FloatDistribution(low, high, log=True) for n, (low, high) in ranges.items()}
+    )
+
+
+@contextmanager
+def _workers(stack: ResidualStack, jobs: int, stopped: threading.Event) -> Iterator[Callable[..., list[Any]]]:
+    """``each(function, items)``: the function of a stack and an item, for every item, `jobs` at a time and in order."""
+    if jobs == 1:
+        yield lambda function, items: [function(stack, item) for item in items]
+        return
+    free: SimpleQueue[ResidualStack] = SimpleQueue()
+    for mine in (stack, *(copy.deepcopy(stack) for _ in range(jobs - 1))):
+        free.put(mine)
+
+    def on_free(function: Callable[[ResidualStack, Any], Any], item: Any) -> Any:
+        mine = free.get()
+        try:
+            return function(mine, item)
+        finally:
+            free.put(mine)
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, threads // jobs))
+    pool = ThreadPoolExecutor(jobs)
+    try:
+        yield lambda function, items: list(pool.map(lambda item: on_free(function, item), items))
+    finally:
+        stopped.set()
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)
+
+
+def _outcome(ended: Ended, told: Any) -> str:
+    found = told.user_attrs.get("found", [])
+    if ended.state == "failed":
+        return f"failed, {told.user_attrs['error']}"
+    if ended.state == "pruned":
+        return f"given up after {len(found)} behaviours, at {told.intermediate_values[len(found) - 1]:.3f}"
+    reached = sum(row["reached"] for row in found)
+    return f"{ended.value:.3f}, {reached} of {len(found)} circuits reach their target"

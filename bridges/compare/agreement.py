@@ -1,0 +1,112 @@
+"""Do sparse model and circuit decide as the dense model does, prompt by prompt, and do they find the same text hard?
+
+Shapes: n pairs with two prompts each.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bridges.behaviours.encoded import EncodedPairs
+from bridges.circuits.circuit import Circuit, only
+from bridges.circuits.task import Calibration, answer_margins, prompts, split
+from bridges.compare.bootstrap import Estimate, Resampler, estimate
+from bridges.losses import head_values
+from bridges.stack import ResidualStack
+
+Row = dict[str, Any]
+# Prompts in one forward pass.
+BATCH = 64
+
+
+def device_of(stack: ResidualStack) -> torch.device:
+    """Where a stack's weights are."""
+    return next(stack.parameters()).device  # type: ignore[attr-defined]
+
+
+@torch.no_grad()
+def pair_margins(stack: ResidualStack, encoded: EncodedPairs, circuit: Circuit | None = None) -> np.ndarray:
+    """Margins of both prompts of every pair, ``[n, 2]``: the right candidate's logit minus the other's.
+
+    Args:
+        circuit: reduce the stack to it, and calibrate the margins as it says.
+    """
+    some = prompts(encoded, device_of(stack))
+    if circuit is None:
+        margins = torch.cat([answer_margins(stack, part) for part in split(some, BATCH)])
+    else:
+        with only(stack, circuit):
+            margins = torch.cat([answer_margins(stack, part) for part in split(some, BATCH)])
+        margins = Calibration(circuit.scale, circuit.shift).apply(margins, some.sign)
+    return margins.view(-1, 2).double().cpu().numpy()
+
+
+def agreement_rows(
+    behaviour: str, margins: dict[str, np.ndarray], sign: np.ndarray, bootstrap: int, seed: int
+) -> list[Row]:
+    """Rows of table ``agreement`` of one behaviour, with intervals over pairs.
+
+    ``logit_difference_correlation`` turns every margin to the same candidate of its pair, so that it is high wherever
+    both models are mostly right; ``margin_correlation`` is of the margins of the right candidate, which the labels
+    alone cannot make high.
+
+    Args:
+        margins: ``{model: [n, 2]}``, among them ``dense``.
+        sign: ``[n, 2]`` of `bridges.circuits.task.Prompts`.
+    """
+    dense = margins["dense"]
+    draws = Resampler(len(dense), bootstrap, seed)
+    rows: list[Row] = []
+
+    def put(second: str, quantity: str, found: Estimate, n: int) -> None:
+        row: Row = {"behaviour": behaviour, "first": "dense", "second": second, "quantity": quantity}
+        rows.append(row | found.columns() | {"n": n, "seed": seed})
+
+    both = np.full(len(dense), 2.0)
+    wrong = dense <= 0
+    for second, mine in margins.items():
+        put(second, "accuracy", estimate(draws.ratio((mine > 0).sum(1), both)), dense.size)
+        if second == "dense":
+            continue
+        alike = (mine > 0) == (dense > 0)
+        put(second, "decision_agreement", estimate(draws.ratio(alike.sum(1), both)), dense.size)
+        where = estimate(draws.ratio((alike & wrong).sum(1), wrong.sum(1)))
+        put(second, "agreement_where_dense_wrong", where, int(wrong.sum()))
+        oriented = estimate(draws.correlation(dense * sign, mine * sign))
+        put(second, "logit_difference_correlation", oriented, dense.size)
+        put(second, "margin_correlation", estimate(draws.correlation(dense, mine)), dense.size)
+    return rows
+
+
+@torch.no_grad()
+def token_losses(stack: ResidualStack, text: Tensor, batch: int = 8) -> np.ndarray:
+    """Next-token cross-entropy in nats over text ``[n, T]``, ``[n, T - 1]``."""
+    device, parts = device_of(stack), []
+    for ids in text.split(batch):
+        ids = ids.to(device)
+        h = stack.run_segment(stack.embed(ids), 0, stack.n_sublayers)
+        parts.append(head_values(stack, [h], ids, None).ce[0].double().cpu())
+    return torch.cat(parts).numpy()
+
+
+def text_rows(stacks: dict[str, ResidualStack], text: Tensor, bootstrap: int, seed: int) -> list[Row]:
+    """Rows ``text`` of table ``agreement``: how per-token losses correlate (paper, Fig. 33), intervals over sequences.
+
+    Args:
+        stacks: ``dense``, ``sparse``, and perhaps ``dense2``: another dense model, as the ceiling.
+        text: held-out token ids ``[n, T]``.
+    """
+    losses = {name: token_losses(stack, text) for name, stack in stacks.items()}
+    draws = Resampler(len(text), bootstrap, seed)
+    rows = []
+    for second, mine in losses.items():
+        if second == "dense":
+            continue
+        found = estimate(draws.correlation(losses["dense"], mine))
+        row: Row = {"behaviour": "text", "first": "dense", "second": second, "quantity": "token_loss_correlation"}
+        rows.append(row | found.columns() | {"n": mine.size, "seed": seed})
+    return rows

@@ -1,0 +1,172 @@
+"""The circuit's change carried through the bridges: does the dense model do what the sparse circuit says (paper, A.4)?
+
+At every bridge the sparse stream's difference between the two prompts of a pair, on the channels that the circuit uses
+there, is decoded and added to the dense stream. Beside it stand changes of equal size at every token: random
+directions, channels that the circuit does not use, a bridge whose channels are shuffled, a ridge-regressed bridge, and
+directions that linear methods find in the dense stream alone.
+
+Shapes: n pairs, B = 2n prompts, T tokens, b bridges, d and s widths of the two streams.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bridges.compare.carry import carried, matched, random_directions, random_nodes, shuffled_bridge
+from bridges.compare.choice import Choice
+from bridges.compare.crossing import Crossing, Transfer, added, differences, last_logits, margins_of
+from bridges.compare.directions import BASELINES
+
+NULLS = ("random_directions", "random_nodes", "shuffled_bridge")
+
+
+def null_change(
+    t: Transfer, name: str, i: int, delta: Tensor, nodes: Tensor, like: Tensor, generator: torch.Generator
+) -> Tensor:
+    """A change as long as ``like`` at every token that says nothing about the circuit, ``[B, T, d]``.
+
+    Args:
+        delta: the whole sparse stream's change ``[B, T, s]``. nodes: the channels carried, ``bool [s]``.
+    """
+    if name == "random_directions":
+        return random_directions(like, generator)
+    if name == "random_nodes":
+        return random_nodes(t.bridges[i], delta, t.live[i], int(nodes.sum()), like, generator)
+    return shuffled_bridge(t.bridges[i], delta * nodes, like, generator)
+
+
+Margins = dict[str, np.ndarray]
+
+
+def gather(parts: Mapping[str, list[Tensor]]) -> Margins:
+    """Batches of ``[R, b, B]`` joined to ``[R, b, n, 2]``; R draws of a null, or 1."""
+    return {k: torch.cat(v, -1).double().cpu().unflatten(-1, (-1, 2)).numpy() for k, v in parts.items()}
+
+
+def draws_of(t: Transfer, run: Callable[[], Tensor]) -> Tensor:
+    """One null as often as the config asks for, ``[R, …]``.
+
+    Draws are kept apart, since a loss or an accuracy of averaged margins is not the average one.
+    """
+    return torch.stack([run() for _ in range(t.config.draws)])
+
+
+@torch.no_grad()
+def interchange_margins(
+    t: Transfer, crossing_list: Sequence[Crossing], choice: Choice, where: Sequence[int]
+) -> tuple[np.ndarray, Margins]:
+    """Margins of the dense model, plain ``[n, 2]`` and with every direction added at each bridge, ``[R, b, n, 2]``.
+
+    Args:
+        where: indices of the b bridges.
+    """
+    generators = {name: t.generator(f"interchange {name}") for name in NULLS}
+    parts: dict[str, list[Tensor]] = {}
+    for crossing in crossing_list:
+        deltas = differences(t, crossing)
+        own = {i: carried(t.bridges[i], deltas[i] * t.live[i]) for i in where}
+
+        def run(changes: Mapping[int, Tensor], crossing: Crossing = crossing) -> Tensor:
+            return margins_of(added(t, crossing, changes), crossing.some)
+
+        parts.setdefault("circuit", []).append(run(own)[None])
+        for name in NULLS:
+
+            def null(name: str = name, own=own, deltas=deltas, run=run) -> Tensor:
+                g = generators[name]
+                return run({i: null_change(t, name, i, deltas[i], t.live[i], own[i], g) for i in own})
+
+            parts.setdefault(name, []).append(draws_of(t, null))
+        if t.ridge is not None:
+            ridge = {i: matched(carried(t.ridge[i], deltas[i] * t.live[i]), own[i]) for i in own}
+            parts.setdefault("ridge_bridge", []).append(run(ridge)[None])
+        sign = crossing.some.sign[:, None, None]
+        for name in BASELINES:
+            # The first candidate's direction: away from it where it is this prompt's own.
+            toward = {i: -sign * choice.directions[i][name].to(own[i]) * own[i].norm(dim=-1, keepdim=True) for i in own}
+            parts.setdefault(name, []).append(run(toward)[None])
+    plain = torch.cat([c.margins for c in crossing_list]).double().cpu().numpy().reshape(-1, 2)
+    return plain, gather(parts)
+
+
+@torch.no_grad()
+def necessity_margins(t: Transfer, crossing_list: Sequence[Crossing], where: Sequence[int]) -> Margins:
+    """Margins of the dense model when the circuit's channels are moved to their mean over text, ``[R, b, n, 2]``.
+
+    Beside the circuit's ``random_nodes``: as many other channels moved to their means, at equal length.
+    """
+    generator = t.generator("necessity random_nodes")
+    parts: dict[str, list[Tensor]] = {}
+    for crossing in crossing_list:
+        deltas = {
+            i: t.means[i].to(crossing.margins) - crossing.sparse.sites[t.bridges.pairs[i].sparse].float() for i in where
+        }
+        own = {i: carried(t.bridges[i], delta * t.live[i]) for i, delta in deltas.items()}
+        parts.setdefault("circuit", []).append(margins_of(added(t, crossing, own), crossing.some)[None])
+
+        def null(crossing: Crossing = crossing, deltas=deltas, own=own) -> Tensor:
+            changes = {i: null_change(t, "random_nodes", i, deltas[i], t.live[i], own[i], generator) for i in own}
+            return margins_of(added(t, crossing, changes), crossing.some)
+
+        parts.setdefault("random_nodes", []).append(draws_of(t, null))
+    return gather(parts)
+
+
+def share_moved(plain: np.ndarray, steered: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What a change moved and what a swap of the two prompts would move, summed over each pair, ``[n]`` both.
+
+    The dense model's margin on the other prompt, turned to this prompt's candidate, is minus the other prompt's own.
+
+    Args:
+        plain: ``[n, 2]``. steered: ``[R, n, 2]``, whose mean over draws counts.
+    """
+    return (plain - steered.mean(0)).sum(1), 2 * plain.sum(1)
+
+
+@torch.no_grad()
+def steering_chances(t: Transfer, crossing_list: Sequence[Crossing], choice: Choice) -> dict[str, Margins]:
+    """P(the other prompt's candidate) over the full vocabulary (paper, Fig. 9).
+
+    Returns:
+        ``{"all" or "best": {direction: [R, strengths, n, 2]}}``; without a live channel there is no ``best``.
+    """
+    found: dict[str, Margins] = {}
+    moving = [strength for strength in t.config.strengths if strength]
+    for which in ("all", "best"):
+        i = choice.bridge if which == "all" else choice.channel_bridge
+        nodes = t.live[i]
+        if which == "best":
+            if choice.channel < 0:
+                continue
+            nodes = torch.zeros_like(nodes)
+            nodes[choice.channel] = True
+        generators = {name: t.generator(f"steering {which} {name}") for name in NULLS}
+        parts: dict[str, list[Tensor]] = {}
+        for crossing in crossing_list:
+            delta = differences(t, crossing)[i]
+            own = carried(t.bridges[i], delta * nodes)
+
+            plain = last_logits(t.dense, [crossing.dense.final[0]], crossing.some).softmax(-1)
+            untouched = plain[0].gather(-1, crossing.some.choice[:, 1:])[:, 0]
+
+            def curve(
+                change: Tensor, i: int = i, crossing: Crossing = crossing, untouched: Tensor = untouched
+            ) -> Tensor:
+                chances = added(t, crossing, [(i, strength * change) for strength in moving]).softmax(-1)
+                moved = iter(chances.gather(-1, crossing.some.choice[:, 1:].expand(len(chances), -1, -1))[..., 0])
+                return torch.stack([next(moved) if strength else untouched for strength in t.config.strengths])
+
+            parts.setdefault("circuit", []).append(curve(own)[None])
+            parts.setdefault("none", []).append(untouched.expand(1, len(t.config.strengths), -1))
+            for name in NULLS:
+
+                def null(name=name, i=i, delta=delta, nodes=nodes, own=own, curve=curve, generators=generators):
+                    return curve(null_change(t, name, i, delta, nodes, own, generators[name]))
+
+                parts.setdefault(name, []).append(draws_of(t, null))
+        found[which] = gather(parts)
+    return found
