@@ -613,7 +613,7 @@ def _build(cls: type, values: dict[str, Any], prefix: str) -> Any:
     nested: dict[str, Any] = {}
     for name, f in fields.items():
         section: Any = f.default_factory
-        if isinstance(values.get(name), dict) and dataclasses.is_dataclass(section):
+        if isinstance(section, type) and dataclasses.is_dataclass(section) and name in values:
             nested[name] = _build(section, values[name], f"{prefix}{name}.")
     return cls(**{**values, **nested})
 

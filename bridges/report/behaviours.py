@@ -159,12 +159,13 @@ def _transfer(name: str, source: Source, figures: Figures) -> Raw:
     steering = [r for r in rows if r["measurement"] == "steering" and r["quantity"] == "p_counterfactual"]
     data = table(
         "Interventions carried through the bridges, with 95 % intervals",
-        ["measurement", "site pair", "direction", "strength", "quantity", "value", "pairs"],
+        ["measurement", "site pair", "direction", "carried", "strength", "quantity", "value", "pairs"],
         [
             [
                 words(r["measurement"]),
                 f"{r['dense_site']}·{r['sparse_site']}",
                 DIRECTION_LOOKS[r["direction"]][0],
+                "best channel" if r.get("nodes") == "best" else "all channels",
                 Num(number_of(r["strength"])),
                 words(r["quantity"]),
                 Num(measured(r, "value")),
@@ -175,27 +176,33 @@ def _transfer(name: str, source: Source, figures: Figures) -> Raw:
     )
     if not steering:
         return join([tag("h4", "Carried into the dense model"), details("The numbers as a table", data)])
-    pairs = sorted({int(r["pair"]) for r in steering})
-    shown = [
-        pairs[round(i * (len(pairs) - 1) / max(1, min(PANELS, len(pairs)) - 1))] for i in range(min(PANELS, len(pairs)))
-    ]
+    # One panel for what was carried (the whole circuit, its best channel) and where; a run without the column has one.
+    panels_of: dict[tuple[int, str], list[dict[str, Any]]] = {}
+    for row in steering:
+        nodes = row.get("nodes")
+        panels_of.setdefault((int(row["pair"]), str(nodes) if known(nodes) else "all"), []).append(row)
+    keys = sorted(panels_of)
+    drawn_keys = min(PANELS, len(keys))
+    shown = [keys[round(i * (len(keys) - 1) / max(1, drawn_keys - 1))] for i in range(drawn_keys)]
     panels = []
-    for pair in shown:
-        mine = [r for r in steering if r["pair"] == pair]
+    for key in shown:
+        mine = panels_of[key]
         drawn = []
         for direction, (label, look) in DIRECTION_LOOKS.items():
             line = Series(label, look)
             for row in sorted((r for r in mine if r["direction"] == direction), key=lambda r: r["strength"]):
                 line.add(row["strength"], row["value"], row["value_low"], row["value_high"])
-            drawn.append(line)
-        title = f"site pair {mine[0]['dense_site']}·{mine[0]['sparse_site']}"
+            if line.points:
+                drawn.append(line)
+        what = "best channel" if key[1] == "best" else "circuit"
+        title = f"{what}, site pair {mine[0]['dense_site']}·{mine[0]['sparse_site']}"
         panels.append(Chart("lines", title, "strength", "P(counterfactual token)", drawn, unit=True))
     caption = (
         "The circuit’s change from clean to counterfactual prompt, carried by the decoder into the dense stream and "
         "added with growing strength; the other lines are directions of equal norm."
     )
-    if len(shown) < len(pairs):
-        caption += f" {len(shown)} of {len(pairs)} site pairs are drawn; the table holds all."
+    if len(shown) < len(keys):
+        caption += f" {len(shown)} of {len(keys)} curves are drawn; the table holds all."
     return figures.figure("Steering the dense model", panels, caption, data, columns=3)
 
 

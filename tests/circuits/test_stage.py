@@ -101,7 +101,7 @@ def test_the_stage_writes_what_it_found(finished, planted):
     )
     assert learned["edges_with_embeddings"] == len(tables["edges"].query("behaviour == 'planted'"))
     assert set(circuits.loc["planted"].index) == {
-        "learned", "attribution", "integrated_gradients", "random", "magnitude",
+        "learned", "attribution", "integrated_gradients",
     }  # fmt: skip
     # A behaviour that the sparse model does not do is reported, and nothing more is made of it.
     assert not circuits.loc[("backwards", "learned"), "reached"]

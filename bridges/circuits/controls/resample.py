@@ -28,4 +28,5 @@ def resample(case: Case) -> list[Row]:
         rows.append(case.row("resample", "fitted_loss", losses[-1], **more))
         rows.append(case.row("resample", "accuracy", accuracy(margins), **more))
     mean, bar = sum(losses) / len(losses), case.config.resample
-    return [*rows, case.row("resample", "mean_fitted_loss", mean, threshold=bar, passed=mean <= bar, ablation="resample")]
+    deciding = {"threshold": bar, "passed": mean <= bar, "ablation": "resample"}
+    return [*rows, case.row("resample", "mean_fitted_loss", mean, **deciding)]

@@ -22,7 +22,7 @@ NodeSets = dict[str, Tensor]
 
 
 def random_sets(circuit: Circuit, count: int, generator: torch.Generator) -> NodeSets:
-    """Random sets of nodes outside the circuit, at every point as many as it has there, ``{point: bool [S, channels]}``.
+    """Random sets of nodes outside the circuit, at every point as many as it has, ``{point: bool [S, channels]}``.
 
     Circuit nodes are left out: one of them alone can do more harm than all together, which would say nothing about
     other nodes. Where more than half of a point's channels are in the circuit, the sets have what is left.

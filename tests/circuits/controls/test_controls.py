@@ -15,9 +15,9 @@ from bridges.circuits.circuit import replaced
 from bridges.circuits.controls import REGISTRY, run_controls
 from bridges.circuits.controls.case import fitted_loss
 from bridges.circuits.controls.random_weights import shuffled_model
-from bridges.circuits.controls.resample import windows
 from bridges.circuits.controls.seeds import chance_jaccard, jaccard
 from bridges.circuits.controls.sets import exact_parts, random_sets, set_margins
+from bridges.circuits.removed import windows
 from bridges.circuits.search import find_circuit
 from bridges.circuits.task import answer_margins, prompts
 from bridges.config import CONTROLS
@@ -184,10 +184,10 @@ def test_jaccard_and_what_chance_gives(planted):
     one, two = (planted.circuit(planted.nodes(n)) for n in ({"0.v": 0, "0.q": 1}, {"0.v": 0, "0.q": 2}))
     assert jaccard(one, two) == pytest.approx(1 / 3) and jaccard(one, one) == 1
     generator = torch.Generator().manual_seed(0)
-    shared = [
-        float((random_sets(one, 1, generator)["0.v"] & random_sets(two, 1, generator)["0.v"]).sum())
-        for _ in range(2000)
-    ]
+    width = len(one.nodes["0.v"])
+    # One channel of v each, drawn among all of them.
+    first, second = torch.randint(width, (2, 2000), generator=generator)
+    shared = (first == second).float().tolist()
     assert 2 * sum(shared) / 2000 / (4 - 2 * sum(shared) / 2000) == pytest.approx(chance_jaccard(one, two), abs=0.01)
 
 
@@ -210,3 +210,17 @@ def test_all_controls_fill_the_table_and_repeat_exactly(case_of, true_circuit, t
     assert set(one["control"]) == set(CONTROLS) and (one.groupby("control")["passed"].count() == 1).all()
     pd.testing.assert_frame_equal(one, two)
     write_table(tmp_path, "controls", one)
+
+
+def test_random_sets_hold_no_node_of_the_circuit(planted):
+    nodes = planted.nodes({"0.attn_in": 0, "0.v": 2, "0.attn_out": 1})
+    nodes["0.v"] = torch.ones_like(nodes["0.v"])
+    nodes["0.v"][:3] = False
+    sets = random_sets(planted.circuit(nodes), 200, torch.Generator().manual_seed(0))
+    for point, kept in nodes.items():
+        assert not (sets[point] & kept).any()
+        # Of v only three channels are left outside.
+        size = 3 if point == "0.v" else int(kept.sum())
+        assert (sets[point].sum(1) == size).all()
+    drawn = sets["0.attn_in"].float().mean(0)
+    assert drawn[0] == 0 and (drawn[1:] > 0).all()
