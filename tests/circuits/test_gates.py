@@ -136,10 +136,13 @@ def test_removing_no_edge_changes_nothing(quote_model, reference):
 
 def test_edge_effects_bound_the_first_order_effect(quote_model, reference):
     """The rise of the loss when a weight is removed by a little, against the bound for the whole of it."""
+    # A model that is sure of its answers has a loss too flat to measure slopes on.
+    quote_model.head.weight.mul_(0.1)
+    quote_model.head.bias.mul_(0.1)
     search = Search(quote_model, quote_pairs(16, 0), reference, CircuitSettings())
     circuit = everything(search)
     effects = edge_effects(quote_model, search.prompts, reference, circuit)
-    checked = 0
+    checked, tight = 0, []
     for wire in wires(quote_model):
         if wire.matrix not in effects:
             continue
@@ -147,7 +150,7 @@ def test_edge_effects_bound_the_first_order_effect(quote_model, reference):
         for target, source in wire.weight.nonzero().tolist():
             if wire.target.endswith("mlp_neuron"):
                 continue  # the slope is taken after the nonlinearity
-            before, share = float(wire.weight[target, source]), 1e-3
+            before, share = float(wire.weight[target, source]), 1e-2
             with torch.no_grad():
                 start = float(task_loss(answer_margins(quote_model, search.prompts).double()))
                 wire.weight[target, source] = before * (1 - share)
@@ -155,9 +158,13 @@ def test_edge_effects_bound_the_first_order_effect(quote_model, reference):
                 end = float(task_loss(answer_margins(quote_model, search.prompts).double()))
                 wire.weight[target, source] = before
                 wire.bias[target] -= before * share * reference[wire.source][source]
-            assert abs(end - start) / share <= float(effects[wire.matrix][target, source]) * 1.05 + 1e-3
+            rise, bound = abs(end - start) / share, float(effects[wire.matrix][target, source])
+            assert rise <= 1.05 * bound + 1e-4
+            tight.append(rise / bound if rise > 1e-3 else 0.0)
             checked += 1
     assert checked >= 5
+    # A bound without a limit would hold too: some weight comes near it.
+    assert max(tight) > 0.9
 
 
 def test_no_search_where_the_model_itself_is_hopeless(quote_model, reference, monkeypatch):
