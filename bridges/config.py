@@ -360,14 +360,16 @@ class ControlsConfig:
         draws: random draws where a control needs some. random_sets: size-matched random node sets.
         seeds: searches whose circuits are compared; the nulls are compared with the same searches.
         twin_pairs, twin_steps: of those searches, real and null alike.
-        adversary_steps: gradient steps of the adversary, from each of two starts.
+        adversary_steps: gradient steps of the adversary, from each of two starts. adversary_budget: how many nodes it
+            may flip, as a share of the circuit's nodes.
+        stop_early: leave out the controls that need further searches where one of the others has failed already.
         sufficiency: most held-out loss of the circuit alone, everything else at its mean.
         resample: the same, everything else at values from other text.
         quantile: share of the random sets a circuit must beat, in necessity and as random circuits.
         null_ratio: how many times larger a circuit of nonsense labels or of shuffled weights must be, if there is one.
         interchange: least share of prompts on which whole model and circuit decide alike after nodes were exchanged.
         stochastic: most loss with random parts of the complement ablated.
-        adversarial: most loss with the part of the complement ablated that does the most harm.
+        adversarial: most loss after the flips that do the most harm.
         jaccard: least mean overlap of circuits of several seeds. overlap: how many times that of random sets it must
             be.
     """
@@ -380,7 +382,9 @@ class ControlsConfig:
     seeds: int = 2
     twin_pairs: int = 32
     twin_steps: int = 60
-    adversary_steps: int = 4
+    adversary_steps: int = 6
+    adversary_budget: float = 0.1
+    stop_early: bool = False
     sufficiency: float = 0.3
     resample: float = 0.5
     quantile: float = 0.95
@@ -395,7 +399,8 @@ class ControlsConfig:
         for name in self.names or ():
             one_of("circuits.controls.names", name, CONTROLS)
         counts = ("pairs", "set_pairs", "draws", "random_sets", "twin_pairs", "twin_steps", "adversary_steps")
-        for key in (*counts, "sufficiency", "resample", "null_ratio", "stochastic", "adversarial", "overlap"):
+        bars = ("sufficiency", "resample", "null_ratio", "stochastic", "adversarial", "overlap")
+        for key in (*counts, "adversary_budget", *bars):
             _positive(f"circuits.controls.{key}", getattr(self, key))
         for key in ("quantile", "interchange", "jaccard"):
             _between(f"circuits.controls.{key}", getattr(self, key), 0, 1)
@@ -413,6 +418,7 @@ class CircuitsConfig(CircuitSettings):
     """Which circuits are searched for and what they are put to; how they are searched for: `CircuitSettings`.
 
     Attributes:
+        ablation: in runs nodes are removed in both ways, since a circuit has to stand up to both.
         models: stacks that are searched (an empty list: no circuits).
         baselines: further methods of ranking nodes, tried on the sparse model.
         min_accuracy: behaviours that the dense model does less often than this on held-out pairs are left out.
@@ -425,6 +431,7 @@ class CircuitsConfig(CircuitSettings):
         controls: what the sparse circuits are put to.
     """
 
+    ablation: str = "mixed"
     models: list[str] = field(default_factory=lambda: ["sparse", "dense"])
     baselines: list[str] = field(default_factory=lambda: ["attribution", "integrated_gradients"])
     min_accuracy: float = 0.9

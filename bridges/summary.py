@@ -154,7 +154,5 @@ def _sizes(figures: dict[str, float]) -> list[str]:
         f"{figures['circuits/geo_mean_edges']:.0f} edges"
     )
     if "circuits/edge_ratio" in figures:
-        line += (
-            f"; where both models have one, the dense model's is {figures['circuits/edge_ratio']:.1f} times larger"
-        )
+        line += f"; where both models have one, the dense model's is {figures['circuits/edge_ratio']:.1f} times larger"
     return [line]

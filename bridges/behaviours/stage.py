@@ -67,7 +67,18 @@ class Expressed:
 
 
 def express(behaviour: Behaviour, tokenizer: PreTrainedTokenizerBase, pairs: int, seed: int) -> Expressed:
-    """Both splits of a behaviour, or the reason why this tokenizer has none."""
+    """Both splits of a behaviour, or the reason why this tokenizer has none; made once per process."""
+    key = (id(behaviour), id(tokenizer), pairs, seed)
+    if key not in _made:
+        # The objects are kept beside it, so that no other ones can come to have their ids.
+        _made[key] = (behaviour, tokenizer, _express(behaviour, tokenizer, pairs, seed))
+    return _made[key][2]
+
+
+_made: dict[tuple[int, int, int, int], tuple[Behaviour, PreTrainedTokenizerBase, Expressed]] = {}
+
+
+def _express(behaviour: Behaviour, tokenizer: PreTrainedTokenizerBase, pairs: int, seed: int) -> Expressed:
     try:
         train, heldout = (encode(behaviour, tokenizer, split, pairs, seed) for split in ("train", "heldout"))  # type: ignore[arg-type]
     except NotExpressible as error:

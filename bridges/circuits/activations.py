@@ -1,9 +1,9 @@
-"""Where in text the nodes of a circuit are most active."""
+"""Where in text the nodes of a stack are most active."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bridges.circuits.circuit import Circuit
 from bridges.circuits.measure import members
-from bridges.nodes import record
+from bridges.circuits.removed import node_values
 from bridges.stack import ResidualStack
 
 if TYPE_CHECKING:
@@ -21,51 +21,76 @@ if TYPE_CHECKING:
 BEFORE, AFTER = 12, 4
 
 
-@torch.no_grad()
-def node_values(stack: ResidualStack, circuit: Circuit, batches: Iterable[Tensor]) -> Tensor:
-    """The circuit's nodes in the whole model over text, ``[nodes, blocks, T]``; batches of ids ``[B, T]``."""
-    named = members(circuit)
-    points = [p for p, kept in circuit.nodes.items() if kept.any()]
-    channels = {p: circuit.nodes[p].nonzero()[:, 0] for p in points}
-    device = next(stack.parameters()).device  # type: ignore[attr-defined]
-    parts = []
-    for ids in batches:
-        with record(stack, points) as seen:
-            stack.run_segment(stack.embed(ids.to(device)), 0, stack.n_sublayers)
-        parts.append(torch.cat([seen[p][..., channels[p].to(device)].float().cpu() for p in points], -1))
-    return torch.cat(parts).permute(2, 0, 1) if named else torch.zeros(0, 0, 0)
+@dataclass(frozen=True)
+class Peaks:
+    """For every node the blocks of text where its magnitude is largest, the largest first; one place in each block.
+
+    Attributes:
+        text: token ids ``[n, context]``.
+        block, place: ``{point: [count, channels]}`` which block and where in it.
+        window: ``{point: [count, BEFORE + 1 + AFTER, channels]}`` the node around that place, zero outside the block.
+    """
+
+    text: Tensor
+    block: dict[str, Tensor]
+    place: dict[str, Tensor]
+    window: dict[str, Tensor]
+
+    @classmethod
+    def find(cls, stack: ResidualStack, text: Tensor, count: int, batch: int = 8) -> Peaks:
+        """Look through the text once, for all nodes.
+
+        Args:
+            text: token ids ``[n, context]``. count: blocks per node, fewer where there are fewer.
+        """
+        device = next(stack.parameters()).device  # type: ignore[attr-defined]
+        best: dict[str, tuple[Tensor, ...]] = {}
+        for start in range(0, len(text), batch):
+            ids = text[start : start + batch].to(device)
+            for point, value in node_values(stack, ids).items():
+                found = _peaks(value.float(), start)
+                if point in best:
+                    found = tuple(torch.cat(both) for both in zip(best[point], found, strict=True))
+                # Stable, so that of equal peaks the earlier block stays.
+                order = torch.argsort(found[0], dim=0, descending=True, stable=True)[:count]
+                best[point] = tuple(_take(part, order) for part in found)
+        parts = [{p: b[i].cpu() for p, b in best.items()} for i in (1, 2, 3)]
+        return cls(text, parts[0], parts[1], parts[2])
 
 
-def activation_rows(
-    stack: ResidualStack,
-    circuit: Circuit,
-    text: Tensor,
-    tokenizer: PreTrainedTokenizerBase,
-    count: int,
-    batch: int = 8,
-) -> list[dict[str, Any]]:
-    """Rows of table ``activations``: for each node the ``count`` blocks of text where its magnitude is largest.
+def _peaks(value: Tensor, first: int) -> tuple[Tensor, ...]:
+    """Height, block, place and window of each block's peak in ``[B, T, channels]``; blocks count from ``first``."""
+    height, place = value.abs().max(1)
+    block = (first + torch.arange(len(value), device=value.device))[:, None].expand_as(place)
+    padded = torch.nn.functional.pad(value, (0, 0, BEFORE, AFTER))
+    offsets = torch.arange(BEFORE + 1 + AFTER, device=value.device)
+    return height, block, place, padded.gather(1, place[:, None] + offsets[None, :, None])
 
-    One place in each block at most, so that they differ; places where the node is zero are left out.
 
-    Args:
-        text: held-out token ids ``[n, context]``.
+def _take(part: Tensor, order: Tensor) -> Tensor:
+    if part.ndim == 3:
+        order = order[:, None].expand(-1, part.shape[1], -1)
+    return part.gather(0, order)
+
+
+def activation_rows(peaks: Peaks, circuit: Circuit, tokenizer: PreTrainedTokenizerBase) -> list[dict[str, Any]]:
+    """Rows of table ``activations``: where in text each of the circuit's nodes peaks in the whole model.
+
+    Places where the node is zero are left out.
     """
     rows: list[dict[str, Any]] = []
-    if not circuit.size or not count:
-        return rows
-    values = node_values(stack, circuit, text.split(batch))
-    for (point, channel), mine in zip(members(circuit), values, strict=True):
-        peaks, places = mine.abs().max(1)
-        for rank, block in enumerate(torch.argsort(peaks, descending=True, stable=True)[:count].tolist()):
-            at = int(places[block])
-            if not mine[block, at]:
+    for point, channel in members(circuit):
+        window = peaks.window[point][:, :, channel]
+        blocks, places = (of[point][:, channel].tolist() for of in (peaks.block, peaks.place))
+        for rank, (block, at, values) in enumerate(zip(blocks, places, window, strict=True)):
+            if not values[BEFORE]:
                 break
-            start, stop = max(0, at - BEFORE), min(text.shape[1], at + AFTER + 1)
+            start, stop = max(0, at - BEFORE), min(peaks.text.shape[1], at + AFTER + 1)
             row: dict[str, Any] = {"behaviour": circuit.behaviour, "model": circuit.model, "point": point}
-            row |= {"channel": channel, "rank": rank, "value": float(mine[block, at]), "token": at - start}
-            shown = [tokenizer.decode([i]) for i in text[block, start:stop].tolist()]
+            row |= {"channel": channel, "rank": rank, "value": float(values[BEFORE]), "token": at - start}
+            shown = [tokenizer.decode([i]) for i in peaks.text[block, start:stop].tolist()]
             row["tokens"] = json.dumps(shown, ensure_ascii=False)
-            row["values"] = json.dumps([round(float(v), 4) for v in mine[block, start:stop]])
+            inside = values[start - at + BEFORE : stop - at + BEFORE]
+            row["values"] = json.dumps([round(float(v), 4) for v in inside])
             rows.append(row)
     return rows

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bridges.circuits.choose import choose
 from bridges.circuits.wires import EMBEDDING, LOGITS, Wire, wires
 from bridges.errors import CheckpointError
 from bridges.nodes import NodeFunction, intervene
@@ -24,7 +25,7 @@ class Circuit:
 
     Attributes:
         behaviour: name. model: ``sparse`` or ``dense``. method: how the nodes were chosen. seed: of the search.
-        ablation: what replaces a removed node: ``mean``, ``zero`` or ``resample``.
+        ablation: what replaced a removed node in the search: ``mean``, ``zero``, ``resample`` or ``mixed``.
         nodes: ``{point: bool [channels]}`` of every point of the stack.
         scores: ``{point: float [channels]}`` by which nodes were ranked.
         edges: ``{matrix: bool [target, source]}``, false where a weight between kept nodes was removed; None: none was.
@@ -119,10 +120,7 @@ def replaced(kept: Tensor, value: Tensor) -> NodeFunction:
     """A node function that keeps the channels in ``kept`` and puts ``value`` (``[channels]`` or ``[B, T, channels]``)
     in the others."""
 
-    def function(x: Tensor) -> Tensor:
-        return torch.where(kept.to(x.device), x, value.to(x))
-
-    return function
+    return lambda x: choose(x, kept, value)
 
 
 def removal(

@@ -76,7 +76,7 @@ def draw_circuit(
     wide = max([1.0, *(x for x, _ in at.values())])
     labelled = len(at) <= LABELLED
     spread = 1.75 if labelled else 1.1
-    size = (min(40.0, 3.0 + spread * (wide + 1)), min(30.0, 2.0 + (0.85 if labelled else 0.16) * (2 * high + 1)))
+    size = (min(26.0, 3.0 + spread * (wide + 1)), min(20.0, 2.0 + (0.85 if labelled else 0.16) * (2 * high + 1)))
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots()
     _stream(axes, at)

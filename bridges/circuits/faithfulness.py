@@ -33,12 +33,12 @@ def areas(f: np.ndarray, fractions: np.ndarray) -> tuple[float, float]:
     return float(np.trapezoid(y, x)), float(np.trapezoid(np.abs(1 - y), x))
 
 
-def best(scores: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
-    """Masks of the ``count`` best entries over all tensors; of equal ones the earlier stays."""
+def standings(scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Every entry's place among all of them, the best at 0; of equal ones the earlier comes first."""
     flat = torch.cat([s.flatten() for s in scores.values()])
-    mask = torch.zeros(len(flat), dtype=torch.bool)
-    mask[torch.argsort(flat, descending=True, stable=True)[:count]] = True
-    parts = mask.split([s.numel() for s in scores.values()])
+    place = torch.empty(len(flat), dtype=torch.int32)
+    place[torch.argsort(flat, descending=True, stable=True)] = torch.arange(len(flat), dtype=torch.int32)
+    parts = place.split([s.numel() for s in scores.values()])
     return {name: part.view_as(scores[name]) for name, part in zip(scores, parts, strict=True)}
 
 
@@ -55,8 +55,8 @@ def _rows(circuit: Circuit, level: str, margins: list[float], empty: float, full
 def node_curve(stack: ResidualStack, circuit: Circuit, some: Prompts) -> list[dict]:
     """Rows of table ``faithfulness`` over shares of all nodes, ranked by the circuit's scores."""
     total = sum(len(s) for s in circuit.scores.values())
-    masks = [best(circuit.scores, n) for n in (0, *(max(1, round(k * total)) for k in FRACTIONS))]
-    kept = {p: torch.stack([m[p] for m in masks]) for p in circuit.scores}
+    counts = torch.tensor([0, *(max(1, round(k * total)) for k in FRACTIONS)])
+    kept = {p: place < counts[:, None] for p, place in standings(circuit.scores).items()}
     empty, *means = set_margins(stack, some, complement(kept), circuit.reference).mean(1).tolist()
     return _rows(circuit, "node", means, empty, means[-1], len(some) // 2)
 
@@ -73,10 +73,10 @@ def edge_scores(search: Search) -> dict[str, Tensor]:
 def edge_curve(search: Search, circuit: Circuit, some: Prompts) -> list[dict]:
     """Rows of table ``faithfulness`` over shares of all nonzero weights inside the blocks, every node kept."""
     scores = edge_scores(search)
-    total = sum(int((s >= 0).sum()) for s in scores.values())
+    order, total = standings(scores), sum(int((s >= 0).sum()) for s in scores.values())
     nodes = {p: torch.ones_like(k) for p, k in circuit.nodes.items()}
     means = []
     for count in (0, *(max(1, round(k * total)) for k in FRACTIONS)):
-        with only(search.stack, replace(circuit, nodes=nodes, edges=best(scores, count))):
+        with only(search.stack, replace(circuit, nodes=nodes, edges={m: place < count for m, place in order.items()})):
             means.append(float(answer_margins(search.stack, some).mean()))
     return _rows(circuit, "edge", means[1:], means[0], means[-1], len(some) // 2)

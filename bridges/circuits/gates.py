@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bridges.behaviours.encoded import EncodedPairs
+from bridges.circuits.choose import choose
 from bridges.circuits.removed import Removed
 from bridges.circuits.settings import CircuitSettings
 from bridges.circuits.task import answer_margins, prompts, task_loss
@@ -61,8 +62,9 @@ class Gates:
         instead = self.reference if values is None else values
 
         def gated(point: str) -> NodeFunction:
-            open_, other = self.gate(self.tau[self.owner[point]]), instead[point]
-            return lambda x: torch.lerp(other.to(x).expand_as(x), x, open_.to(x))
+            tau, other = self.tau[self.owner[point]], instead[point]
+            open_ = tau.detach() > 0
+            return lambda x: choose(x, open_, other, tau, self.temperature)
 
         return {point: gated(point) for point in self.owner}
 

@@ -171,4 +171,3 @@ def _abs_product(g: Tensor, x: Tensor, targets: Tensor, sources: Tensor) -> Tens
     at, by = targets.nonzero()[:, 0].to(g.device), sources.nonzero()[:, 0].to(g.device)
     out[at[:, None], by] = (g[:, at].T @ x[:, by]).to(out)
     return out
-

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
+from bridges.circuits.settings import FROM_TEXT
 from bridges.circuits.task import Prompts
 from bridges.errors import ConfigError
 from bridges.nodes import record
@@ -51,21 +52,22 @@ class Removed:
     Args:
         stack: the model.
         reference: `node_means` over ordinary text.
-        ablation: ``mean``, ``zero``, or ``resample``: the node's value at the same position of random text.
+        ablation: ``mean``, ``zero``, ``resample``: the node's value at the same position of random text, or ``mixed``:
+            mean and resample on every other pair of prompts.
         text: token ids ``[n, context]`` that resampled values come from.
 
     Attributes:
         reference: ``{point: [channels]}`` for one value whatever the prompt; of resampled nodes their mean.
 
     Raises:
-        ConfigError: ``resample`` without text.
+        ConfigError: ``resample`` or ``mixed`` without text.
     """
 
     def __init__(
         self, stack: ResidualStack, reference: Mapping[str, Tensor], ablation: str = "mean", text: Tensor | None = None
     ):
-        if ablation == "resample" and text is None:
-            raise ConfigError("circuits.ablation=resample needs text to take values from: pass `text`.")
+        if ablation in FROM_TEXT and text is None:
+            raise ConfigError(f"circuits.ablation={ablation} needs text to take values from: pass `text`.")
         self.stack, self.ablation, self.text = stack, ablation, text
         self.reference = {
             p: torch.zeros_like(reference[p]) if ablation == "zero" else reference[p] for p in stack.nodes.widths
@@ -73,8 +75,13 @@ class Removed:
 
     def values(self, some: Prompts, generator: torch.Generator) -> dict[str, Tensor] | None:
         """``{point: [2n, T, channels]}`` drawn for these prompts; None where the reference says it all."""
-        if self.ablation != "resample":
+        if self.ablation not in FROM_TEXT:
             return None
         assert self.text is not None
         ids = windows(self.text, len(some), some.ids.shape[1], generator)
-        return node_values(self.stack, ids.to(some.ids.device))
+        values = node_values(self.stack, ids.to(some.ids.device))
+        if self.ablation == "mixed":
+            for point, value in values.items():
+                # Both prompts of every second pair.
+                value.unflatten(0, (-1, 2))[::2] = self.reference[point].to(value)
+        return values

@@ -8,7 +8,9 @@ from bridges.choices import one_of
 from bridges.errors import ConfigError
 
 METHODS = ("learned", "attribution", "integrated_gradients", "random", "magnitude")
-ABLATIONS = ("mean", "zero", "resample")
+ABLATIONS = ("mean", "zero", "resample", "mixed")
+# Those that take values from text.
+FROM_TEXT = ("resample", "mixed")
 
 
 @dataclass
@@ -17,8 +19,9 @@ class CircuitSettings:
 
     Attributes:
         method: how nodes are ranked.
-        ablation: what replaces a removed node: its ``mean`` over text, ``zero``, or ``resample``: what it says in other
-            text.
+        ablation: what replaces a removed node: its ``mean`` over text (the paper's), ``zero``, ``resample``: what it
+            says in other text, or ``mixed``: its mean in one half of the pairs, what it says in other text in the
+            other half. Circuits found under mean ablation alone are smaller and seldom stand up to other text.
         target: two-way loss in nats that the circuit has to reach on the training pairs.
         give_up: no circuit is searched for where the whole model's calibrated loss on them is above this.
         pairs: training pairs the loss is measured on.

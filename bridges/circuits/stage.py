@@ -7,7 +7,6 @@ tables are put together from those parts in the order of the suite, whoever comp
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
@@ -22,7 +21,7 @@ from torch import Tensor
 from bridges.behaviours.encoded import EncodedPairs
 from bridges.behaviours.pair import Behaviour
 from bridges.behaviours.stage import Expressed, express
-from bridges.circuits.activations import activation_rows
+from bridges.circuits.activations import Peaks, activation_rows
 from bridges.circuits.circuit import Circuit
 from bridges.circuits.controls import Case, Null, run_controls
 from bridges.circuits.controls.random_weights import shuffled_model
@@ -39,7 +38,7 @@ from bridges.config import CircuitsConfig
 from bridges.data.blocks import TokenBlocks
 from bridges.errors import BridgesError
 from bridges.stack import ResidualStack
-from bridges.tables import TABLES, read_table, write_table
+from bridges.tables import TABLES, read_table, write_part, write_table
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -106,8 +105,7 @@ class Workshop:
     def search(self, model: str, train: EncodedPairs, **changes: Any) -> Search:
         """A search in one stack; ``changes`` of its settings."""
         settings = self.settings(train.behaviour, **changes)
-        text = self.text("train", self.config.reference_tokens) if settings.ablation == "resample" else None
-        return Search(self.stacks[model], train, self.means(model), settings, self.seed, model, text)
+        return Search(self.stacks[model], train, self.means(model), settings, self.seed, model, self.search_text)
 
     @cached_property
     def null(self) -> Null:
@@ -116,8 +114,18 @@ class Workshop:
         return shuffled_model(stack, self._batches(stack), self.seed + NULL_SEED)
 
     @cached_property
+    def search_text(self) -> Tensor:
+        """Training text that removed nodes are resampled from."""
+        return self.text("train", self.config.reference_tokens)
+
+    @cached_property
     def heldout_text(self) -> Tensor:
         return self.text("test", self.config.activation_tokens)
+
+    @cached_property
+    def peaks(self) -> Peaks:
+        """Where the sparse model's nodes are most active in held-out text."""
+        return Peaks.find(self.stacks["sparse"], self.heldout_text, self.config.top_activations, _BATCH)
 
 
 def _learned(shop: Workshop, model: str, expressed: Expressed, heldout: Prompts, few: Prompts, rows: Rows) -> Circuit:
@@ -182,9 +190,7 @@ def one_behaviour(shop: Workshop, expressed: Expressed) -> Rows:
             continue
         if model == "sparse":
             _baselines(shop, expressed, heldout, few, rows)
-            rows["activations"] += activation_rows(
-                stack, circuit, shop.heldout_text, shop.tokenizer, config.top_activations, _BATCH
-            )
+            rows["activations"] += activation_rows(shop.peaks, circuit, shop.tokenizer)
             case = Case(
                 stack,
                 circuit,
@@ -196,6 +202,7 @@ def one_behaviour(shop: Workshop, expressed: Expressed) -> Rows:
                 shop.settings(circuit.behaviour),
                 lambda: shop.null,
                 shop.seed,
+                shop.search_text,
             )
             rows["controls"] += run_controls(case)
         _write_down(shop, circuit, rows)
@@ -226,7 +233,7 @@ def find_circuits(
         part = parts / file_name(name)
         if not part.is_dir():
             expressed = express(behaviours[name], shop.tokenizer, shop.pairs, shop.seed)
-            _keep(part, one_behaviour(shop, expressed))
+            write_part(part, one_behaviour(shop, expressed))
         progress(name)
     tables = {}
     for table in CIRCUIT_TABLES:
@@ -249,12 +256,3 @@ def _searchable(shop: Workshop, say: Callable[[str], None]) -> list[str]:
         except BridgesError as error:
             say(f"No circuits in the {model} model: {error}")
     return found
-
-
-def _keep(part: Path, rows: Rows) -> None:
-    """Write a behaviour's rows as a whole: a folder without its final name is no part."""
-    temporary = part.with_name(f".{part.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    for table, mine in rows.items():
-        write_table(temporary, table, pd.DataFrame(mine, columns=TABLES[table].names))
-    os.replace(temporary, part)

@@ -20,9 +20,7 @@ from bridges.compare.transfer import Margins, draws_of, gather
 
 
 @torch.no_grad()
-def continued_margins(
-    t: Transfer, encoded: EncodedPairs, where: Sequence[int], nulls: bool = True
-) -> Margins:
+def continued_margins(t: Transfer, encoded: EncodedPairs, where: Sequence[int], nulls: bool = True) -> Margins:
     """Calibrated margins of the circuit that runs from each bridge on the encoded dense stream, ``[R, b, n, 2]``.
 
     Beside the ``circuit`` the same with ``shuffled_bridge``: the encoder's outputs in an order drawn for every pair.

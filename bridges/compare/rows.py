@@ -72,7 +72,9 @@ def interchange_rows(
         # The best null of every resample, not of the data: which one is best is chance too.
         beyond = shares["circuit"] - np.max([shares[name] for name in NULLS], axis=0)
         w.put(i, "circuit", "share_moved_minus_null", beyond, p_value=p_above_zero(beyond))
-        w.put(i, "circuit", "share_moved_minus_baseline", shares["circuit"] - shares["difference_of_means"])
+        # Who moves the whole difference cannot be beaten by moving more than that.
+        whole = {name: np.minimum(shares[name], 1.0) for name in ("circuit", "difference_of_means")}
+        w.put(i, "circuit", "share_moved_minus_baseline", whole["circuit"] - whole["difference_of_means"])
     return w.rows
 
 

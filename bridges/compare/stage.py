@@ -5,7 +5,6 @@ What is finished of a behaviour lies in a folder of its own until all are done, 
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -31,7 +30,7 @@ from bridges.compare.verdict import decide
 from bridges.config import CompareConfig, VerdictConfig
 from bridges.data.blocks import TokenBlocks
 from bridges.stack import ResidualStack
-from bridges.tables import TABLES, read_table, table_names, write_table
+from bridges.tables import TABLES, read_table, table_names, write_part, write_table
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -143,7 +142,7 @@ def compare_models(
     for name, behaviour in behaviours.items():
         part = parts / file_name(name)
         if not part.is_dir():
-            _keep(part, one_behaviour(bench, behaviour))
+            write_part(part, one_behaviour(bench, behaviour))
         progress(name)
     stacks = {"dense": bench.dense, "sparse": bench.sparse}
     if bench.dense2 is not None:
@@ -171,15 +170,3 @@ def compare_models(
     done |= judge(bench.folder, bench.verdict)
     shutil.rmtree(parts.parent, ignore_errors=True)
     return done
-
-
-def _keep(part: Path, rows: Rows) -> None:
-    """Write a behaviour's rows as a whole: a folder without its final name is no part."""
-    temporary = part.with_name(f".{part.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    for table, mine in rows.items():
-        frame = pd.DataFrame(mine, columns=TABLES[table].names)
-        if table == "transfer":
-            frame["channel"] = frame["channel"].astype("Int64")
-        write_table(temporary, table, frame)
-    os.replace(temporary, part)

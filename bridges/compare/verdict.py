@@ -12,7 +12,7 @@ import pandas as pd
 
 from bridges.compare.bootstrap import holm
 from bridges.compare.transfer import NULLS
-from bridges.config import VerdictConfig
+from bridges.config import CONTROLS, VerdictConfig
 from bridges.tables import TABLES
 
 Row = dict[Any, Any]
@@ -147,7 +147,7 @@ class _Case:
             ),
             self._test(
                 "necessity",
-                "the rise of the dense loss without the circuit's channels, beyond that without as many others (nats),",
+                "the rise of the dense loss without the circuit's channels beyond that without as many others, nats,",
                 _first(
                     self.of["transfer"],
                     measurement="necessity",
@@ -157,12 +157,7 @@ class _Case:
                 ),
             ),
             self._dense_to_sparse(),
-            self._at_least(
-                "beats_difference_of_means",
-                "the share moved by the circuit beyond that of a difference of means of equal norm",
-                self.beyond_means,
-                0.0,
-            ),
+            self._beats_means(),
         ]
 
     @staticmethod
@@ -177,28 +172,31 @@ class _Case:
     def _circuit_found(self) -> Evidence:
         found = self.circuit is not None and bool(self.circuit["reached"])
         loss, target = _number(self.circuit, "train_loss"), _number(self.circuit, "target")
-        meaning = "the loss of the sparse circuit on training pairs, in nats, with the target as its most,"
+        meaning = "the loss of the sparse circuit on training pairs, in nats,"
         return Evidence("circuit_found", meaning, loss, target, found, veto=True)
 
     def _controls(self) -> list[Evidence]:
         rows = _pick(self.of["controls"], model="sparse", method="learned")
         decided = rows[rows["passed"].notna()] if len(rows) else rows
-        found = [
-            Evidence(
-                f"control_{row['control']}",
-                f"the {row['quantity']} of the circuit's control {row['control']}".replace("_", " "),
-                _number(row),
-                _number(row, "threshold"),
-                bool(row["passed"]),
-                veto=True,
-            )
-            for row in decided.to_dict("records")
-        ]
-        # A circuit that was put to nothing has withstood nothing.
-        count = Evidence(
-            "controls", "the number of the circuit's controls that decided", float(len(found)), 1.0, bool(found)
-        )
-        return [count, *found]
+        by_name = {row["control"]: row for row in decided.to_dict("records")}
+        return [self._control(name, by_name.get(name)) for name in CONTROLS]
+
+    @staticmethod
+    def _control(name: str, row: Row | None) -> Evidence:
+        plain = f"circuit's control {name}".replace("_", " ")
+        if row is None:
+            # What a circuit was not put to it has not withstood, but neither has it failed.
+            return Evidence(f"control_{name}", f"the {plain}", NAN, NAN, False)
+        meaning = f"the {row['quantity']} of the {plain}".replace("_", " ")
+        bar, passed = _number(row, "threshold"), bool(row["passed"])
+        return Evidence(f"control_{name}", meaning, _number(row), bar, passed, veto=True)
+
+    def _beats_means(self) -> Evidence:
+        meaning = "the share moved by the circuit beyond that of a difference of means of equal norm"
+        # A circuit that moves nothing has not beaten a direction that moves nothing.
+        passed = _number(self.beyond_means) >= 0 and _number(self.moved.get("circuit")) > 0
+        name = "beats_difference_of_means"
+        return Evidence(name, meaning, threshold=0.0, passed=passed, **_interval(self.beyond_means))
 
     def _share_moved(self) -> Evidence:
         row, bar = self.moved.get("circuit"), self.config.share_moved
@@ -305,8 +303,9 @@ def decide(tables: Tables, config: VerdictConfig) -> tuple[pd.DataFrame, pd.Data
             verdict, reason = _judged(mine)
         evidence += [e.row(name) for e in mine]
         verdicts.append(_verdict_row(name, case, verdict, reason[:1].upper() + reason[1:], mine))
-    frames = pd.DataFrame(evidence, columns=TABLES["evidence"].names), pd.DataFrame(
-        verdicts, columns=TABLES["verdicts"].names
+    frames = (
+        pd.DataFrame(evidence, columns=TABLES["evidence"].names),
+        pd.DataFrame(verdicts, columns=TABLES["verdicts"].names),
     )
     for column in ("nodes", "edges", "dense_edges"):
         frames[1][column] = frames[1][column].astype("Int64")

@@ -25,15 +25,21 @@ int64_t reaching(const Bits *magnitude, int64_t padded, Bits level) {
 template <typename Bits, int BITS>
 void row(const Bits *x, Bits *out, uint8_t *mask, int64_t width, int64_t k, Bits *magnitude) {
     constexpr Bits POSITIVE = Bits((uint64_t(1) << BITS) - 1);
-    for (int64_t i = 0; i < width; i++) magnitude[i] = x[i] & POSITIVE;
-    Bits level = 0;
-    for (int bit = BITS - 1; bit >= 0; bit--) {
-        const Bits trial = Bits(level | Bits(uint64_t(1) << bit));
-        if (reaching(magnitude, width, trial) >= k) level = trial;
+    Bits largest = 0;
+    for (int64_t i = 0; i < width; i++) {
+        magnitude[i] = x[i] & POSITIVE;
+        largest = std::max(largest, magnitude[i]);
     }
-    const int64_t above = level == POSITIVE ? 0 : reaching(magnitude, width, Bits(level + 1));
-    int64_t room = k - above;
-    if (reaching(magnitude, width, level) == k) {
+    Bits level = 0;
+    int64_t count = width;
+    // Where exactly k reach the level, lower bits cannot change who stays.
+    for (int bit = BITS - 1; bit >= 0 && count != k; bit--) {
+        const Bits trial = Bits(level | Bits(uint64_t(1) << bit));
+        if (trial > largest) continue;
+        const int64_t now = reaching(magnitude, width, trial);
+        if (now >= k) level = trial, count = now;
+    }
+    if (count == k) {
         for (int64_t i = 0; i < width; i++) {
             const bool kept = magnitude[i] >= level;
             mask[i] = kept;
@@ -41,10 +47,19 @@ void row(const Bits *x, Bits *out, uint8_t *mask, int64_t width, int64_t k, Bits
         }
         return;
     }
+    // Several at the level, room for some of them: the first ones.
+    int64_t room = k - (level == POSITIVE ? 0 : reaching(magnitude, width, Bits(level + 1)));
     for (int64_t i = 0; i < width; i++) {
-        const bool kept = magnitude[i] > level || (magnitude[i] == level && room-- > 0);
+        const bool kept = magnitude[i] > level;
         mask[i] = kept;
         out[i] = kept ? x[i] : Bits(0);
+    }
+    for (int64_t start = 0; room > 0; start += 64) {
+        const int64_t stop = std::min(width, start + 64);
+        Bits any = 0;
+        for (int64_t i = start; i < stop; i++) any |= Bits(magnitude[i] == level);
+        for (int64_t i = start; any && room > 0 && i < stop; i++)
+            if (magnitude[i] == level) mask[i] = 1, out[i] = x[i], room--;
     }
 }
 

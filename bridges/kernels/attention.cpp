@@ -1,7 +1,10 @@
-// Backward of causal attention from the log-sum-exp of every query, in fp32 whatever the inputs are.
+// Causal attention with an optional sink, forward and backward, in fp32 whatever the inputs are.
 //
-// Arrays are contiguous [heads, T, D] over all sequences and heads. Scores are scale * q.k; p = exp(score - lse).
+// Arrays are [B, T, heads, D], as a linear map leaves them; lse is [B, heads, T]. Scores are scale * q.k. The forward
+// leaves the log-sum-exp of every query, the sink's logit counted in, and the backward takes p = exp(score - lse) from it.
 // Keys and values of one head are kept transposed and padded, so that everything fits the first two caches.
+#include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <vector>
@@ -14,7 +17,7 @@ constexpr int ROWS = 4;  // queries worked on together, so that a loaded key ser
 
 template <typename T>
 void backward_head(const T *q, const T *k, const T *v, const T *out, const T *grad, const float *lse, T *dq, T *dk,
-                   T *dv, int64_t n, int64_t d, float scale, float *work) {
+                   T *dv, int64_t n, int64_t d, int64_t stride, float scale, float *work) {
     const int64_t np = (n + 15) / 16 * 16, dp = (d + 15) / 16 * 16;
     float *kt = work, *vt = kt + d * np, *kr = vt + d * np, *dks = kr + np * dp, *dvs = dks + np * dp;
     float *qr = dvs + np * dp, *gr = qr + ROWS * dp, *p = gr + ROWS * dp, *s = p + ROWS * np;
@@ -22,10 +25,10 @@ void backward_head(const T *q, const T *k, const T *v, const T *out, const T *gr
     std::memset(kt, 0, sizeof(float) * 2 * d * np);   // kt, vt
     for (int64_t j = 0; j < n; j++)
         for (int64_t c = 0; c < d; c++) {
-            const float key = load(k[j * d + c]);
+            const float key = load(k[j * stride + c]);
             kt[c * np + j] = key;
             kr[j * dp + c] = key;
-            vt[c * np + j] = load(v[j * d + c]);
+            vt[c * np + j] = load(v[j * stride + c]);
         }
     for (int64_t i0 = 0; i0 < n; i0 += ROWS) {
         const int64_t rows = n - i0 < ROWS ? n - i0 : ROWS, last = i0 + rows;
@@ -33,7 +36,7 @@ void backward_head(const T *q, const T *k, const T *v, const T *out, const T *gr
         std::memset(qr, 0, sizeof(float) * 2 * ROWS * dp);
         float delta[ROWS] = {0}, level[ROWS] = {0};
         for (int64_t r = 0; r < rows; r++) {
-            const int64_t at = (i0 + r) * d;
+            const int64_t at = (i0 + r) * stride;
             level[r] = lse[i0 + r];
             for (int64_t c = 0; c < d; c++) {
                 qr[r * dp + c] = load(q[at + c]);
@@ -82,30 +85,122 @@ void backward_head(const T *q, const T *k, const T *v, const T *out, const T *gr
             }
             const v16 sum[ROWS] = {t0, t1, t2, t3};
             for (int64_t r = 0; r < rows; r++)
-                for (int64_t e = 0; e < 16 && c + e < d; e++) store(dq[(i0 + r) * d + c + e], sum[r][e]);
+                for (int64_t e = 0; e < 16 && c + e < d; e++) store(dq[(i0 + r) * stride + c + e], sum[r][e]);
         }
     }
     for (int64_t j = 0; j < n; j++)
         for (int64_t c = 0; c < d; c++) {
-            store(dk[j * d + c], dks[j * dp + c]);
-            store(dv[j * d + c], dvs[j * dp + c]);
+            store(dk[j * stride + c], dks[j * dp + c]);
+            store(dv[j * stride + c], dvs[j * dp + c]);
         }
 }
 
 template <typename T>
+void forward_head(const T *q, const T *k, const T *v, const float *sink, T *out, float *lse, int64_t n, int64_t d,
+                  int64_t stride, float scale, float *work) {
+    const int64_t np = (n + 15) / 16 * 16, dp = (d + 15) / 16 * 16;
+    float *kt = work, *vr = kt + d * np, *qr = vr + np * dp, *p = qr + ROWS * dp;
+    std::memset(kt, 0, sizeof(float) * (d * np + np * dp));  // kt, vr
+    for (int64_t j = 0; j < n; j++)
+        for (int64_t c = 0; c < d; c++) {
+            kt[c * np + j] = load(k[j * stride + c]);
+            vr[j * dp + c] = load(v[j * stride + c]);
+        }
+    for (int64_t i0 = 0; i0 < n; i0 += ROWS) {
+        const int64_t rows = n - i0 < ROWS ? n - i0 : ROWS, last = i0 + rows;
+        const int64_t width = (last + 15) / 16 * 16;
+        std::memset(qr, 0, sizeof(float) * ROWS * dp);
+        for (int64_t r = 0; r < rows; r++)
+            for (int64_t c = 0; c < d; c++) qr[r * dp + c] = load(q[(i0 + r) * stride + c]);
+        for (int64_t j = 0; j < width; j += 16) {
+            v16 s0 = {}, s1 = {}, s2 = {}, s3 = {};
+            for (int64_t c = 0; c < d; c++) {
+                const v16 key = get(kt + c * np + j);
+                s0 += qr[c] * key;
+                s1 += qr[dp + c] * key;
+                s2 += qr[2 * dp + c] * key;
+                s3 += qr[3 * dp + c] * key;
+            }
+            put(p + j, s0);
+            put(p + np + j, s1);
+            put(p + 2 * np + j, s2);
+            put(p + 3 * np + j, s3);
+        }
+        for (int64_t r = 0; r < rows; r++) {
+            float *score = p + r * np;
+            const int64_t i = i0 + r;
+            float most = score[0];
+            for (int64_t j = 1; j <= i; j++) most = score[j] > most ? score[j] : most;
+            // Scaled below as in the backward, in one rounding with the difference: large scores need that.
+            most *= scale;
+            v16 sums = {};
+            for (int64_t j = 0; j < width; j += 16) {
+                const v16 e = keep_upto(exp16(get(score + j) * scale - most), i - j);
+                put(score + j, e);
+                sums += e;
+            }
+            float sum = 0;
+            for (int lane = 0; lane < 16; lane++) sum += sums[lane];
+            float level = most + std::log(sum);
+            if (sink) {
+                const float high = std::max(level, *sink), low = std::min(level, *sink);
+                level = high + std::log1p(std::exp(low - high));
+            }
+            lse[i] = level;
+            const v16 share = v16{} + std::exp(most - level);
+            for (int64_t j = 0; j < width; j += 16) put(score + j, get(score + j) * share);
+        }
+        for (int64_t c = 0; c < dp; c += 16) {
+            v16 o0 = {}, o1 = {}, o2 = {}, o3 = {};
+            for (int64_t j = 0; j < last; j++) {
+                const v16 value = get(vr + j * dp + c);
+                o0 += p[j] * value;
+                o1 += p[np + j] * value;
+                o2 += p[2 * np + j] * value;
+                o3 += p[3 * np + j] * value;
+            }
+            const v16 sum[ROWS] = {o0, o1, o2, o3};
+            for (int64_t r = 0; r < rows; r++)
+                for (int64_t e = 0; e < 16 && c + e < d; e++) store(out[(i0 + r) * stride + c + e], sum[r][e]);
+        }
+    }
+}
+
+float *aligned(std::vector<float> &space) {
+    return reinterpret_cast<float *>((reinterpret_cast<uintptr_t>(space.data()) + 63) / 64 * 64);
+}
+
+template <typename T>
+void forward(const T *q, const T *k, const T *v, const float *sink, T *out, float *lse, int64_t batch, int64_t heads,
+             int64_t n, int64_t d, float scale) {
+    const int64_t np = (n + 15) / 16 * 16, dp = (d + 15) / 16 * 16;
+#pragma omp parallel
+    {
+        std::vector<float> space(d * np + np * dp + ROWS * dp + ROWS * np + 16);
+        float *work = aligned(space);
+#pragma omp for schedule(static)
+        for (int64_t h = 0; h < batch * heads; h++) {
+            const int64_t at = (h / heads * n * heads + h % heads) * d;
+            forward_head(q + at, k + at, v + at, sink ? sink + h % heads : nullptr, out + at, lse + h * n, n, d,
+                         heads * d, scale, work);
+        }
+    }
+}
+
+template <typename T>
 void backward(const T *q, const T *k, const T *v, const T *out, const T *grad, const float *lse, T *dq, T *dk, T *dv,
-              int64_t heads, int64_t n, int64_t d, float scale) {
+              int64_t batch, int64_t heads, int64_t n, int64_t d, float scale) {
     const int64_t np = (n + 15) / 16 * 16, dp = (d + 15) / 16 * 16;
     const int64_t size = 2 * d * np + 3 * np * dp + 2 * ROWS * dp + 2 * ROWS * np;
 #pragma omp parallel
     {
         std::vector<float> space(size + 16);
-        float *work = reinterpret_cast<float *>((reinterpret_cast<uintptr_t>(space.data()) + 63) / 64 * 64);
+        float *work = aligned(space);
 #pragma omp for schedule(static)
-        for (int64_t h = 0; h < heads; h++) {
-            const int64_t at = h * n * d;
+        for (int64_t h = 0; h < batch * heads; h++) {
+            const int64_t at = (h / heads * n * heads + h % heads) * d;
             backward_head(q + at, k + at, v + at, out + at, grad + at, lse + h * n, dq + at, dk + at, dv + at, n, d,
-                          scale, work);
+                          heads * d, scale, work);
         }
     }
 }
@@ -113,14 +208,22 @@ void backward(const T *q, const T *k, const T *v, const T *out, const T *grad, c
 }  // namespace
 
 extern "C" {
+void attention_forward_f32(const float *q, const float *k, const float *v, const float *sink, float *out, float *lse,
+                           int64_t batch, int64_t heads, int64_t n, int64_t d, float scale) {
+    forward(q, k, v, sink, out, lse, batch, heads, n, d, scale);
+}
+void attention_forward_bf16(const bf16 *q, const bf16 *k, const bf16 *v, const float *sink, bf16 *out, float *lse,
+                            int64_t batch, int64_t heads, int64_t n, int64_t d, float scale) {
+    forward(q, k, v, sink, out, lse, batch, heads, n, d, scale);
+}
 void attention_backward_f32(const float *q, const float *k, const float *v, const float *out, const float *grad,
-                            const float *lse, float *dq, float *dk, float *dv, int64_t heads, int64_t n, int64_t d,
-                            float scale) {
-    backward(q, k, v, out, grad, lse, dq, dk, dv, heads, n, d, scale);
+                            const float *lse, float *dq, float *dk, float *dv, int64_t batch, int64_t heads, int64_t n,
+                            int64_t d, float scale) {
+    backward(q, k, v, out, grad, lse, dq, dk, dv, batch, heads, n, d, scale);
 }
 void attention_backward_bf16(const bf16 *q, const bf16 *k, const bf16 *v, const bf16 *out, const bf16 *grad,
-                             const float *lse, bf16 *dq, bf16 *dk, bf16 *dv, int64_t heads, int64_t n, int64_t d,
-                             float scale) {
-    backward(q, k, v, out, grad, lse, dq, dk, dv, heads, n, d, scale);
+                             const float *lse, bf16 *dq, bf16 *dk, bf16 *dv, int64_t batch, int64_t heads, int64_t n,
+                             int64_t d, float scale) {
+    backward(q, k, v, out, grad, lse, dq, dk, dv, batch, heads, n, d, scale);
 }
 }

@@ -1,6 +1,7 @@
-"""Causal attention with an optional sink on the CPU: PyTorch's flash forward, a backward of our own.
+"""Causal attention with an optional sink on the CPU, see ``attention.cpp``.
 
-PyTorch's flash backward in bf16 was measured to be several times slower than its forward; see ``attention.cpp``.
+PyTorch's flash attention was measured to be slow here in bf16: its forward on short prompts with narrow heads, its
+backward always.
 """
 
 from __future__ import annotations
@@ -15,29 +16,52 @@ from bridges.kernels.build import library
 _SUFFIX = {torch.float32: "f32", torch.bfloat16: "bf16"}
 
 
-def supported(q: Tensor) -> bool:
-    """Whether there is a kernel for this tensor."""
-    return q.device.type == "cpu" and q.dtype in _SUFFIX
+def supported(q: Tensor, k: Tensor, v: Tensor, sink: Tensor | None = None) -> bool:
+    """Whether there is a kernel for these tensors; shapes that do not fit are left to PyTorch's error."""
+    alike = q.shape == k.shape == v.shape and q.dtype == k.dtype == v.dtype and q.ndim == 4
+    return alike and q.device.type == "cpu" and q.dtype in _SUFFIX and (sink is None or sink.shape == q.shape[1:2])
+
+
+def _tokens_first(*parts: Tensor) -> list[Tensor]:
+    """``[B, heads, T, d_head]`` as contiguous ``[B, T, heads, d_head]``: no copy where a linear map made them."""
+    return [part.transpose(1, 2).contiguous() for part in parts]
+
+
+def _call(name: str, tensors: list[Tensor | None], scale: float) -> None:
+    q = tensors[0]
+    assert q is not None
+    batch, tokens, heads, width = q.shape
+    pointers = [ctypes.c_void_p(None if t is None else t.data_ptr()) for t in tensors]
+    sizes = [ctypes.c_int64(n) for n in (batch, heads, tokens, width)]
+    getattr(library(), f"attention_{name}_{_SUFFIX[q.dtype]}")(*pointers, *sizes, ctypes.c_float(scale))
+
+
+def forward(q: Tensor, k: Tensor, v: Tensor, sink: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
+    """Attention's output ``[B, heads, T, d_head]`` and the log-sum-exp of every query, ``[B, heads, T]`` in fp32.
+
+    Args:
+        q, k, v: ``[B, heads, T, d_head]``, fp32 or bf16 alike.
+        sink: ``[heads]``, a logit without a value that counts in the log-sum-exp; or None.
+        scale: factor on q·k.
+    """
+    q, k, v = _tokens_first(q, k, v)
+    sink = None if sink is None else sink.detach().float().contiguous()
+    out = torch.empty_like(q)
+    lse = torch.empty(q.shape[0], q.shape[2], q.shape[1])
+    _call("forward", [q, k, v, sink, out, lse], scale)
+    return out.transpose(1, 2), lse
 
 
 def backward(
     grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of q, k and v.
-
-    Args:
-        grad, q, k, v, out: ``[B, heads, T, d_head]``, fp32 or bf16 alike.
-        lse: log-sum-exp of every query's scores, ``[B, heads, T]`` in fp32.
-        scale: factor on q·k.
-    """
-    q, k, v, out, grad = (t.contiguous() for t in (q, k, v, out, grad))
+    """Gradients of q, k and v; shapes as in `forward`."""
+    q, k, v, out, grad = _tokens_first(q, k, v, out, grad)
     lse = lse.contiguous()
-    grads = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
-    heads, tokens, width = q[..., 0, 0].numel(), *q.shape[-2:]
-    pointers = (ctypes.c_void_p(t.data_ptr()) for t in (q, k, v, out, grad, lse, *grads))
-    kernel = getattr(library(), f"attention_backward_{_SUFFIX[q.dtype]}")
-    kernel(*pointers, *(ctypes.c_int64(n) for n in (heads, tokens, width)), ctypes.c_float(scale))
-    return grads
+    grads = [torch.empty_like(part) for part in (q, k, v)]
+    _call("backward", [q, k, v, out, grad, lse, *grads], scale)
+    dq, dk, dv = (part.transpose(1, 2) for part in grads)
+    return dq, dk, dv
 
 
 class CausalAttention(torch.autograd.Function):
@@ -45,8 +69,8 @@ class CausalAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:  # type: ignore[override]
-        out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, True, scale=scale)
-        ctx.save_for_backward(q, k, v, out, lse.float())
+        out, lse = forward(q, k, v, None, scale)
+        ctx.save_for_backward(q, k, v, out, lse)
         ctx.scale = scale
         return out
 
@@ -67,7 +91,7 @@ def register() -> str:
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
     def forward(module, query, key, value, attention_mask, scaling=None, dropout=0.0, **kwargs):
-        plain = attention_mask is None and not dropout and query.shape == key.shape and supported(query)
+        plain = attention_mask is None and not dropout and supported(query, key, value)
         if not plain or not query.requires_grad:
             return sdpa_attention_forward(
                 module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs

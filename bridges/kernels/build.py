@@ -16,8 +16,8 @@ from pathlib import Path
 
 log = logging.getLogger(__name__)
 
-SOURCES = ("abs_topk.cpp", "attention.cpp")
-HEADERS = ("vector.h",)
+SOURCES = ("abs_topk.cpp", "attention.cpp", "sparse.cpp", "choose.cpp", "norm.cpp", "gelu.cpp")
+HEADERS = ("vector.h", "half.h")
 FLAGS = ("-O3", "-march=native", "-mprefer-vector-width=512", "-std=c++17", "-fopenmp", "-shared", "-fPIC")
 
 

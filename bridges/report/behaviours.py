@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from bridges.report.charts import Chart, Figures, Series
@@ -65,7 +66,8 @@ def behaviour_sections(source: Source, figures: Figures, anchors: dict[str, str]
 def _example(row: dict[str, Any] | None, source: Source) -> Raw:
     if row is None:
         return note(source.missing("suite"))
-    parts = [tag("p", row["description"], class_="lead")]
+    said = Raw(re.sub("`([^`]+)`", r"<code>\1</code>", html(row["description"])))
+    parts = [tag("p", said, class_="lead")]
     if not row["expressible"] or known(row.get("reason")):
         parts.append(note(row["reason"] if known(row.get("reason")) else "The tokenizer cannot express it."))
     if known(row.get("clean")):
@@ -114,11 +116,11 @@ def _accuracies(name: str, source: Source, figures: Figures) -> Raw:
     held = [r for r in rows if r["split"] == "heldout"] or rows
     whole = [r for r in held if not r["model"].startswith("hybrid")]
     circuits = [
-        {"model": f"circuit ({r['model']}, {words(r['method'])})", "accuracy": r["heldout_accuracy"]}
+        {"name": "circuit alone" if r["reached"] else "circuit, target missed", "accuracy": r["heldout_accuracy"]}
         for r in source.rows("circuits")
         if r["behaviour"] == name and r["method"] == "learned" and r["model"] == "sparse"
     ][:1]
-    names = [MODELS[r["model"]] for r in whole] + ["circuit alone" for _ in circuits]
+    names = [MODELS[r["model"]] for r in whole] + [r["name"] for r in circuits]
     dots = Series("accuracy", "first", line=False)
     for i, row in enumerate([*whole, *circuits]):
         dots.add(i, row["accuracy"], row.get("accuracy_low"), row.get("accuracy_high"))
@@ -155,7 +157,7 @@ def _accuracies(name: str, source: Source, figures: Figures) -> Raw:
 def _transfer(name: str, source: Source, figures: Figures) -> Raw:
     rows = [r for r in source.rows("transfer") if r["behaviour"] == name]
     if not rows:
-        return note(source.missing("transfer"))
+        return Raw("") if source.rows("transfer") else note(source.missing("transfer"))
     steering = [r for r in rows if r["measurement"] == "steering" and r["quantity"] == "p_counterfactual"]
     data = table(
         "Interventions carried through the bridges, with 95 % intervals",

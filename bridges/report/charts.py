@@ -111,11 +111,16 @@ class Chart:
 
 
 class Figures:
-    """The charts and graphs of one page, numbered in its order."""
+    """The charts and graphs of one page, numbered in its order, and the tokens that its examples are made of."""
 
     def __init__(self) -> None:
         self.charts: list[list[dict[str, Any]]] = []
         self.graphs: list[dict[str, Any]] = []
+        self.texts: dict[str, int] = {}
+
+    def text(self, token: str) -> int:
+        """The number under which the page holds this token."""
+        return self.texts.setdefault(token, len(self.texts))
 
     def figure(self, title: str, panels: Sequence[Chart], caption: str, data: Raw, columns: int = 2) -> Raw:
         """A figure of one or more panels under one legend, with its numbers as a table folded below."""
@@ -139,4 +144,5 @@ class Figures:
     def graph(self, data: dict[str, Any], label: str) -> Raw:
         """An interactive circuit; ``graph.js`` draws it."""
         self.graphs.append(data)
-        return Raw(f'<div class="graph" data-graph="{len(self.graphs) - 1}" aria-label="{escape(label)}"></div>')
+        number = len(self.graphs) - 1
+        return Raw(f'<div class="graph" data-graph="{number}" role="group" aria-label="{escape(label)}"></div>')

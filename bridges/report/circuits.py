@@ -14,9 +14,10 @@ from bridges.report.source import Source
 from bridges.report.text import count, known, number, percent, visible, words
 
 EDGES = 1500  # strongest weights of one circuit that the page holds
+ENDS = 100  # of embedding and unembedding each, so that thousands of tokens leave room for what is inside
 NODES = 600  # and its nodes, the most important first
-EXAMPLES = 4  # places in text of one node
-NODES_WITH_EXAMPLES = 150  # nodes that have them, the most important first
+EXAMPLES = 3  # places in text of one node
+NODES_WITH_EXAMPLES = 300  # nodes that have them, the most important first
 KEY = ["behaviour", "model", "method", "seed"]
 
 
@@ -28,10 +29,28 @@ def circuit_graphs(name: str, source: Source, figures: Figures) -> Raw:
         return join([title, note(source.missing("nodes"))])
     chosen = _chosen(name, nodes, edges)
     if not chosen:
-        return join([title, note("No circuit was found for this behaviour.")])
-    graphs = [_graph(key, nodes, edges, source) for key in chosen]
+        return join([title, note(_without(name, source))])
+    graphs = [_graph(key, nodes, edges, source, figures) for key in chosen]
     label = f"Circuit of {visible(name)}"
     return join([title, figures.graph({"label": label, "circuits": graphs}, label)])
+
+
+def _without(name: str, source: Source) -> str:
+    """Why there is no circuit to draw."""
+    rows = [r for r in source.rows("circuits") if r["behaviour"] == name and r["model"] == "sparse"]
+    if not rows:
+        return "No circuit was searched for."
+    best = min(rows, key=lambda r: r["train_loss"])
+    ended = f"{number(best['train_loss'])} nats on the training pairs; asked for were {number(best['target'])}"
+    if best["reached"]:
+        return (
+            f"The circuit is empty: with every node at its mean the loss is {ended}. What no node takes part in does "
+            "it alone: embedding, unembedding and the bigram table."
+        )
+    return (
+        f"No circuit was found: the search ended at a loss of {ended}. Nothing was carried into the dense model, and "
+        "no control was tried."
+    )
 
 
 def _chosen(name: str, nodes: pd.DataFrame | None, edges: pd.DataFrame | None) -> list[tuple[str, str, str, int]]:
@@ -56,7 +75,11 @@ def _select(frame: pd.DataFrame | None, key: tuple[str, str, str, int]) -> pd.Da
 
 
 def _graph(
-    key: tuple[str, str, str, int], nodes: pd.DataFrame | None, edges: pd.DataFrame | None, source: Source
+    key: tuple[str, str, str, int],
+    nodes: pd.DataFrame | None,
+    edges: pd.DataFrame | None,
+    source: Source,
+    figures: Figures,
 ) -> dict[str, Any]:
     all_nodes, all_edges = _select(nodes, key), _select(edges, key)
     index: dict[tuple[str, int], int] = {}
@@ -78,21 +101,26 @@ def _graph(
     known_places = set(index) if len(all_nodes) > NODES else None
     matrices: list[str] = []
     lines: list[list[Any]] = []
+    total_ends = drawn_ends = 0
     if len(all_edges):
         strongest = all_edges.assign(_size=all_edges["weight"].abs())
         order = ["_size", "matrix", "source_channel", "target_channel"]
         strongest = strongest.sort_values(order, ascending=[False, True, True, True], kind="stable")
-        for r in strongest.to_dict("records"):
+        end = strongest["source"].where(strongest["source"] == "embedding", strongest["target"])
+        at_end = end.isin(("embedding", "logits"))
+        total_ends = int(at_end.sum())
+        for r in strongest[~at_end | (strongest.groupby(end).cumcount() < ENDS)].to_dict("records"):
             if len(lines) == EDGES:
                 break
             # The stream that the embedding writes and the one that the unembedding reads are its two ends.
             start = (r["source"] if r["source"] != "stream" else "last stream", int(r["source_channel"]))
-            end = (r["target"] if r["target"] != "stream" else "first stream", int(r["target_channel"]))
-            if known_places is not None and any("." in p[0] and p not in known_places for p in (start, end)):
+            stop = (r["target"] if r["target"] != "stream" else "first stream", int(r["target_channel"]))
+            if known_places is not None and any("." in p[0] and p not in known_places for p in (start, stop)):
                 continue
             if r["matrix"] not in matrices:
                 matrices.append(r["matrix"])
-            lines.append([node(*start), node(*end), rounded(r["weight"], 4), matrices.index(r["matrix"])])
+            drawn_ends += "stream" in (r["source"], r["target"])
+            lines.append([node(*start), node(*stop), rounded(r["weight"], 4), matrices.index(r["matrix"])])
     head = source.setting("sparse.d_head") if key[1] == "sparse" else None
     return {
         "name": f"{key[1]} model, {words(key[2])}",
@@ -101,13 +129,16 @@ def _graph(
         "edges": lines,
         "matrices": [visible(m) for m in matrices],
         "leftNodes": len(all_nodes) - len(kept),
-        "leftEdges": len(all_edges) - len(lines),
-        "examples": _examples(key, index, source),
+        "leftEdges": len(all_edges) - total_ends - (len(lines) - drawn_ends),
+        "leftEnds": total_ends - drawn_ends,
+        "examples": _examples(key, index, source, figures),
     }
 
 
-def _examples(key: tuple[str, str, str, int], index: dict[tuple[str, int], int], source: Source) -> dict[str, Any]:
-    """Node → places in text: value, marked token, tokens, values."""
+def _examples(
+    key: tuple[str, str, str, int], index: dict[tuple[str, int], int], source: Source, figures: Figures
+) -> dict[str, Any]:
+    """Node → places in text: value, marked token, tokens (of the page's texts), values."""
     frame = source.table("activations")
     if frame is None:
         return {}
@@ -118,9 +149,9 @@ def _examples(key: tuple[str, str, str, int], index: dict[tuple[str, int], int],
         if i is None or i >= NODES_WITH_EXAMPLES:
             continue
         tokens, values = _tokens(r["tokens"], "tokens"), _tokens(r["values"], "values")
-        shown = [visible(str(t)) for t in tokens]
+        shown = [figures.text(visible(str(t))) for t in tokens]
         out.setdefault(str(i), []).append(
-            [rounded(r["value"], 4), int(r["token"]), shown, [rounded(v, 3) for v in values]]
+            [rounded(r["value"], 4), int(r["token"]), shown, [rounded(v, 2) or 0 for v in values]]
         )
     return out
 

@@ -34,8 +34,8 @@ function plain(value, digits = 3) {
 
 function label(value, share) {
   if (share) return `${plain(100 * value, 2)}\u00a0%`;
-  if (value > 0 && value < 1e-3) {
-    const exponent = Math.round(Math.log10(value));
+  if (value > 0 && (value < 1e-3 || value >= 1e5)) {
+    const exponent = Math.floor(Math.log10(value) + 1e-9);
     const mantissa = Number((value / 10 ** exponent).toPrecision(2));
     const power = `10${[...String(exponent)].map((c) => RAISED[c]).join("")}`;
     return mantissa === 1 ? power : `${mantissa}·${power}`;
@@ -63,7 +63,7 @@ function axis(values, { log = false, zero = false, unit = false, room = 6 } = {}
     return { at: (v) => (Math.log10(v) - a) / (b - a), ticks };
   }
   if (zero) [low, high] = [Math.min(0, low), Math.max(0, high)];
-  if (low === high) [low, high] = [low - 0.5 * (Math.abs(low) || 1), high + 0.5 * (Math.abs(high) || 1)];
+  if (low === high) [low, high] = low ? [low - 0.5 * Math.abs(low), high + 0.5 * Math.abs(high)] : [0, 1];
   const pad = unit ? 0 : 0.05 * (high - low);
   if (low !== 0 && !unit) low -= pad;
   high += pad;

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from bridges.report.markup import Num, Raw, details, join, note, passed, table, tag
+from bridges.report.criteria import CONTROL, amount, asked, named, short
+from bridges.report.markup import Num, Raw, details, html, join, note, passed, table, tag
 from bridges.report.source import Source
-from bridges.report.text import DASH, count, known, measured, number, words
+from bridges.report.text import DASH, count, interval, known, measured, number, words
 
 
 def controls(name: str, source: Source) -> Raw:
@@ -14,20 +15,22 @@ def controls(name: str, source: Source) -> Raw:
     rows = [r for r in source.rows("controls") if r["behaviour"] == name]
     title = tag("h4", "Controls")
     if not rows:
-        return join([title, note(source.missing("controls"))])
+        return Raw("") if source.rows("controls") else join([title, note(source.missing("controls"))])
     several = len({(r["model"], r["method"], r["seed"]) for r in rows}) > 1
     deciding = [r for r in rows if known(r.get("passed"))]
     good = sum(bool(r["passed"]) for r in deciding)
-    headings = ["control", "measured", "value", "compared with", "bar", "result", "nodes", "pairs"]
+    headings = ["control", "result", "value", "bar", "compared with", "measured", "nodes", "pairs"]
     main = table(
         f"Controls: {good} of {len(deciding)} passed",
         headings,
         [
             [
-                _label(r, several),
-                _quantity(r),
-                *_numbers(r),
+                join([named(CONTROL + r["control"]), html(_make(r)) if several else ""]),
                 passed(bool(r["passed"])),
+                Num(amount(CONTROL + r["control"], r["value"])),
+                Num(asked(CONTROL + r["control"], r["threshold"])),
+                Num(number(r["reference"])),
+                words(r["quantity"]),
                 Num(count(r["size"])),
                 Num(count(r["n_pairs"])),
             ]
@@ -37,7 +40,7 @@ def controls(name: str, source: Source) -> Raw:
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in rows:
         if not known(row.get("passed")):
-            key = (_label(row, several), _quantity(row), row["split"], row["ablation"], row["size"])
+            key = (_label(row, several), words(row["quantity"]), row["split"], row["ablation"], row["size"])
             groups.setdefault(key, []).append(row)
     if not groups:
         return join([title, main])
@@ -63,15 +66,11 @@ def controls(name: str, source: Source) -> Raw:
 
 def _label(row: dict[str, Any], several: bool) -> str:
     label = words(row["control"])
-    return f"{label} ({row['model']}, {words(row['method'])}, seed {row['seed']})" if several else label
+    return f"{label} {_make(row)}" if several else label
 
 
-def _quantity(row: dict[str, Any]) -> str:
-    return words(row["quantity"])
-
-
-def _numbers(row: dict[str, Any]) -> list[Num]:
-    return [Num(number(row[key])) for key in ("value", "reference", "threshold")]
+def _make(row: dict[str, Any]) -> str:
+    return f"({row['model']}, {words(row['method'])}, seed {row['seed']})"
 
 
 def _mean(values: list[float]) -> float | None:
@@ -93,23 +92,26 @@ def evidence(name: str, source: Source) -> Raw:
     if not rows:
         return join([title, note(source.missing("evidence"))])
     good = sum(bool(r["passed"]) for r in rows)
+    tried = [r for r in rows if known(r["value"])]
     data = table(
         f"Criteria: {good} of {len(rows)} met. One marked veto, when failed, rules out “reproduced” and “partial”",
-        ["criterion", "in words", "value and interval", "bar", "result", "veto", "p", "p corrected"],
+        ["criterion", "result", "value and interval", "bar", "veto", "p", "p corrected"],
         [
             [
-                words(r["criterion"]),
-                r["meaning"],
-                Num(measured(r, "value")),
-                Num(number(r["threshold"])),
+                named(r["criterion"], r["meaning"]),
                 passed(bool(r["passed"])),
+                Num(f"{amount(r['criterion'], r['value'])} {interval(r['value_low'], r['value_high'])}".rstrip()),
+                Num(asked(r["criterion"], r["threshold"])),
                 "veto" if r["veto"] else "",
                 Num(number(r["p_value"])),
                 Num(number(r["p_adjusted"])),
             ]
-            for r in rows
+            for r in tried
         ],
     )
+    if len(tried) < len(rows):
+        left = ", ".join(short(r["criterion"]) for r in rows if not known(r["value"]))
+        data = join([data, note(f"Not measured, and so not met: {left}.")])
     agreement = [r for r in source.rows("agreement") if r["behaviour"] == name]
     if not agreement:
         return join([title, data])

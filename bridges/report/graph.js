@@ -2,8 +2,8 @@
 
 const FIRST_EDGES = 150; // drawn until the reader asks for more
 
-function drawGraph(holder, data) {
-  const view = { circuit: data.circuits[0], highlight: "both", chosen: null, held: false };
+function drawGraph(holder, data, texts) {
+  const view = { texts, circuit: data.circuits[0], highlight: "both", chosen: null, held: false };
   view.choose = (i, focus) => { hold({ node: i }); if (focus) focusNode(i); };
   const tools = el("div", { class: "graph-tools" }), body = el("div", { class: "graph-body" });
   holder.replaceChildren(tools, body);
@@ -29,6 +29,7 @@ function drawGraph(holder, data) {
       labels.append(text);
     }
     labels.style.height = `${plan.height}px`;
+    body.style.setProperty("--tall", `${plan.height}px`);
     const most = Math.max(...circuit.edges.map((e) => Math.abs(e[2])), 1e-12);
     for (const f of view.free.filter((f) => f[2] === "stream"))
       canvas.append((f.drawn = svg("path", { d: curve(nodes[f[0]], nodes[f[1]]), class: "free" })));
@@ -37,7 +38,7 @@ function drawGraph(holder, data) {
     edges = circuit.edges.map(([a, b, w], k) => {
       const d = curve(nodes[a], nodes[b]), wide = 0.7 + 3.3 * Math.sqrt(Math.abs(w) / most);
       const group = svg("g", { class: `edge ${w < 0 ? "minus" : "plus"}` }, svg("path", { d, "stroke-width": wide.toFixed(2) }), svg("path", { d, class: "hit" }));
-      group.addEventListener("pointerenter", () => !view.held && show({ edge: k }));
+      group.addEventListener("pointerenter", (event) => point(event, { edge: k }));
       group.addEventListener("click", () => hold({ edge: k }));
       return group;
     });
@@ -48,8 +49,14 @@ function drawGraph(holder, data) {
       const about = `${nodeName(n.point, n.channel)}${importance === null ? "" : `, importance ${plain(importance)} nats`}`;
       n.drawn = svg("g", { class: `node ${n.end ? "end" : n.kind.startsWith("mlp") ? "mlp" : "attn"}`, transform: `translate(${n.x.toFixed(1)} ${n.y.toFixed(1)})`, role: "button", tabindex: "-1", "aria-label": about, "aria-pressed": "false" });
       n.drawn.append(shape(n, plan.radius), svg("circle", { r: 12, class: "hit" }), svg("title", {}, about));
-      n.drawn.addEventListener("pointerenter", () => !view.held && show({ node: n.i }));
-      n.drawn.addEventListener("focus", () => { current = n.i; rove(); if (!view.held) show({ node: n.i }); });
+      n.drawn.addEventListener("pointerenter", (event) => point(event, { node: n.i }));
+      n.drawn.addEventListener("focus", () => {
+        current = n.i;
+        rove();
+        if (!n.drawn.matches(":focus-visible")) return;
+        if (!view.held) show({ node: n.i });
+        uncover(n.drawn);
+      });
       n.drawn.addEventListener("click", () => hold({ node: n.i }));
       n.drawn.addEventListener("keydown", (event) => key(event, n));
       canvas.append(n.drawn);
@@ -145,9 +152,21 @@ function drawGraph(holder, data) {
     }
   }
 
+  // A finger does not point: what it touches is held by the click, before which nothing may move.
+  function point(event, what) {
+    if (event.pointerType !== "touch" && !view.held) show(what);
+  }
+
   function hold(what) {
     view.held = true;
     show(what);
+    if ("node" in what) uncover(nodes[what.node].drawn);
+  }
+
+  // On a narrow screen the panel lies over the foot of the graph, but not over what it is about.
+  function uncover(node) {
+    const at = node.getBoundingClientRect(), over = panel.panel.getBoundingClientRect();
+    if (over.left < at.left && over.top < at.bottom + 12) scrollBy(0, at.bottom + 12 - over.top);
   }
 
   function release() {
@@ -215,5 +234,5 @@ function circuitData(data) {
 function grid(caption, headings, rows) {
   const head = el("tr", {}, ...headings.map((h) => el("th", { scope: "col" }, h)));
   const body = el("tbody", {}, ...rows.map((row) => el("tr", {}, ...row.map((c, i) => (i ? el("td", { class: /^[−\d]/.test(c) ? "n" : null }, c) : el("th", { scope: "row" }, c))))));
-  return el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption }, el("table", {}, el("caption", {}, caption), el("thead", {}, head), body));
+  return el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption }, el("table", {}, el("caption", {}, el("span", {}, caption)), el("thead", {}, head), body));
 }

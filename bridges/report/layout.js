@@ -49,7 +49,7 @@ function layout(circuit, minimum) {
   for (const row of rows) (row.y = y), (y += row.height);
   const height = Math.max(y + 8, 200), tall = Math.max(1, Math.floor((height - 56) / space));
   for (const [c, column] of columns.entries())
-    column.width = column.end ? Math.max(1, Math.ceil((cells.get(`${c}/end`) || []).length / tall)) * space + 40 : Math.max(column.across * space + 26, 64);
+    column.width = column.end ? Math.max(Math.ceil((cells.get(`${c}/end`) || []).length / tall) * space + 40, 78) : Math.max(column.across * space + 26, 64);
   const total = columns.reduce((sum, c) => sum + c.width, 0), stretch = Math.max(1, minimum / total);
   let x = 0;
   for (const column of columns) (column.x = x), (column.width *= stretch), (x += column.width);

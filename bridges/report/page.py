@@ -53,7 +53,7 @@ def report_html(folder: str | Path) -> str:
         facts=facts(subtitle(source)),
         navigation=_navigation(),
         body=body,
-        data=embedded({"charts": figures.charts, "graphs": figures.graphs}),
+        data=embedded({"charts": figures.charts, "graphs": figures.graphs, "texts": list(figures.texts)}),
         script="\n".join(map(_asset, SCRIPTS)),
     )
 

@@ -5,14 +5,15 @@
   const drawn = new WeakMap();
 
   function draw(holder) {
-    if (!holder.clientWidth) return;
+    // What is folded may have a width all the same, but is not worth drawing yet.
+    if (!holder.clientWidth || holder.closest("details:not([open])")) return;
     if (holder.dataset.charts) {
       if (drawn.get(holder) === holder.clientWidth) return;
       drawn.set(holder, holder.clientWidth);
       drawFigure(holder, data.charts[Number(holder.dataset.charts)]);
     } else if (!drawn.has(holder)) {
       drawn.set(holder, true);
-      drawGraph(holder, data.graphs[Number(holder.dataset.graph)]);
+      drawGraph(holder, data.graphs[Number(holder.dataset.graph)], data.texts);
     }
   }
 
@@ -21,6 +22,7 @@
   holders.forEach((holder) => { draw(holder); sizes.observe(holder); });
 
   const folds = [...document.querySelectorAll("details.behaviour")];
+  folds.forEach((fold) => fold.addEventListener("toggle", () => fold.querySelectorAll("[data-charts], [data-graph]").forEach(draw)));
   document.querySelectorAll("[data-fold]").forEach((button) =>
     button.addEventListener("click", () => folds.forEach((fold) => { fold.open = button.dataset.fold === "open"; })));
 
@@ -36,9 +38,16 @@
 
   let closed = [];
   addEventListener("beforeprint", () => {
-    closed = folds.filter((fold) => !fold.open);
+    closed = [...folds, ...document.querySelectorAll("details.rules, details.fold")].filter((fold) => !fold.open);
     closed.forEach((fold) => { fold.open = true; });
     holders.forEach(draw);
+    // Charts again at the width of the paper, so that their text is as large there.
+    document.body.classList.add("printing");
+    holders.forEach(draw);
   });
-  addEventListener("afterprint", () => closed.forEach((fold) => { fold.open = false; }));
+  addEventListener("afterprint", () => {
+    document.body.classList.remove("printing");
+    closed.forEach((fold) => { fold.open = false; });
+    holders.forEach(draw);
+  });
 })();

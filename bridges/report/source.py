@@ -100,10 +100,11 @@ class Source:
         return value
 
     def missing(self, name: str) -> str:
-        """A sentence about the stage that writes a table that is not there, or that has no rows."""
+        """A sentence about the stage that writes a table that is not there or has no rows (of a behaviour)."""
         stage = STAGES[name]
         if table_path(self.folder, name).is_file():
-            return f"The stage “{stage}” has run; its table “{name}” has no rows."
+            rows = "no rows" if self.table(name) is None else "no rows of this behaviour"
+            return f"The stage “{stage}” has run; its table “{name}” has {rows}."
         state = self.stages.get(stage)
         been = {"failed": "has failed", "running": "was not finished", "finished": "has written no such table"}
         return (

@@ -121,7 +121,7 @@ def _value(value: Any) -> Raw:
         value = ", ".join(map(str, value)) or "none"
     elif isinstance(value, bool):
         value = "yes" if value else "no"
-    return Raw(f"<code>{html(DASH if value is None else value)}</code>")
+    return Raw(f"<code>{html(DASH if value in (None, '') else value)}</code>")
 
 
 def _environment(values: dict[str, Any]) -> Raw:

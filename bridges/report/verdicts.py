@@ -6,9 +6,10 @@ from collections import Counter
 from typing import Any
 
 from bridges.report.charts import Chart, Figures, Series
+from bridges.report.criteria import overview, short, why
 from bridges.report.markup import Num, Raw, html, join, note, section, table, tag
 from bridges.report.source import Source
-from bridges.report.text import count, counted, interval, known, number, percent, visible
+from bridges.report.text import count, counted, interval, known, number, percent
 from bridges.tables.verdicts import VERDICTS
 
 # verdict -> its sign, which tells it apart without colour, and its class
@@ -20,10 +21,10 @@ SIGNS = {
     "not expressible": ("∅", "off"),
 }
 MEANING = {
-    "reproduced": "the sparse circuit does it, and carries it in the dense model, beyond every null",
-    "partial": "part of the evidence holds",
-    "not": "the circuit does not explain what the dense model does",
-    "dense model cannot": "there is nothing to explain",
+    "reproduced": "a sparse circuit does it and moves the dense model, and every criterion is met",
+    "partial": "no veto failed, and the circuit works across the bridges one way, but not every criterion is met",
+    "not": "the dense model does it, but no circuit was found, a veto failed, or nothing crosses the bridges",
+    "dense model cannot": "the dense model itself decides too few prompts rightly: there is nothing to explain",
     "not expressible": "the tokenizer has no such prompts",
 }
 
@@ -36,13 +37,22 @@ def badge(verdict: str) -> Raw:
 
 
 def behaviour_order(source: Source) -> list[str]:
-    """Every behaviour of the run: by verdict, within it as the suite lists them."""
+    """Every behaviour of the run: by verdict, the ones nearest to the next better verdict first.
+
+    Within a verdict those with a circuit come before those without, then those that failed fewer criteria.
+    """
     names: dict[str, None] = {}
     for name in ("suite", "verdicts", "behaviours", "circuits"):
         names |= {row["behaviour"]: None for row in source.rows(name)}
-    rank = {row["behaviour"]: VERDICTS.index(row["verdict"]) for row in source.rows("verdicts")}
-    listed = list(names)
-    return sorted(listed, key=lambda name: (rank.get(name, len(VERDICTS)), listed.index(name)))
+    rank = {
+        row["behaviour"]: (
+            VERDICTS.index(row["verdict"]),
+            not known(row.get("nodes")),
+            len(row["failed"].split(",")) if known(row.get("failed")) else 0,
+        )
+        for row in source.rows("verdicts")
+    }
+    return sorted(names, key=lambda name: rank.get(name, (len(VERDICTS), True, 0)))
 
 
 def headline(source: Source) -> str:
@@ -87,6 +97,15 @@ def verdict_section(source: Source, figures: Figures, anchors: dict[str, str]) -
         return section("verdicts", "Verdicts", [note(source.missing("verdicts"))])
     ordered = [rows[name] for name in anchors if name in rows]
     intervals = _intervals(source)
+    evidence: dict[str, list[dict[str, Any]]] = {}
+    for row in source.rows("evidence"):
+        evidence.setdefault(row["behaviour"], []).append(row)
+
+    def reason(row: dict[str, Any]) -> Raw:
+        mine = evidence.get(row["behaviour"])
+        said = why(mine) if mine else row["reason"]
+        return tag("p", said, class_="reason") if said else Raw("")
+
     items = join(
         tag(
             "li",
@@ -95,7 +114,7 @@ def verdict_section(source: Source, figures: Figures, anchors: dict[str, str]) -
                     badge(row["verdict"]),
                     Raw(f'<a href="#{anchors[row["behaviour"]]}">{html(row["behaviour"])}</a>'),
                     tag("p", sentence(row, intervals)),
-                    tag("p", row["reason"], class_="reason") if row["reason"] else Raw(""),
+                    reason(row),
                 ]
             ),
             class_="verdict",
@@ -108,7 +127,7 @@ def verdict_section(source: Source, figures: Figures, anchors: dict[str, str]) -
         for v in VERDICTS
         if counts[v]
     )
-    parts = [tag("ul", tally, class_="tally"), tag("ol", items, class_="verdicts")]
+    parts = [tag("ul", tally, class_="tally"), overview(source), tag("ol", items, class_="verdicts")]
     return section("verdicts", "Verdicts", [*parts, _glance(ordered, figures)])
 
 
@@ -125,12 +144,16 @@ def sentence(row: dict[str, Any], intervals: dict[tuple[str, str], str]) -> str:
         return f"The dense model itself decides only {accuracy('dense')} of held-out prompts rightly."
     clauses = []
     if known(row.get("nodes")) and known(row["circuit_accuracy"]):
-        size = f"{counted(row['nodes'], 'node')} and {counted(row.get('edges'), 'edge')}"
+        size = (
+            f"A circuit of {counted(row['nodes'], 'node')} and {counted(row.get('edges'), 'edge')}"
+            if row["nodes"]
+            else "An empty circuit, with every node at its mean,"
+        )
         dense = (
             f" (the dense model’s own circuit: {count(row['dense_edges'])})" if known(row.get("dense_edges")) else ""
         )
         clauses.append(
-            f"A circuit of {size}{dense} decides {percent(row['circuit_accuracy'])} of held-out prompts rightly, "
+            f"{size}{dense} decides {percent(row['circuit_accuracy'])} of held-out prompts rightly, "
             f"the sparse model {accuracy('sparse')}, the dense model {accuracy('dense')}"
         )
     elif known(row["dense_accuracy"]):
@@ -144,7 +167,7 @@ def sentence(row: dict[str, Any], intervals: dict[tuple[str, str], str]) -> str:
         ends = intervals.get((name, "share_moved")) or (
             f"(interval from {percent(row['share_moved_low'])})" if known(row["share_moved_low"]) else ""
         )
-        null = f"; best null {percent(row['share_moved_null'])}" if known(row["share_moved_null"]) else ""
+        null = f", the best null {percent(row['share_moved_null'])}" if known(row["share_moved_null"]) else ""
         moved = f"{percent(row['share_moved'])} {ends}".rstrip()
         clauses.append(f"carried through the bridges it moves {moved} of the dense logit difference{null}")
     return "; ".join(clauses) + "." if clauses else "Nothing was measured."
@@ -173,13 +196,15 @@ def _glance(rows: list[dict[str, Any]], figures: Figures) -> Raw:
     for i, row in enumerate(asked):
         for (model, _, _), series in zip(models, accuracies, strict=True):
             series.add(i, row[f"{model}_accuracy"])
+    sized = [row for row in asked if any(known(row.get(c)) and row[c] > 0 for c in ("edges", "dense_edges"))]
+    for i, row in enumerate(sized):
         for column, series in zip(("edges", "dense_edges"), sizes, strict=True):
             if known(row.get(column)) and row[column] > 0:
                 series.add(i, row[column])
-    names = [str(row["behaviour"]) for row in asked]
+    names, with_edges = ([str(row["behaviour"]) for row in some] for some in (asked, sized))
     panels = [
         Chart("dots", "Held-out accuracy", "", "share of prompts decided rightly", accuracies, ticks=names, share=True),
-        Chart("dots", "Size of the circuits", "", "edges (weights kept)", sizes, ticks=names, log_y=True),
+        Chart("dots", "Size of the circuits", "", "edges (weights kept)", sizes, ticks=with_edges, log_y=True),
     ]
     panels[0].rules = [("chance", 0.5)]
     data = table(
@@ -205,7 +230,7 @@ def _glance(rows: list[dict[str, Any]], figures: Figures) -> Raw:
             + [Num(count(row.get(key))) for key in ("nodes", "edges", "dense_edges")]
             + [Num(percent(row["agreement"])), Num(number(row["correlation"]))]
             + [Num(percent(row["share_moved"])), Num(percent(row["share_moved_baseline"]))]
-            + [visible(row["failed"]) if known(row.get("failed")) else ""]
+            + [", ".join(map(short, row["failed"].split(", "))) if known(row.get("failed")) else ""]
             for row in rows
         ],
     )

@@ -14,12 +14,12 @@ from transformers.modeling_outputs import CausalLMOutput
 
 from bridges.nodes import NodeBus
 from bridges.sparse.config import SparseTransformerConfig, kept
-from bridges.sparse.ops import abs_topk, linear, sink_attention
+from bridges.sparse.ops import abs_topk, gelu, linear, rms_norm, sink_attention
 from bridges.stack import ResidualStack
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "gelu": F.gelu,
-    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+    "gelu": gelu,
+    "gelu_tanh": partial(gelu, approximate="tanh"),
     "relu": F.relu,
 }
 
@@ -31,19 +31,26 @@ class SparseLinear(nn.Linear):
         return linear(x, self.weight, self.bias)
 
 
+class _RMSNorm(nn.RMSNorm):
+    """RMSNorm by the replaceable `ops.rms_norm`."""
+
+    def forward(self, x: Tensor, into_linear: bool = False) -> Tensor:
+        return rms_norm(x, self.weight, self.eps, into_linear)
+
+
 class _Reader(nn.Module):
     """What a sublayer reads: the normalised stream, with the position channels beside it where there are any."""
 
     def __init__(self, config: SparseTransformerConfig):
         super().__init__()
-        self.norm = nn.RMSNorm(config.d_model, eps=config.norm_eps, elementwise_affine=config.norm_gain)
+        self.norm = _RMSNorm(config.d_model, eps=config.norm_eps, elementwise_affine=config.norm_gain)
         self.positions = nn.Embedding(config.context, config.d_position) if config.d_position else None
 
     def forward(self, h: Tensor) -> Tensor:
         x = self.norm(h)
         if self.positions is None:
             return x
-        p = F.rms_norm(self.positions.weight[: h.shape[1]], (self.positions.embedding_dim,))
+        p = rms_norm(self.positions.weight[: h.shape[1]], None, None)
         return torch.cat([x, p.to(x.dtype).expand(h.shape[0], -1, -1)], dim=-1)
 
 
@@ -100,7 +107,7 @@ class SparseTransformer(ResidualStack, PreTrainedModel):
         self.tokens = nn.Embedding(config.vocab_size, config.d_model)
         self.positions = nn.Embedding(config.context, config.d_model) if config.position == "learned" else None
         self.blocks = nn.ModuleList(part(config) for _ in range(config.n_layer) for part in (_Attention, _MLP))
-        self.norm = nn.RMSNorm(config.d_model, eps=config.norm_eps, elementwise_affine=config.norm_gain)
+        self.norm = _RMSNorm(config.d_model, eps=config.norm_eps, elementwise_affine=config.norm_gain)
         self.head = SparseLinear(config.d_model, config.vocab_size, bias=config.bias)
         if config.bigram == "full":
             self.bigram = nn.Embedding(config.vocab_size, config.vocab_size)
@@ -153,7 +160,7 @@ class SparseTransformer(ResidualStack, PreTrainedModel):
         return self._top_k("resid_post_mlp" if index % 2 else "resid_post_attn", h)
 
     def unembed(self, h: Tensor, ids: Tensor) -> Tensor:
-        logits = self.head(self.norm(h))
+        logits = self.head(self.norm(h, into_linear=True))
         if self.bigram is None or not self.bigram_share:
             return logits
         return logits + self.bigram(ids) * self.bigram_share if self.bigram_share < 1 else logits + self.bigram(ids)

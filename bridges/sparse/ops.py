@@ -1,4 +1,4 @@
-"""The four operations a faster backend may replace: AbsTopK, sink attention, linear maps and the L0 projection.
+"""What a faster backend may replace: AbsTopK, sink attention, linear maps, RMSNorm, GELU and the L0 projection.
 
 Everything else in the sparse transformer is ordinary PyTorch. Each operation is one function with one meaning; what a
 backend may change is how long it takes, never what comes out.
@@ -18,6 +18,9 @@ from torch.nn import functional as F
 from bridges import kernels
 from bridges.kernels import abs_topk as topk_kernel
 from bridges.kernels import attention
+from bridges.kernels import gelu as gelu_kernel
+from bridges.kernels import norm as norm_kernel
+from bridges.kernels import sparse as sparse_kernel
 
 # --- AbsTopK ----------------------------------------------------------------------------------------------------------
 
@@ -110,7 +113,7 @@ def abs_topk(x: Tensor, k: int) -> Tensor:
 
 
 class _SinkAttention(torch.autograd.Function):
-    """Flash attention with the sink put in afterwards.
+    """Attention with a sink: by the kernels, or flash attention with the sink put in afterwards.
 
     With l the log-sum-exp of a query's scores and s the sink's logit, the sink turns the output o into o·σ(l − s) and
     l into log(e^l + e^s); flash attention's own backward is exact for the new pair, since it rebuilds the
@@ -119,6 +122,10 @@ class _SinkAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, q: Tensor, k: Tensor, v: Tensor, sink: Tensor | None) -> Tensor:  # type: ignore[override]
+        if kernels.active():
+            out, lse = attention.forward(q, k, v, sink, 1 / math.sqrt(q.shape[-1]))
+            ctx.save_for_backward(q, k, v, out, lse, sink)
+            return out
         out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, True)
         lse = lse.float()
         if sink is not None:
@@ -135,7 +142,7 @@ class _SinkAttention(torch.autograd.Function):
         if sink is not None:
             share = torch.exp(sink.float().view(1, -1, 1) - lse)
             grad_sink = -(share * (grad.float() * out.float()).sum(-1)).sum((0, 2)).to(sink.dtype)
-        if kernels.active() and attention.supported(q):
+        if kernels.active():
             grads = attention.backward(grad, q, k, v, out, lse, 1 / math.sqrt(q.shape[-1]))
         else:
             grads = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
@@ -154,7 +161,7 @@ def sink_attention(q: Tensor, k: Tensor, v: Tensor, sink: Tensor | None) -> Tens
     Returns:
         ``[B, heads, T, d_head]``.
     """
-    if attention.supported(q):
+    if attention.supported(q, k, v, sink):
         return _SinkAttention.apply(q, k, v, sink)
     if sink is None:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True)
@@ -170,8 +177,49 @@ def sink_attention(q: Tensor, k: Tensor, v: Tensor, sink: Tensor | None) -> Tens
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """``x [..., in]`` through a weight-sparse ``weight [out, in]`` to ``[..., out]``; here by dense matmul."""
+    """``x [..., in]`` through a weight-sparse ``weight [out, in]`` to ``[..., out]``.
+
+    Where few weights are left, products by the nonzeros alone; a dense product everywhere else. Autocast counts as it
+    does for any linear map.
+    """
+    if kernels.active() and x.device.type == "cpu":
+        if torch.is_autocast_enabled("cpu"):
+            x = x.to(torch.get_autocast_dtype("cpu"))
+        nonzeros = sparse_kernel.packed(weight, x.dtype) if sparse_kernel.supported(x, weight, bias) else None
+        if nonzeros is not None:
+            return sparse_kernel.SparseProduct.apply(x, weight, bias, nonzeros)
     return F.linear(x, weight, bias)
+
+
+# --- norm and activation ----------------------------------------------------------------------------------------------
+
+
+def rms_norm(x: Tensor, weight: Tensor | None, eps: float | None, into_linear: bool = False) -> Tensor:
+    """``x / √(mean(x²) + ε)`` over the last dimension, times a gain.
+
+    Args:
+        x: ``[..., width]``.
+        weight: ``[width]`` or None.
+        eps: ε; None: machine epsilon of fp32, or of fp64 for an ``x`` of that.
+        into_linear: linear maps alone read the result: under autocast it may come in the dtype they round it to.
+
+    Returns:
+        ``[..., width]`` in the dtype of ``x``, under autocast too unless ``into_linear``.
+    """
+    if kernels.active() and x.device.type == "cpu":
+        rounded = into_linear and torch.is_autocast_enabled("cpu")
+        dtype = torch.get_autocast_dtype("cpu") if rounded else x.dtype
+        if norm_kernel.supported(x, weight, dtype):
+            eps = torch.finfo(torch.float32).eps if eps is None else eps
+            return norm_kernel.RMSNorm.apply(x, weight, eps, dtype)
+    return F.rms_norm(x, x.shape[-1:], weight, eps)
+
+
+def gelu(x: Tensor, approximate: str = "none") -> Tensor:
+    """``x Φ(x)``, or its approximation through ``tanh``; any shape."""
+    if kernels.active() and gelu_kernel.supported(x) and approximate in gelu_kernel.FORMS:
+        return gelu_kernel.GELU.apply(x, approximate)
+    return F.gelu(x, approximate=approximate)
 
 
 # --- projection -------------------------------------------------------------------------------------------------------

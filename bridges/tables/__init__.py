@@ -4,7 +4,7 @@ Wall-clock figures go to ``timing`` only, so that every other table is byte-iden
 """
 
 from bridges.tables.column import SCHEMA_VERSION, Column, Table
-from bridges.tables.files import read_table, schema, table_names, table_path, write_table
+from bridges.tables.files import read_table, schema, table_names, table_path, write_part, write_table
 from bridges.tables.hybrids import BRIDGES, LOSS_TERMS, PATH_KINDS
 from bridges.tables.registry import TABLES
 
@@ -20,5 +20,6 @@ __all__ = [
     "schema",
     "table_names",
     "table_path",
+    "write_part",
     "write_table",
 ]

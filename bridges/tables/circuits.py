@@ -6,7 +6,7 @@ from bridges.tables.behaviours import BEHAVIOUR, N_PAIRS, SEED, SPLIT
 from bridges.tables.column import Column, Table
 
 METHODS = ("learned", "attribution", "integrated_gradients", "random", "magnitude")
-ABLATIONS = ("mean", "zero", "resample")
+ABLATIONS = ("mean", "zero", "resample", "mixed")
 MODEL = Column("model", "str", "which stack the circuit is in", choices=("dense", "sparse"))
 METHOD = Column("method", "str", "how the nodes were chosen", choices=METHODS)
 ABLATION = Column("ablation", "str", "what replaces a removed node", choices=ABLATIONS)

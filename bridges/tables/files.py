@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+import shutil
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -98,3 +100,20 @@ def _present(folder: str | Path, name: str, names: Iterable[str]) -> str:
     if names:
         return nearest(name, names)
     return f"It has no tables yet; look into {Path(folder) / 'status.json'} for how far the run came."
+
+
+def write_part(folder: str | Path, tables: Mapping[str, list[dict[str, Any]]]) -> None:
+    """Write a folder of tables that appears whole or not at all, for work that is done piece by piece.
+
+    Args:
+        folder: of this piece. tables: ``{name: rows}``.
+    """
+    folder = Path(folder)
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    for name, rows in tables.items():
+        table = schema(name)
+        # pandas makes floats of integers where some are missing.
+        integers = {c.name: "Int64" for c in table.columns if c.kind == "int" and c.optional}
+        write_table(temporary, name, pd.DataFrame(rows, columns=table.names).astype(integers))
+    os.replace(temporary, folder)

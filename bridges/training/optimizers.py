@@ -95,6 +95,8 @@ class OptimizerSet:
             group["lr"] = group["peak_lr"] * factor * (boost if group["boosted"] else 1.0)
         for optimizer in self.optimizers:
             optimizer.step()
+        # Fused steps do not count a parameter's version up, by which packed sparse weights know that it has changed.
+        torch.autograd.graph.increment_version([p for group in self.groups for p in group["params"]])
 
     def zero_grad(self) -> None:
         for optimizer in self.optimizers:

@@ -105,12 +105,24 @@ def test_resampled_nodes_say_what_they_say_in_other_text(quote_model, quote_text
         Removed(quote_model, reference, "resample")
 
 
-def test_a_search_under_resampling_finds_the_circuit(quote_model, quote_text, reference):
-    settings = CircuitSettings(ablation="resample")
+def test_mixed_ablation_is_the_mean_in_every_other_pair(quote_model, quote_text, reference):
+    text, some = torch.cat(quote_text), prompts(quote_pairs(6, 0))
+    mixed, other = (
+        Removed(quote_model, reference, name, text).values(some, torch.Generator().manual_seed(3))
+        for name in ("mixed", "resample")
+    )
+    for point, value in mixed.items():
+        pairs, drawn = value.unflatten(0, (-1, 2)), other[point].unflatten(0, (-1, 2))
+        assert torch.equal(pairs[::2], reference[point].expand_as(pairs[::2])) and torch.equal(pairs[1::2], drawn[1::2])
+
+
+@pytest.mark.parametrize("ablation", ["resample", "mixed"])
+def test_a_search_under_resampling_finds_the_circuit(ablation, quote_model, quote_text, reference):
+    settings = CircuitSettings(ablation=ablation)
     text = torch.cat(quote_text)
     circuit = find_circuit(quote_model, quote_pairs(128, 0), reference, settings, 0, text=text)
     found = {(p, c) for p, kept in circuit.nodes.items() for c in kept.nonzero()[:, 0].tolist()}
-    assert circuit.reached and circuit.ablation == "resample"
+    assert circuit.reached and circuit.ablation == ablation
     # What resampled neighbours say adds noise, so that one node more or less may pay.
     assert len(found & QUOTE_CIRCUIT) >= len(QUOTE_CIRCUIT) - 2 and len(found) <= len(QUOTE_CIRCUIT) + 3
 

@@ -17,7 +17,7 @@ import bridges.circuits.stage as stage
 from bridges.behaviours import load
 from bridges.circuits.circuit import Circuit
 from bridges.circuits.draw import draw_circuit, places, snippet
-from bridges.circuits.faithfulness import areas, best
+from bridges.circuits.faithfulness import areas, standings
 from bridges.circuits.measure import members
 from bridges.circuits.mib import mib_graph
 from bridges.circuits.stage import CIRCUIT_TABLES, Workshop, circuit_file, file_name, find_circuits
@@ -225,8 +225,8 @@ def test_areas_are_those_of_the_curve():
 
 
 def test_the_best_entries_and_of_equal_ones_the_first():
-    found = best({"a": torch.tensor([1.0, 3.0]), "b": torch.tensor([[3.0], [2.0]])}, 2)
-    assert found["a"].tolist() == [False, True] and found["b"].tolist() == [[True], [False]]
+    found = standings({"a": torch.tensor([1.0, 3.0]), "b": torch.tensor([[3.0], [2.0]])})
+    assert found["a"].tolist() == [3, 0] and found["b"].tolist() == [[1], [2]]
 
 
 def test_the_exported_graph_is_the_way_through_the_model(planted, true_circuit):

@@ -129,7 +129,8 @@ def finished(bench_in, behaviours, tmp_path_factory) -> Path:
 def test_the_true_circuit_reproduces_what_the_dense_model_does(finished):
     tables = {name: read_table(finished, name) for name in COMPARE_TABLES}
     verdicts = tables["verdicts"].set_index("behaviour")
-    failed = tables["evidence"].query("behaviour == 'quote' and not passed")
+    # The fixture puts the circuit to one control; the others count as not measured.
+    failed = tables["evidence"].query("behaviour == 'quote' and not passed and value.notna()")
     # A difference of means is a rival that knows the answer's direction; whether it is beaten is not the point here.
     assert set(failed["criterion"]) <= {"beats_difference_of_means"}, failed[["criterion", "value", "threshold"]]
     assert verdicts.loc["quote", "verdict"] in ("reproduced", "partial")

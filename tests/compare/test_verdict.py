@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from bridges.compare.verdict import decide
-from bridges.config import VerdictConfig
+from bridges.config import CONTROLS, VerdictConfig
 from bridges.errors import ConfigError
 from bridges.tables import TABLES, write_table
 
@@ -26,6 +26,7 @@ GOOD = {
     "back": 0.95,
     "back_null": 0.5,
     "expressible": True,
+    "without": None,
 }
 
 
@@ -51,7 +52,9 @@ def tables(**behaviours: dict) -> dict[str, pd.DataFrame]:
             out["circuits"].append(row | {"reached": g["reached"], "train_loss": loss, "target": 0.15})
         if not g["reached"]:
             continue
-        for control in ("sufficiency", "nonsense"):
+        for control in CONTROLS:
+            if control == g["without"]:
+                continue
             row = {"behaviour": name, "model": "sparse", "method": "learned", "control": control, "quantity": "loss"}
             passed = g["control"] or control != "nonsense"
             out["controls"].append(row | {"value": 0.2, "threshold": 0.3, "passed": None})
@@ -89,16 +92,16 @@ def test_a_good_circuit_is_reproduced(tmp_path):
     evidence, verdicts = decide(tables(b={}, c={}), CONFIG)
     assert list(verdicts["verdict"]) == ["reproduced", "reproduced"] and evidence["passed"].all()
     assert list(evidence.query("behaviour == 'b'")["criterion"]) == [
-        "dense_accuracy", "circuit_found", "circuit_accuracy", "controls", "control_sufficiency", "control_nonsense",
+        "dense_accuracy", "circuit_found", "circuit_accuracy", *(f"control_{name}" for name in CONTROLS),
         "decision_agreement", "share_moved", "beats_nulls", "necessity", "dense_to_sparse",
         "beats_difference_of_means",
     ]  # fmt: skip
     row = verdicts.iloc[0]
     assert (row["nodes"], row["edges"], row["dense_edges"]) == (12, 9, 9)
     assert (row["share_moved"], row["share_moved_null"], row["share_moved_baseline"]) == (0.8, 0.1, 0.7)
-    assert "0.8" in row["reason"] and "All 12 criteria" in row["reason"] and row["failed"] is None
+    assert "0.8" in row["reason"] and "All 19 criteria" in row["reason"] and row["failed"] is None
     vetoes = set(evidence[evidence["veto"]]["criterion"])
-    assert vetoes == {"circuit_found", "circuit_accuracy", "control_sufficiency", "control_nonsense", "beats_nulls"}
+    assert vetoes == {"circuit_found", "circuit_accuracy", "beats_nulls", *(f"control_{name}" for name in CONTROLS)}
     for name, frame in (("evidence", evidence), ("verdicts", verdicts)):
         write_table(tmp_path, name, frame)
 
@@ -108,6 +111,7 @@ def test_a_good_circuit_is_reproduced(tmp_path):
     [
         ({"accuracy": 0.8}, "circuit_accuracy", "not"),
         ({"control": False}, "control_nonsense", "not"),
+        ({"without": "seeds"}, "control_seeds", "partial"),
         ({"p": 0.2}, "beats_nulls", "not"),
         ({"alike": 0.8}, "decision_agreement", "partial"),
         ({"loss_p": 0.3}, "necessity", "partial"),

@@ -68,7 +68,8 @@ def test_scores_far_apart_give_finite_gradients():
     got = torch.autograd.grad(ops.sink_attention(*leaves, torch.zeros(2)), leaves, grad)
     for a, b in zip(got, wanted, strict=False):
         assert a.isfinite().all()
-        assert (a.double() - b).abs().max() < 1e-3 * b.abs().max()
+        # Scores reach 9,400, where neighbouring fp32 numbers lie 1e-3 apart.
+        assert (a.double() - b).abs().max() < 3e-3 * b.abs().max()
 
 
 def test_nan_is_not_hidden():

@@ -217,13 +217,13 @@ def _verdicts(folder: Path) -> None:
         if not asked:
             continue
         for criterion, value, bar, good, veto in (
-            ("transfer_share", moved, 0.25, moved > 0.25, False),
-            ("nonsense_control", 1.1, 1.5, verdict == "reproduced", True),
+            ("share_moved", moved, 0.25, moved > 0.25, False),
+            ("control_nonsense", 34.0, 60.0 if verdict == "reproduced" else 20.0, verdict == "reproduced", True),
         ):
             given = {"behaviour": name, "criterion": criterion, "threshold": bar, "passed": good, "veto": veto}
             given |= {"value": value, "value_low": value - 0.06, "value_high": value + 0.07}
             evidence.append(
-                given | {"p_value": 0.0004, "p_adjusted": 0.002, "meaning": "what the circuit's change moves"}
+                given | {"p_value": np.nan, "p_adjusted": np.nan, "meaning": "what the circuit's change moves"}
             )
         for pair in range(0, PAIRS, 2):
             where = {"behaviour": name, "pair": pair, "dense_site": pair, "sparse_site": pair, "n_pairs": 64, "seed": 0}

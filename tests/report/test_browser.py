@@ -22,9 +22,9 @@ from selenium.webdriver import ActionChains, Chrome, ChromeOptions  # noqa: E402
 from selenium.webdriver.chrome.service import Service  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
-from selenium.webdriver.support.ui import Select  # noqa: E402
+from selenium.webdriver.support.ui import Select, WebDriverWait  # noqa: E402
 
-WIDTHS = (320, 768, 1400)
+WIDTHS = (320, 420, 768, 1400)
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +47,8 @@ def open_page(browser: Chrome):
         metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
         browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
         browser.get(write_report(folder).as_uri())
+        # On a busy machine the driver comes back earlier now and then.
+        WebDriverWait(browser, 30).until(lambda b: b.execute_script("return document.readyState") == "complete")
         return browser
 
     return open_
@@ -71,6 +73,8 @@ def test_no_errors_and_nothing_sticks_out(open_page, tmp_path, make_full, make_o
     assert driver.execute_script(drawn)
     assert driver.execute_script("return document.documentElement.scrollWidth") <= width
     assert [entry for entry in driver.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
+    bar = "const nav = document.querySelector('nav ul'); return nav.scrollWidth <= nav.clientWidth"
+    assert driver.execute_script(bar), "the navigation scrolls"
     small = "return [...document.querySelectorAll('.panel > svg')].every(s => s.getBoundingClientRect().width >= 220)"
     assert driver.execute_script(small)
 
@@ -96,6 +100,24 @@ def test_graph_answers_to_the_mouse(open_page, tmp_path, make_full):
     target = reads.find_element(By.CSS_SELECTOR, "span").text
     reads.click()
     assert heading(driver) == target and driver.switch_to.active_element.get_attribute("aria-label").startswith(target)
+
+
+def test_a_finger_holds_a_node_and_sees_it(open_page, tmp_path, make_full):
+    driver = open_page(make_full(tmp_path / "run", size=30), 420)
+    canvas = driver.find_element(By.CSS_SELECTOR, ".behaviour[open] .canvas")
+    driver.execute_script("scrollBy(0, arguments[0].getBoundingClientRect().bottom - innerHeight)", canvas)
+    neuron = next(n for n in nodes(driver) if "layer 1, mlp out" in n.get_attribute("aria-label"))
+    driver.execute_script("arguments[1].scrollLeft += arguments[0].getBoundingClientRect().x - 200", neuron, canvas)
+    middle = "const r = arguments[0].getBoundingClientRect(); return {x: r.x + r.width / 2, y: r.y + r.height / 2}"
+    at = driver.execute_script(middle, neuron)
+    assert 700 < at["y"] < 900, "the panel would lie over it"
+    for kind, points in (("touchStart", [at]), ("touchEnd", [])):
+        driver.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    driver.execute_async_script("setTimeout(arguments[0], 300)")
+    assert neuron.get_attribute("aria-pressed") == "true"
+    panel = driver.find_element(By.CSS_SELECTOR, ".behaviour[open] .inspector")
+    top = driver.execute_script("return arguments[0].getBoundingClientRect().top", panel)
+    assert driver.execute_script(middle, neuron)["y"] < top < 900
 
 
 def test_highlight_goes_up_or_down(open_page, tmp_path, make_full):
@@ -152,7 +174,7 @@ def test_links_open_their_behaviour_and_tables_unfold(open_page, tmp_path, make_
     driver = open_page(make_full(tmp_path / "run"))
     link = next(a for a in driver.find_elements(By.CSS_SELECTOR, ".verdict a") if a.text == nasty)
     target = driver.find_element(By.CSS_SELECTOR, link.get_attribute("href")[link.get_attribute("href").index("#") :])
-    assert target.get_attribute("open") is None
+    assert target.get_attribute("open") is None and not target.find_elements(By.CSS_SELECTOR, "svg")
     driver.execute_script("arguments[0].click()", link)
     driver.execute_async_script("setTimeout(arguments[0], 100)")
     assert target.get_attribute("open") is not None and target.find_elements(By.CSS_SELECTOR, ".graph .node")

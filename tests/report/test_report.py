@@ -15,10 +15,13 @@ import pandas as pd
 import pytest
 import yaml
 
+from bridges.compare.verdict import decide
+from bridges.config import CONTROLS, VerdictConfig
 from bridges.errors import BridgesError, CheckpointError
 from bridges.report import write_report
 from bridges.report.__main__ import main
-from bridges.report.circuits import EDGES, NODES
+from bridges.report.circuits import EDGES, ENDS, NODES
+from bridges.report.criteria import CONTROL, CRITERIA, why
 from bridges.report.page import report_html
 from bridges.report.source import STAGES
 from bridges.report.text import count, escape, interval, number, percent, visible
@@ -88,14 +91,14 @@ def test_text_of_a_run_never_becomes_markup(page, parsed, nasty):
     assert [t for t, _ in parsed.elements].count("script") == 2
     assert nasty not in page
     assert nasty in "".join(parsed.texts["h3"])
-    assert "because of <reproduced>" in "".join(parsed.texts["p"])
+    assert "because of <not expressible>" in "".join(parsed.texts["p"])
     assert 'quote "and"⇥tab⏎line' in "".join(parsed.texts["a"])
     # The counterfactual prompt: tab, vertical tab, a tag; its answer turns the direction of text around.
     code = "".join(parsed.texts["code"])
     assert "⇥x = [1,⟨U+000B⟩ </b>2" in code and "⟨U+202E⟩]" in code
     assert not set(page) & {chr(c) for c in (*range(9), *range(11, 32), 127, 0x202E)}
-    tokens = [t for g in parsed.data["graphs"] for c in g["circuits"] for e in c["examples"].values() for t in e[0][2]]
-    assert {"</script>", "⇥", "⏎", '"'} <= set(tokens)
+    tokens = {t for g in parsed.data["graphs"] for c in g["circuits"] for e in c["examples"].values() for t in e[0][2]}
+    assert {"</script>", "⇥", "⏎", '"'} <= {parsed.data["texts"][t] for t in tokens}
 
 
 def test_verdicts_come_first_with_their_numbers(parsed):
@@ -107,8 +110,10 @@ def test_verdicts_come_first_with_their_numbers(parsed):
         "A circuit of 34 nodes and 61 edges (the dense model’s own circuit: 940) decides 96.4 % of held-out prompts "
         "rightly, the sparse model 97.2 % [95.2, 99.2 %], the dense model 98.1 % [96.1, 100.1 %]; circuit and dense "
         "model decide 95.0 % of prompts alike; carried through the bridges it moves 81.2 % [75.2, 88.2 %] of the dense "
-        "logit difference; best null 5.0 %."
+        "logit difference, the best null 5.0 %."
     ) in text
+    assert "All 2 criteria are met." in text
+    assert "Ruled out by: nonsense control 34 (asked ≤ 20). Not met: share moved 0.040 (asked ≥ 0.250)." in text
     assert "The dense model itself decides only 53.0 % [51.0, 55.0 %] of held-out prompts rightly." in text
     facts = "".join(parsed.texts["dd"]).replace("\u00a0", " ").replace("\u202f", " ")
     assert "125 808 of 6 291 456 (2.00 %)" in facts and "3 993 600 tokens" in facts and "64 held-out sequences" in facts
@@ -193,6 +198,58 @@ def test_large_circuits_keep_what_is_strongest(tmp_path, make_full):
     assert circuit["nodes"][0][:2] == ["1.mlp_in", 3]
     assert min(c for p, c, *_ in circuit["nodes"] if p == "1.mlp_neuron") == 2001 - NODES
     assert len(circuit["edges"]) == NODES - 1 <= EDGES and circuit["leftEdges"] == 2000 - len(circuit["edges"])
+
+
+def test_embeddings_leave_room_for_what_is_inside(tmp_path, make_full):
+    folder = make_full(tmp_path / "run")
+    key = {"behaviour": "bracket_counting", "model": "sparse", "method": "learned", "seed": 0}
+    inside = read_table(folder, "edges").query("behaviour == 'bracket_counting' and model == 'sparse'")
+    ends = {"matrix": "tokens", "source": "embedding", "target": "stream", "target_channel": 1}
+    strong = pd.DataFrame({"source_channel": np.arange(5000), "weight": 100.0 + np.arange(5000)}).assign(**ends, **key)
+    write_table(folder, "edges", pd.concat([inside, strong]))
+    circuit = Page(report_html(folder)).data["graphs"][0]["circuits"][0]
+    assert circuit["leftEdges"] == 0 and circuit["leftEnds"] == 5000 + 2 - ENDS
+    assert min(e[2] for e in circuit["edges"][:ENDS]) == 100 + 5000 - ENDS
+
+
+def test_what_was_not_found_is_said(tmp_path, make_full):
+    folder = make_full(tmp_path / "run")
+    for table in ("nodes", "edges", "controls", "transfer"):
+        write_table(folder, table, read_table(folder, table).query("behaviour != 'with_as'"))
+    circuits = read_table(folder, "circuits")
+    write_table(folder, "circuits", circuits.assign(reached=circuits["behaviour"] != "with_as", train_loss=0.4))
+    text = "".join(Page(report_html(folder)).texts["p"])
+    assert "the search ended at a loss of 0.400 nats on the training pairs; asked for were 0.150." in text
+    assert "“transfer” has" not in text and "“controls” has" not in text
+    empty = read_table(folder, "circuits").assign(reached=True, nodes=0)
+    write_table(folder, "circuits", empty)
+    assert "The circuit is empty" in "".join(Page(report_html(folder)).texts["p"])
+
+
+def _evidence(criterion, value, threshold, passed, veto=True, low=np.nan, p=np.nan):
+    row = {"criterion": criterion, "value": value, "threshold": threshold, "passed": passed, "veto": veto}
+    return row | {"value_low": low, "p_adjusted": p}
+
+
+def test_why():
+    missed = [_evidence("circuit_found", 0.4, 0.15, False), _evidence("share_moved", np.nan, 0.5, False)]
+    assert why(missed).startswith("The search ended at a loss of 0.400 nats on the training pairs, above the 0.150")
+    close = [
+        _evidence("control_necessity", 0.9, 0.9, False),
+        _evidence("dense_to_sparse", 0.85, 0.8, False, veto=False, low=0.79),
+        _evidence("necessity", 0.1, 0.0, False, veto=False, p=0.2),
+        _evidence("agreement", np.nan, 0.9, False, veto=False),
+    ]
+    assert why(close).replace("\u00a0", " ") == (
+        "Ruled out by: necessity control 0.900 (asked > 0.900). Not met: dense to sparse 0.850 (asked ≥ 0.800, but its "
+        "interval begins at 0.790), dense necessity 0.100 (asked > 0.000, corrected p 0.200), agreement (not measured)."
+    )
+
+
+def test_every_criterion_has_words(full):
+    tables = {name: read_table(full, name) for name in ("suite", "behaviours")}
+    decided = set(decide(tables, VerdictConfig())[0]["criterion"])
+    assert len(decided) > 5 and decided | {CONTROL + name for name in CONTROLS} <= set(CRITERIA)
 
 
 def test_a_run_that_stopped_after_evaluation(tmp_path, make_old):

@@ -22,11 +22,17 @@ from bridges.circuits.controls import (  # noqa: F401  (importing registers them
 )
 from bridges.circuits.controls.case import REGISTRY, Case, Null, Row
 
+# Those that search for further circuits, which takes longer than all the others together.
+SEARCHING = ("nonsense", "random_weights", "seeds")
+
 
 def run_controls(case: Case, progress: Callable[[str], None] = lambda name: None) -> list[Row]:
-    """Rows of every control that the case's config chooses."""
+    """Rows of every control that the case's config chooses; see ``stop_early`` there."""
     rows: list[Row] = []
-    for name in case.config.chosen:
+    for name in sorted(case.config.chosen, key=lambda name: name in SEARCHING):
+        failed = any(row["passed"] is not None and not row["passed"] for row in rows)
+        if case.config.stop_early and failed and name in SEARCHING:
+            continue
         progress(name)
         rows += REGISTRY[name](case)
     return rows

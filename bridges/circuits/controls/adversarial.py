@@ -1,6 +1,8 @@
-"""Is there a pattern of ablations outside the circuit that undoes the behaviour?"""
+"""Is there a small set of nodes outside the circuit on which its behaviour hangs?"""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -10,57 +12,65 @@ from bridges.circuits.controls.sets import NodeSets, complement, set_margins
 from bridges.circuits.task import answer_margins, task_loss
 from bridges.nodes import NodeFunction, intervene
 
-
-def _scaled(point: str, gates: dict[str, Tensor], outside: dict[str, Tensor], means: dict[str, Tensor]) -> NodeFunction:
-    def function(x: Tensor) -> Tensor:
-        share = torch.where(outside[point], gates[point], 1.0).to(x)
-        return means[point].to(x) + (x - means[point].to(x)) * share
-
-    return function
+# How much of the gradients seen so far the adversary keeps: the last one alone makes it go back and forth.
+MEMORY = 0.7
 
 
-def worst_pattern(case: Case, start: Tensor, steps: int) -> Tensor:
-    """Ablate (0) or keep (1) each node outside the circuit, ``[nodes]``, by signed gradient steps up the task loss.
+def _scaled(share: Tensor, mean: Tensor) -> NodeFunction:
+    return lambda x: mean.to(x) + (x - mean.to(x)) * share.to(x)
+
+
+def _gradient(case: Case, outside: Mapping[str, Tensor], kept: Tensor) -> Tensor:
+    """Of the task loss with respect to ``kept [nodes]``, 1 where a node outside the circuit is kept and 0 where not."""
+    kept = kept.requires_grad_()
+    shares = dict(zip(outside, kept.split([len(m) for m in outside.values()]), strict=True))
+    functions = {
+        p: _scaled(torch.where(mask, shares[p], 1.0), case.circuit.reference[p].to(case.device))
+        for p, mask in outside.items()
+    }
+    with torch.enable_grad(), intervene(case.stack, functions):
+        return torch.autograd.grad(task_loss(answer_margins(case.stack, case.few)), kept)[0]
+
+
+def worst_flips(case: Case, start: float, budget: int, steps: int) -> NodeSets:
+    """What the adversary ablates after each of its steps, ``{point: bool [steps, channels]}``.
 
     Args:
-        start: ``[nodes]`` gates from 0 to 1 to begin with. steps: so many, of size 1/steps; then rounded.
+        start: 1: nodes outside the circuit are kept, and some of them ablated; 0: the other way round.
+        budget: how many it may flip.
     """
-    device = case.device
-    outside = {p: kept.to(device) for p, kept in complement(case.circuit.nodes).items()}
-    means = {p: case.circuit.reference[p].to(device) for p in outside}
-    widths = [len(m) for m in outside.values()]
-    flat = start.to(device)
+    outside = {p: kept.to(case.device) for p, kept in complement(case.circuit.nodes).items()}
+    allowed = torch.cat(list(outside.values()))
+    tried, memory = [], torch.zeros(len(allowed), device=case.device)
+    kept = torch.full_like(memory, start)
     for _ in range(steps):
-        flat = flat.detach().requires_grad_()
-        gates = dict(zip(outside, flat.split(widths), strict=True))
-        with torch.enable_grad(), intervene(case.stack, {p: _scaled(p, gates, outside, means) for p in outside}):
-            loss = task_loss(answer_margins(case.stack, case.few))
-            (grad,) = torch.autograd.grad(loss, [flat])
-        flat = (flat.detach() + grad.sign() / steps).clamp(0, 1)
-    return (flat.detach() >= 0.5).cpu()
+        gradient = _gradient(case, outside, kept)
+        memory = MEMORY * memory + gradient / gradient.norm().clamp_min(1e-30)
+        gain = (memory * (1 - 2 * start)).masked_fill(~allowed, -torch.inf)
+        flipped = gain.topk(min(budget, int(allowed.sum()))).indices
+        kept = torch.full_like(memory, start).index_fill(0, flipped, 1 - start)
+        tried.append(kept < 0.5)
+    sets = torch.stack(tried).split([len(m) for m in outside.values()], 1)
+    return {p: ablated & outside[p] for p, ablated in zip(outside, sets, strict=True)}
 
 
 @control("adversarial")
 def adversarial(case: Case) -> list[Row]:
-    """One pattern of ablations outside the circuit for the whole batch of prompts, chosen to do the most harm.
+    """Few nodes outside the circuit, the same for all prompts, flipped to do the most harm: ablated in the whole model,
+    or brought back into the circuit alone.
 
-    An adversary that chose for every prompt apart could carry the answer itself; one pattern for all cannot. It climbs
-    from two starts, all halfway and random. Its loss is calibrated on the very prompts afterwards, so that only lost
-    information counts, and passed up to ``adversarial`` nats.
+    An adversary that chose for every prompt apart could carry the answer itself; one choice for all cannot. It has a
+    ``adversary_budget`` as large as that share of the circuit: with thousands of nodes to choose from and no bound,
+    some choice undoes any behaviour of any model. It climbs ``adversary_steps`` times, and its worst choice counts.
+    Losses are calibrated on the very prompts, so that only lost information counts; passed up to ``adversarial``
+    nats.
     """
-    outside = complement(case.circuit.nodes)
-    widths = [len(kept) for kept in outside.values()]
-    total, generator = sum(widths), case.generator("adversarial")
-    starts = [torch.full((total,), 0.5), torch.rand(total, generator=generator)]
-    kept = torch.stack([worst_pattern(case, start, case.config.adversary_steps) for start in starts])
-    ablated: NodeSets = {p: ~k & outside[p] for p, k in zip(outside, kept.split(widths, 1), strict=True)}
-    margins = set_margins(case.stack, case.few, ablated, case.circuit.reference)
-    losses = [fitted_loss(m, case.few.sign) for m in margins]
-    sizes = torch.stack([a.sum(1) for a in ablated.values()]).sum(0).tolist()
-    more = {"n_pairs": len(case.few) // 2}
-    rows = [
-        case.row("adversarial", "loss", loss, draw=i, size=size, **more)
-        for i, (loss, size) in enumerate(zip(losses, sizes, strict=True))
-    ]
-    worst, bar = max(losses), case.config.adversarial
+    config, some = case.config, case.few
+    budget = max(1, round(config.adversary_budget * case.circuit.size))
+    rows, more = [], {"n_pairs": len(some) // 2, "size": budget}
+    for name, start in (("ablated", 1.0), ("restored", 0.0)):
+        sets = worst_flips(case, start, budget, config.adversary_steps)
+        losses = [fitted_loss(m, some.sign) for m in set_margins(case.stack, some, sets, case.circuit.reference)]
+        rows += [case.row("adversarial", f"loss_{name}", loss, draw=i, **more) for i, loss in enumerate(losses)]
+    worst, bar = max(row["value"] for row in rows), config.adversarial
     return [*rows, case.row("adversarial", "worst_loss", worst, threshold=bar, passed=worst <= bar, **more)]

@@ -45,6 +45,7 @@ class Case:
         config: sizes and bars of the controls. settings: of the search that found the circuit.
         null: makes the model with shuffled weights; called at most once.
         seed: of every draw.
+        search_text: training token ids that the searches of other circuits resample removed nodes from.
     """
 
     stack: ResidualStack
@@ -57,6 +58,7 @@ class Case:
     settings: CircuitSettings
     null: Callable[[], Null]
     seed: int = 0
+    search_text: Tensor | None = None
 
     @property
     def device(self) -> torch.device:
@@ -87,12 +89,16 @@ class Case:
         return self.train.take(range(min(self.config.twin_pairs, len(self.train))))
 
     def search(self, pairs: EncodedPairs, seed: int, null: Null | None = None) -> Circuit:
-        """One search at the settings that real and null circuits share; shorter, and edges are left alone."""
+        """One search at the settings that real and null circuits share: shorter, edges are left alone, and none gives
+        up because the whole model fails, since a part of it may fit labels that the whole does not."""
         settings = self.settings
         values = {name: getattr(settings, name) for name in CircuitSettings.__dataclass_fields__}
         values |= {"steps": self.config.twin_steps, "pairs": len(pairs), "edges": False, "tries": TWIN_TRIES}
+        values["give_up"] = math.inf
         stack, reference = (self.stack, self.reference) if null is None else (null.stack, null.reference)
-        return find_circuit(stack, pairs, reference, CircuitSettings(**values), seed, self.circuit.model)
+        return find_circuit(
+            stack, pairs, reference, CircuitSettings(**values), seed, self.circuit.model, self.search_text
+        )
 
     @cached_property
     def repeats(self) -> list[Circuit]:

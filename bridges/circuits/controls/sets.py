@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from bridges.circuits.choose import choose
 from bridges.circuits.circuit import Circuit
 from bridges.circuits.task import Prompts, answer_margins
 from bridges.nodes import NodeFunction, intervene
@@ -75,18 +76,11 @@ def set_margins(stack: ResidualStack, some: Prompts, sets: NodeSets, fill: Mappi
     device, n = some.ids.device, len(some)
     out = []
     for chunk in torch.arange(count).split(max(1, TOKENS // some.ids.numel())):
-        functions = {p: _replace(m[chunk].to(device), fill[p].to(device), n) for p, m in sets.items() if m[chunk].any()}
+        functions = {p: _replace(m[chunk], fill[p].to(device)) for p, m in sets.items() if m[chunk].any()}
         with intervene(stack, functions):
             out.append(answer_margins(stack, _repeated(some, len(chunk))).view(len(chunk), n))
     return torch.cat(out)
 
 
-def _replace(mask: Tensor, value: Tensor, prompts: int) -> NodeFunction:
-    rows = mask.repeat_interleave(prompts, 0).unsqueeze(1)
-    if value.ndim == 3:
-        value = value.repeat(len(mask), 1, 1)
-
-    def function(x: Tensor) -> Tensor:
-        return torch.where(rows, value.to(x), x)
-
-    return function
+def _replace(mask: Tensor, value: Tensor) -> NodeFunction:
+    return lambda x: choose(x, ~mask, value)

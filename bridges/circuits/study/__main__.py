@@ -95,12 +95,11 @@ def tune_run(
     shop = Workshop(
         Path(folder), config.circuits, {"sparse": stack}, data, run.tokenizer, config.behaviours.pairs, config.seed
     )
-    text = shop.text("train", config.circuits.reference_tokens) if settings.ablation == "resample" else None
     say(f"{trials} trials on {', '.join(tasks)}")
     place = Path(folder) / "circuits" / "study"
     study = tune(
         stack, tasks, shop.means("sparse"), settings, trials=trials, storage=place / "study.db", jobs=jobs,
-        seed=seed, text=text, progress=say,
+        seed=seed, text=shop.search_text, progress=say,
     )  # fmt: skip
     study.trials.to_csv(place / "trials.csv", index=False)
     study.table.to_csv(place / "searches.csv", index=False)

@@ -64,7 +64,7 @@ def tune(
         seed: of the study and of every search in it.
         startup: trials before TPE draws and before any trial is given up.
         model: ``sparse`` or ``dense``, for the tables.
-        text: token ids ``[n, context]``, where removed nodes are resampled (``ablation="resample"``).
+        text: token ids ``[n, context]``, where removed nodes are resampled.
         ranges: ``{setting: (low, high)}``, all drawn log-uniformly; settings left out stay as given.
         progress: told a line after every trial.
 

@@ -13,6 +13,7 @@ import torch
 from bridges.behaviours import nonsense_twin
 from bridges.circuits.circuit import replaced
 from bridges.circuits.controls import REGISTRY, run_controls
+from bridges.circuits.controls.adversarial import worst_flips
 from bridges.circuits.controls.case import fitted_loss
 from bridges.circuits.controls.random_weights import shuffled_model
 from bridges.circuits.controls.seeds import chance_jaccard, jaccard
@@ -57,6 +58,33 @@ def test_a_true_circuit_passes(name, case_of, true_circuit):
 def test_a_false_circuit_of_the_same_size_fails(name, case_of, false_circuit):
     deciding = verdict(REGISTRY[name](case_of(false_circuit)))
     assert deciding["passed"] is False and math.isfinite(deciding["threshold"])
+
+
+def test_a_failed_circuit_costs_no_further_search_where_that_is_asked_for(case_of, false_circuit, true_circuit):
+    quick = {"names": ["seeds", "sufficiency"], "stop_early": True, "seeds": 2, "twin_steps": 5}
+    assert {r["control"] for r in run_controls(case_of(false_circuit, **quick))} == {"sufficiency"}
+    assert {r["control"] for r in run_controls(case_of(false_circuit, **quick | {"stop_early": False}))} == {
+        "sufficiency", "seeds",
+    }  # fmt: skip
+    assert {r["control"] for r in run_controls(case_of(true_circuit, **quick))} == {"sufficiency", "seeds"}
+
+
+@pytest.mark.parametrize("start", [0.0, 1.0])
+def test_the_adversary_keeps_to_its_budget_and_off_the_circuit(start, case_of, true_circuit):
+    ablated = worst_flips(case_of(true_circuit), start, budget=3, steps=4)
+    outside = torch.cat([~kept for kept in true_circuit.nodes.values()])
+    flat = torch.cat(list(ablated.values()), 1)
+    assert flat.shape[0] == 4 and not (flat & ~outside).any()
+    assert ((flat if start else outside & ~flat).sum(1) == 3).all()
+
+
+def test_an_adversary_without_a_bound_does_what_one_with_a_bound_cannot(case_of, true_circuit, planted):
+    """The bound matters: of a circuit that lacks a node the model needs, one flip is enough."""
+    point = next(p for p, kept in true_circuit.nodes.items() if kept.any())
+    lacking = dict(true_circuit.nodes)
+    lacking[point] = torch.zeros_like(lacking[point])
+    rows = REGISTRY["adversarial"](case_of(planted.circuit(lacking), adversary_budget=1e-9))
+    assert verdict(rows)["passed"] is False and {r["size"] for r in rows} == {1}
 
 
 def test_sufficiency_is_measured_on_held_out_prompts(planted, case_of, true_circuit):

@@ -1,0 +1,55 @@
+"""Node values kept or replaced: the operation that gates, circuits and controls all come down to."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bridges import kernels
+from bridges.kernels import choose as kernel
+
+
+def _rows(x: Tensor, kept: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+    """Mask and values as plain PyTorch wants them, broadcast to ``x [rows, T, channels]``."""
+    if kept.ndim == 2:
+        kept = kept.repeat_interleave(len(x) // len(kept), 0).unsqueeze(1)
+    if other.ndim == 3:
+        other = other.repeat(len(x) // len(other), 1, 1)
+    return kept, other
+
+
+class _Choose(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, kept: Tensor, other: Tensor, tau: Tensor | None, temperature: float) -> Tensor:  # type: ignore[override]
+        ctx.temperature = temperature
+        ctx.save_for_backward(x, kept, other, tau)
+        if kernels.active() and kernel.supported(x):
+            return kernel.forward(x, kept, other)
+        mask, values = _rows(x, kept, other)
+        return torch.where(mask, x, values)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):  # type: ignore[override]
+        x, kept, other, tau = ctx.saved_tensors
+        if kernels.active() and kernel.supported(x):
+            of_x, sums = kernel.backward(grad.to(x.dtype), x, kept, other, tau is not None)
+        else:
+            mask, values = _rows(x, kept, other)
+            of_x = torch.where(mask, grad, 0)
+            sums = (grad.float() * (x.float() - values.float())).flatten(0, -2).sum(0) if tau is not None else None
+        if tau is None or sums is None:
+            return of_x, None, None, None, None
+        soft = torch.sigmoid(tau / ctx.temperature)
+        return of_x, None, None, sums * soft * (1 - soft) / ctx.temperature, None
+
+
+def choose(x: Tensor, kept: Tensor, other: Tensor, tau: Tensor | None = None, temperature: float = 1.0) -> Tensor:
+    """``x [rows, T, channels]`` in the channels that are kept, ``other`` in the rest.
+
+    Args:
+        kept: bool ``[channels]``, or ``[S, channels]``, each mask for an equal share of the rows in turn.
+        other: ``[channels]``, or ``[n, T, channels]``, as many rows as go into those of x; no gradient flows into it.
+        tau: ``[channels]``: the gradient of a sigmoid at so many ``temperature`` units, in place of the step's, flows
+            into it (paper, section A.5). For a single mask.
+    """
+    return _Choose.apply(x, kept.to(x.device), other.detach().to(x), tau, temperature)

@@ -1,0 +1,45 @@
+"""Channels kept or replaced in one pass, see ``choose.cpp``."""
+
+from __future__ import annotations
+
+import ctypes
+
+import torch
+from torch import Tensor
+
+from bridges.kernels.build import library
+
+_SUFFIX = {torch.float32: "f32", torch.bfloat16: "bf16"}
+
+
+def supported(x: Tensor) -> bool:
+    """Whether there is a kernel for this tensor."""
+    return x.device.type == "cpu" and x.dtype in _SUFFIX
+
+
+def _call(name: str, x: Tensor, kept: Tensor, tensors: list[Tensor | None], other: Tensor) -> None:
+    rows, width = x.numel() // x.shape[-1], x.shape[-1]
+    sizes = (rows, width, rows // (kept.numel() // width), other.numel() // width)
+    pointers = (ctypes.c_void_p(None if t is None else t.data_ptr()) for t in tensors)
+    getattr(library(), f"{name}_{_SUFFIX[x.dtype]}")(*pointers, *map(ctypes.c_int64, sizes))
+
+
+def forward(x: Tensor, kept: Tensor, other: Tensor) -> Tensor:
+    """``x [rows…, channels]`` where kept, ``other`` elsewhere.
+
+    Args:
+        kept: bool ``[channels]`` or ``[S, channels]``, each mask for an equal share of the rows in turn.
+        other: dtype of x, ``[channels]`` or as many rows as go into those of x a whole number of times.
+    """
+    x, kept, other = x.contiguous(), kept.contiguous(), other.contiguous()
+    out = torch.empty_like(x)
+    _call("choose", x, kept, [x, kept, other, out], other)
+    return out
+
+
+def backward(grad: Tensor, x: Tensor, kept: Tensor, other: Tensor, sums: bool) -> tuple[Tensor, Tensor | None]:
+    """The gradient of x, and where asked for Σ grad·(x − other) over the rows, ``[channels]`` in fp32."""
+    grad, x, kept, other = grad.contiguous(), x.contiguous(), kept.contiguous(), other.contiguous()
+    of_x, total = torch.empty_like(grad), torch.empty(x.shape[-1]) if sums else None
+    _call("choose_backward", grad, kept, [grad, x, kept, other, of_x, total], other)
+    return of_x, total

@@ -1,0 +1,82 @@
+"""RMSNorm with an optional gain, see ``norm.cpp``."""
+
+from __future__ import annotations
+
+import ctypes
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from bridges.kernels.build import library
+
+_SUFFIX = {torch.float32: "f32", torch.bfloat16: "bf16"}
+# Dtypes of input and output.
+_PAIRS = ((torch.float32, torch.float32), (torch.float32, torch.bfloat16), (torch.bfloat16, torch.bfloat16))
+# Rows whose part of the gain's gradient is summed in one go.
+_PIECE = 64
+
+
+def supported(x: Tensor, weight: Tensor | None, dtype: torch.dtype) -> bool:
+    """Whether there is a kernel for this input, gain and output dtype; not for shapes that PyTorch refuses."""
+    if weight is not None and not (weight.device.type == "cpu" and weight.dtype in _SUFFIX):
+        return False
+    fits = x.ndim > 0 and x.shape[-1] > 0 and (weight is None or weight.shape == x.shape[-1:])
+    return fits and x.device.type == "cpu" and (x.dtype, dtype) in _PAIRS
+
+
+def _at(tensor: Tensor | None) -> ctypes.c_void_p:
+    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
+
+
+def _gain(weight: Tensor | None) -> Tensor | None:
+    return None if weight is None else weight.detach().float().contiguous()
+
+
+def _call(name: str, x: Tensor, out: torch.dtype, tensors: list[Tensor | None], last: object) -> None:
+    sizes = (x.numel() // x.shape[-1], x.shape[-1])
+    kernel = getattr(library(), f"{name}_{_SUFFIX[x.dtype]}_{_SUFFIX[out]}")
+    kernel(*map(_at, tensors), *map(ctypes.c_int64, sizes), last)
+
+
+def forward(x: Tensor, weight: Tensor | None, eps: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """``x / sqrt(mean(x²) + eps) · weight`` over the last dimension, and the factor of each row in fp32.
+
+    Args:
+        x: ``[..., width]``, fp32 or bf16; computed in fp32.
+        weight: ``[width]`` or None.
+        dtype: of the output: that of x, or bf16.
+    """
+    x, gain = x.contiguous(), _gain(weight)
+    out, scale = torch.empty_like(x, dtype=dtype), torch.empty(x.shape[:-1])
+    _call("rms_norm", x, dtype, [x, gain, out, scale], ctypes.c_float(eps))
+    return out, scale
+
+
+def backward(
+    grad: Tensor, x: Tensor, weight: Tensor | None, scale: Tensor, wanted: tuple[bool, bool]
+) -> tuple[Tensor | None, Tensor | None]:
+    """The gradients of x and of the weight, each where ``wanted``; ``scale`` is the factor from `forward`."""
+    grad, x, gain = grad.contiguous(), x.contiguous(), _gain(weight)
+    rows, width = scale.numel(), x.shape[-1]
+    of_x = torch.empty_like(x) if wanted[0] else None
+    parts = torch.empty(-(-rows // _PIECE), width) if wanted[1] else None
+    _call("rms_norm_backward", x, grad.dtype, [grad, x, gain, scale, of_x, parts], ctypes.c_int64(_PIECE))
+    return of_x, None if parts is None or weight is None else parts.sum(0).to(weight.dtype)
+
+
+class RMSNorm(torch.autograd.Function):
+    """RMSNorm with both passes by the kernel."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor | None, eps: float, dtype: torch.dtype):  # type: ignore[override]
+        out, scale = forward(x, weight, eps, dtype)
+        ctx.save_for_backward(x, weight, scale)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor):  # type: ignore[override]
+        x, weight, scale = ctx.saved_tensors
+        wanted = ctx.needs_input_grad[0], ctx.needs_input_grad[1]
+        return *backward(grad, x, weight, scale, wanted), None, None

@@ -1,0 +1,36 @@
+"""Where nodes peak in text, against every value looked at."""
+
+from __future__ import annotations
+
+import json
+
+import torch
+
+from bridges.circuits.activations import AFTER, BEFORE, Peaks, activation_rows
+from bridges.circuits.removed import node_values
+
+
+class Letters:
+    @staticmethod
+    def decode(ids):
+        return f"<{ids[0]}>"
+
+
+def test_peaks_are_the_largest_values_of_the_best_blocks(planted, true_circuit):
+    text, count = planted.text, 4
+    peaks = Peaks.find(planted.stack, text, count, batch=3)
+    whole = node_values(planted.stack, text)
+    rows = activation_rows(peaks, true_circuit, Letters())
+    assert {(r["point"], r["channel"]) for r in rows} <= {
+        (p, c) for p, kept in true_circuit.nodes.items() for c in kept.nonzero()[:, 0].tolist()
+    }
+    assert rows
+    for row in rows:
+        value = whole[row["point"]][..., row["channel"]]
+        heights, places = value.abs().max(1)
+        block = int(torch.argsort(heights, descending=True, stable=True)[row["rank"]])
+        at = int(places[block])
+        start, stop = max(0, at - BEFORE), min(text.shape[1], at + AFTER + 1)
+        assert row["value"] == float(value[block, at]) != 0 and row["token"] == at - start
+        assert json.loads(row["tokens"]) == [f"<{t}>" for t in text[block, start:stop].tolist()]
+        assert json.loads(row["values"]) == [round(float(v), 4) for v in value[block, start:stop]]
