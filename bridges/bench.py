@@ -55,6 +55,8 @@ def _plain_attention(q: Tensor, k: Tensor, v: Tensor, sink: Tensor | None) -> Te
 def plain_operations() -> Iterator[None]:
     """The sparse model with textbook operations in place of `bridges.sparse.ops`."""
     with (
+        # Linear maps, norms and activations are then PyTorch's own.
+        mock.patch("bridges.kernels._chosen", "python"),
         mock.patch("bridges.sparse.model.abs_topk", _plain_topk),
         mock.patch("bridges.bridge.abs_topk", _plain_topk),
         mock.patch("bridges.sparse.model.sink_attention", _plain_attention),

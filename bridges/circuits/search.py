@@ -90,8 +90,8 @@ class Search:
     def run(self) -> Circuit:
         """Rank nodes, take as few of them as reach the target, and remove what is left over.
 
-        Where the whole model's loss is above ``give_up``, or no number of nodes reaches the target, all nodes are
-        returned, not `reached`.
+        Where the whole model's loss is above ``give_up`` all nodes are returned, and where no number of nodes reaches
+        the target the most there may be (``largest``), not `reached`.
         """
         full = self.full
         if full.train_loss > max(self.settings.give_up, self.settings.target):
@@ -128,18 +128,22 @@ class Search:
         return replace(self.empty, nodes=nodes, scores=dict(scores))
 
     def bisect(self, scores: Mapping[str, Tensor], full: Circuit | None = None) -> Circuit:
-        """The smallest number of best nodes whose calibrated loss reaches the target; all nodes where none does.
+        """The fewest best nodes whose calibrated loss reaches the target; as many as there may be where none do.
 
         Args:
             full: the circuit of all nodes, where it is measured already.
         """
         total = sum(len(k) for k in self.empty.nodes.values())
-        best = replace(self.full if full is None else full, scores=dict(scores))
-        low, high = 0, total
+        most = max(1, round(self.settings.largest * total))
+        if most < total:
+            best = self.measure(self.top(scores, most))
+        else:
+            best = replace(self.full if full is None else full, scores=dict(scores))
+        low, high = 0, most
         if self.settings.method == "learned":
             # Learning has opened about as many gates as are needed, and may do the behaviour better than all nodes do.
-            count = int(sum(int((s > 0).sum()) for s in scores.values()))
-            opened = self.measure(self.top(scores, count)) if 0 < count < total else best
+            count = min(most, int(sum(int((s > 0).sum()) for s in scores.values())))
+            opened = self.measure(self.top(scores, count)) if count < most else best
             if opened.reached:
                 best, high = opened, count
             else:

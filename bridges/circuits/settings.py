@@ -24,6 +24,7 @@ class CircuitSettings:
             other half. Circuits found under mean ablation alone are smaller and seldom stand up to other text.
         target: two-way loss in nats that the circuit has to reach on the training pairs.
         give_up: no circuit is searched for where the whole model's calibrated loss on them is above this.
+        largest: the most nodes a circuit may have, as a share of all; one that needs more counts as not reached.
         pairs: training pairs the loss is measured on.
         steps: of learned pruning. batch: pairs per step.
         k_coef: price of a kept node at the first step (paper: 1e-4).
@@ -39,6 +40,7 @@ class CircuitSettings:
     ablation: str = "mean"
     target: float = 0.15
     give_up: float = 0.35
+    largest: float = 1.0
     pairs: int = 64
     steps: int = 100
     batch: int = 16
@@ -59,6 +61,8 @@ class CircuitSettings:
         for key in ("target", "give_up", "pairs", "steps", "batch", "lr", "temperature", "tries"):
             if not getattr(self, key) > 0:
                 raise ConfigError(f"circuits.{key}={getattr(self, key)} must be greater than 0.")
+        if not 0 < self.largest <= 1:
+            raise ConfigError(f"circuits.largest={self.largest} must be greater than 0 and at most 1.")
         for key in ("k_coef", "adapt", "weight_decay", "init_noise"):
             if getattr(self, key) < 0:
                 raise ConfigError(f"circuits.{key}={getattr(self, key)} must not be negative.")

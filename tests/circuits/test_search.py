@@ -157,3 +157,13 @@ def test_settings_are_checked():
     for key, value in (("method", "lerned"), ("ablation", "men"), ("target", 0), ("steps", -1), ("k_coef", -1e-3)):
         with pytest.raises(ConfigError, match=f"circuits.{key}"):
             CircuitSettings(**{key: value})
+
+
+def test_a_circuit_that_needs_too_many_nodes_is_not_reached(quote_model, reference):
+    pairs = quote_pairs(64, 0)
+    total = sum(quote_model.nodes.widths.values())
+    enough = find_circuit(quote_model, pairs, reference, CircuitSettings(largest=0.9))
+    few = find_circuit(quote_model, pairs, reference, CircuitSettings(largest=(enough.size - 2) / total))
+    assert enough.reached and not few.reached and few.size == enough.size - 2
+    with pytest.raises(ConfigError, match=r"circuits\.largest=0 "):
+        CircuitSettings(largest=0)
