@@ -13,6 +13,7 @@ from bridges.circuits.choose import choose
 from bridges.circuits.removed import Removed
 from bridges.circuits.settings import CircuitSettings
 from bridges.circuits.task import answer_margins, prompts, task_loss
+from bridges.errors import BridgesError
 from bridges.nodes import NodeFunction, intervene
 from bridges.stack import ResidualStack
 from bridges.training.precision import autocast, resolve_precision
@@ -120,6 +121,12 @@ def learn_gates(
             for tau in gates.tau.values():
                 tau.clamp_(-1, 1)
         now = float(loss.detach())
+        if not math.isfinite(now):
+            raise BridgesError(
+                f"The search for the circuit of {encoded.behaviour!r} met a loss of {now} at step {step + 1}: the "
+                "model's logits are not finite on its prompts. Try train.precision=fp32, or leave the behaviour "
+                "out with behaviours.names."
+            )
         mean = now if mean is None else MEMORY * mean + (1 - MEMORY) * now
         price = min(1.0, price * math.exp(settings.adapt * max(-1.5, min(1.0, 1 - mean / goal))))
     return gates.scores()

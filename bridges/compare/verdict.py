@@ -248,7 +248,9 @@ def _verdict_row(name: str, case: _Case, verdict: str, reason: str, evidence: Se
     reached = case.circuit is not None and bool(case.circuit["reached"])
     circuit = case.circuit if reached else None
     moved = case.moved.get("circuit")
-    failed = [e.criterion for e in evidence if not e.passed]
+    unmet = [e for e in evidence if not e.passed]
+    # What could not be measured because something else failed says nothing more.
+    failed = [e.criterion for e in [e for e in unmet if not math.isnan(e.value)] or unmet]
     return {
         "behaviour": name,
         "verdict": verdict,

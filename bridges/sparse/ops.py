@@ -182,7 +182,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     Where few weights are left, products by the nonzeros alone; a dense product everywhere else. Autocast counts as it
     does for any linear map.
     """
-    if kernels.active() and x.device.type == "cpu":
+    if x.device.type == "cpu" and kernels.active():
         if torch.is_autocast_enabled("cpu"):
             x = x.to(torch.get_autocast_dtype("cpu"))
         nonzeros = sparse_kernel.packed(weight, x.dtype) if sparse_kernel.supported(x, weight, bias) else None
@@ -206,7 +206,7 @@ def rms_norm(x: Tensor, weight: Tensor | None, eps: float | None, into_linear: b
     Returns:
         ``[..., width]`` in the dtype of ``x``, under autocast too unless ``into_linear``.
     """
-    if kernels.active() and x.device.type == "cpu":
+    if x.device.type == "cpu" and kernels.active():
         rounded = into_linear and torch.is_autocast_enabled("cpu")
         dtype = torch.get_autocast_dtype("cpu") if rounded else x.dtype
         if norm_kernel.supported(x, weight, dtype):

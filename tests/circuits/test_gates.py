@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -15,7 +16,7 @@ from bridges.circuits.search import Search, find_circuit
 from bridges.circuits.settings import CircuitSettings
 from bridges.circuits.task import answer_margins, prompts, task_loss
 from bridges.circuits.wires import wires
-from bridges.errors import ConfigError
+from bridges.errors import BridgesError, ConfigError
 from bridges.nodes import intervene
 
 from .conftest import QUOTE_CIRCUIT, QUOTE_EDGES, quote_pairs
@@ -125,6 +126,14 @@ def test_a_search_under_resampling_finds_the_circuit(ablation, quote_model, quot
     assert circuit.reached and circuit.ablation == ablation
     # What resampled neighbours say adds noise, so that one node more or less may pay.
     assert len(found & QUOTE_CIRCUIT) >= len(QUOTE_CIRCUIT) - 2 and len(found) <= len(QUOTE_CIRCUIT) + 3
+
+
+def test_a_model_that_gives_nan_is_said_to(quote_model, reference):
+    broken = copy.deepcopy(quote_model)
+    with torch.no_grad():
+        broken.head.weight.fill_(float("nan"))
+    with pytest.raises(BridgesError, match=r"'quote' met a loss of nan at step 1: .*train\.precision=fp32"):
+        learn_gates(broken, quote_pairs(8, 0), Removed(broken, reference), CircuitSettings(), 0)
 
 
 def test_leftovers_go_and_what_is_needed_stays(quote_model, reference):
