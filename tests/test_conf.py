@@ -120,3 +120,12 @@ def test_a_documented_command_is_one(file, text):
 def test_an_experiment_holds_its_own_command(preset):
     text = (conf_folder() / "experiment" / f"{preset}.yaml").read_text()
     assert f"experiment={preset}" in text
+
+
+@pytest.mark.parametrize("preset", ["quick", "smoke", "standard", "paper"])
+def test_nothing_undoes_what_a_training_preset_says(preset):
+    written = OmegaConf.load(conf_folder() / "train" / f"{preset}.yaml")
+    whole = compose("config", overrides=[f"train={preset}"])
+    # Without a package of its own a file speaks of its group alone.
+    said = written if "train" in written else OmegaConf.create({"train": written})
+    assert OmegaConf.merge(whole, said) == whole
