@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 import pandas as pd
 import torch
@@ -67,15 +68,17 @@ class Expressed:
 
 
 def express(behaviour: Behaviour, tokenizer: PreTrainedTokenizerBase, pairs: int, seed: int) -> Expressed:
-    """Both splits of a behaviour, or the reason why this tokenizer has none; made once per process."""
-    key = (id(behaviour), id(tokenizer), pairs, seed)
-    if key not in _made:
-        # The objects are kept beside it, so that no other ones can come to have their ids.
-        _made[key] = (behaviour, tokenizer, _express(behaviour, tokenizer, pairs, seed))
-    return _made[key][2]
+    """Both splits of a behaviour, or the reason why this tokenizer has none; made once for every stage of a run."""
+    made = _made.setdefault(tokenizer, {})
+    # An entry keeps its behaviour, so that no other one can come to have its id.
+    key = (id(behaviour), pairs, seed)
+    if key not in made:
+        made[key] = _express(behaviour, tokenizer, pairs, seed)
+    return made[key]
 
 
-_made: dict[tuple[int, int, int, int], tuple[Behaviour, PreTrainedTokenizerBase, Expressed]] = {}
+# Gone with the tokenizer: a sweep in one process must not keep the prompts of every job.
+_made: WeakKeyDictionary[PreTrainedTokenizerBase, dict[tuple[int, int, int], Expressed]] = WeakKeyDictionary()
 
 
 def _express(behaviour: Behaviour, tokenizer: PreTrainedTokenizerBase, pairs: int, seed: int) -> Expressed:

@@ -23,7 +23,7 @@ class _Choose(torch.autograd.Function):
     def forward(ctx, x: Tensor, kept: Tensor, other: Tensor, tau: Tensor | None, temperature: float) -> Tensor:  # type: ignore[override]
         ctx.temperature = temperature
         ctx.save_for_backward(x, kept, other, tau)
-        if kernels.active() and kernel.supported(x):
+        if kernel.supported(x) and kernels.active():
             return kernel.forward(x, kept, other)
         mask, values = _rows(x, kept, other)
         return torch.where(mask, x, values)
@@ -31,7 +31,7 @@ class _Choose(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor):  # type: ignore[override]
         x, kept, other, tau = ctx.saved_tensors
-        if kernels.active() and kernel.supported(x):
+        if kernel.supported(x) and kernels.active():
             of_x, sums = kernel.backward(grad.to(x.dtype), x, kept, other, tau is not None)
         else:
             mask, values = _rows(x, kept, other)

@@ -6,20 +6,16 @@ backward always.
 
 from __future__ import annotations
 
-import ctypes
-
 import torch
 from torch import Tensor
 
-from bridges.kernels.build import library
-
-_SUFFIX = {torch.float32: "f32", torch.bfloat16: "bf16"}
+from bridges.kernels.call import SUFFIX, call, on_cpu
 
 
 def supported(q: Tensor, k: Tensor, v: Tensor, sink: Tensor | None = None) -> bool:
     """Whether there is a kernel for these tensors; shapes that do not fit are left to PyTorch's error."""
     alike = q.shape == k.shape == v.shape and q.dtype == k.dtype == v.dtype and q.ndim == 4
-    return alike and q.device.type == "cpu" and q.dtype in _SUFFIX and (sink is None or sink.shape == q.shape[1:2])
+    return alike and on_cpu(q) and (sink is None or sink.shape == q.shape[1:2])
 
 
 def _tokens_first(*parts: Tensor) -> list[Tensor]:
@@ -31,9 +27,7 @@ def _call(name: str, tensors: list[Tensor | None], scale: float) -> None:
     q = tensors[0]
     assert q is not None
     batch, tokens, heads, width = q.shape
-    pointers = [ctypes.c_void_p(None if t is None else t.data_ptr()) for t in tensors]
-    sizes = [ctypes.c_int64(n) for n in (batch, heads, tokens, width)]
-    getattr(library(), f"attention_{name}_{_SUFFIX[q.dtype]}")(*pointers, *sizes, ctypes.c_float(scale))
+    call(f"attention_{name}_{SUFFIX[q.dtype]}", *tensors, batch, heads, tokens, width, float(scale))
 
 
 def forward(q: Tensor, k: Tensor, v: Tensor, sink: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import ctypes
-
 import torch
 from torch import Tensor
 
-from bridges.kernels.build import library
+from bridges.kernels.call import SUFFIX, call
+from bridges.kernels.call import on_cpu as supported
 
-_SUFFIX = {torch.float32: "f32", torch.bfloat16: "bf16"}
-
-
-def supported(x: Tensor) -> bool:
-    """Whether there is a kernel for this tensor."""
-    return x.device.type == "cpu" and x.dtype in _SUFFIX
+__all__ = ["backward", "forward", "supported"]
 
 
 def _call(name: str, x: Tensor, kept: Tensor, tensors: list[Tensor | None], other: Tensor) -> None:
     rows, width = x.numel() // x.shape[-1], x.shape[-1]
     sizes = (rows, width, rows // (kept.numel() // width), other.numel() // width)
-    pointers = (ctypes.c_void_p(None if t is None else t.data_ptr()) for t in tensors)
-    getattr(library(), f"{name}_{_SUFFIX[x.dtype]}")(*pointers, *map(ctypes.c_int64, sizes))
+    call(f"{name}_{SUFFIX[x.dtype]}", *tensors, *sizes)
 
 
 def forward(x: Tensor, kept: Tensor, other: Tensor) -> Tensor:

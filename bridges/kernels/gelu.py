@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import ctypes
-
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from bridges.kernels.build import library
+from bridges.kernels.call import SUFFIX, call
+from bridges.kernels.call import on_cpu as supported
 
-_SUFFIX = {torch.float32: "f32", torch.bfloat16: "bf16"}
+__all__ = ["FORMS", "GELU", "backward", "forward", "supported"]
+
 FORMS = ("none", "tanh")
-
-
-def supported(x: Tensor) -> bool:
-    """Whether there is a kernel for this tensor."""
-    return x.device.type == "cpu" and x.dtype in _SUFFIX
 
 
 def _call(name: str, *tensors: Tensor) -> Tensor:
     out = torch.empty_like(tensors[0])
-    pointers = (ctypes.c_void_p(t.data_ptr()) for t in (*tensors, out))
-    getattr(library(), f"{name}_{_SUFFIX[out.dtype]}")(*pointers, ctypes.c_int64(out.numel()))
+    call(f"{name}_{SUFFIX[out.dtype]}", *tensors, out, out.numel())
     return out
 
 

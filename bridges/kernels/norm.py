@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
-
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from bridges.kernels.build import library
+from bridges.kernels.call import SUFFIX, call
 
-_SUFFIX = {torch.float32: "f32", torch.bfloat16: "bf16"}
 # Dtypes of input and output.
 _PAIRS = ((torch.float32, torch.float32), (torch.float32, torch.bfloat16), (torch.bfloat16, torch.bfloat16))
 # Rows whose part of the gain's gradient is summed in one go.
@@ -19,24 +16,18 @@ _PIECE = 64
 
 def supported(x: Tensor, weight: Tensor | None, dtype: torch.dtype) -> bool:
     """Whether there is a kernel for this input, gain and output dtype; not for shapes that PyTorch refuses."""
-    if weight is not None and not (weight.device.type == "cpu" and weight.dtype in _SUFFIX):
+    if weight is not None and not (weight.device.type == "cpu" and weight.dtype in SUFFIX):
         return False
     fits = x.ndim > 0 and x.shape[-1] > 0 and (weight is None or weight.shape == x.shape[-1:])
     return fits and x.device.type == "cpu" and (x.dtype, dtype) in _PAIRS
-
-
-def _at(tensor: Tensor | None) -> ctypes.c_void_p:
-    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
 
 
 def _gain(weight: Tensor | None) -> Tensor | None:
     return None if weight is None else weight.detach().float().contiguous()
 
 
-def _call(name: str, x: Tensor, out: torch.dtype, tensors: list[Tensor | None], last: object) -> None:
-    sizes = (x.numel() // x.shape[-1], x.shape[-1])
-    kernel = getattr(library(), f"{name}_{_SUFFIX[x.dtype]}_{_SUFFIX[out]}")
-    kernel(*map(_at, tensors), *map(ctypes.c_int64, sizes), last)
+def _call(name: str, x: Tensor, out: torch.dtype, tensors: list[Tensor | None], last: int | float) -> None:
+    call(f"{name}_{SUFFIX[x.dtype]}_{SUFFIX[out]}", *tensors, x.numel() // x.shape[-1], x.shape[-1], last)
 
 
 def forward(x: Tensor, weight: Tensor | None, eps: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -49,7 +40,7 @@ def forward(x: Tensor, weight: Tensor | None, eps: float, dtype: torch.dtype) ->
     """
     x, gain = x.contiguous(), _gain(weight)
     out, scale = torch.empty_like(x, dtype=dtype), torch.empty(x.shape[:-1])
-    _call("rms_norm", x, dtype, [x, gain, out, scale], ctypes.c_float(eps))
+    _call("rms_norm", x, dtype, [x, gain, out, scale], float(eps))
     return out, scale
 
 
@@ -61,7 +52,7 @@ def backward(
     rows, width = scale.numel(), x.shape[-1]
     of_x = torch.empty_like(x) if wanted[0] else None
     parts = torch.empty(-(-rows // _PIECE), width) if wanted[1] else None
-    _call("rms_norm_backward", x, grad.dtype, [grad, x, gain, scale, of_x, parts], ctypes.c_int64(_PIECE))
+    _call("rms_norm_backward", x, grad.dtype, [grad, x, gain, scale, of_x, parts], _PIECE)
     return of_x, None if parts is None or weight is None else parts.sum(0).to(weight.dtype)
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from bridges.kernels.build import library
+from bridges.kernels.call import SUFFIX, call, on_cpu
 
-_SUFFIX = {torch.float32: "f32", torch.bfloat16: "bf16"}
 # The share of nonzeros up to which a sparse product was measured to be the faster one.
 DENSEST = 0.15
 # Below so many weights a dense product is as fast.
@@ -20,21 +18,17 @@ SMALLEST = 1 << 14
 
 def supported(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
     """Whether there is a kernel for this input, weight and bias; shapes that do not fit are left to PyTorch's error."""
-    cpu = all(t is None or t.device.type == "cpu" for t in (x, weight, bias))
+    cpu = on_cpu(x) and all(t is None or t.device.type == "cpu" for t in (weight, bias))
     fits = x.shape[-1] == weight.shape[1] and (bias is None or bias.shape == weight.shape[:1])
     # Inference tensors do not count their versions, so that a change could not be seen.
     kept = weight.dtype == torch.float32 and weight.is_contiguous() and not weight.is_inference()
-    return cpu and fits and kept and x.dtype in _SUFFIX
-
-
-def _at(tensor: Tensor | None) -> ctypes.c_void_p:
-    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
+    return cpu and fits and kept
 
 
 def _count(weight: Tensor) -> Tensor:
     rows, columns = weight.shape
     count = torch.empty(rows, dtype=torch.int64)
-    library().sparse_count(_at(weight), _at(count), ctypes.c_int64(rows), ctypes.c_int64(columns))
+    call("sparse_count", weight, count, rows, columns)
     return count
 
 
@@ -58,8 +52,7 @@ class Rows:
         out = x.new_empty(*x.shape[:-1], outputs)
         bias = None if bias is None else bias.detach().float().contiguous()
         sizes = (x.numel() // max(1, self.columns), self.columns, outputs)
-        kernel = getattr(library(), f"sparse_product_{_SUFFIX[x.dtype]}")
-        kernel(*map(_at, (x, out, self.start, self.index, self.value, bias)), *map(ctypes.c_int64, sizes))
+        call(f"sparse_product_{SUFFIX[x.dtype]}", x, out, self.start, self.index, self.value, bias, *sizes)
         return out
 
     def transposed(self) -> Rows:
@@ -68,9 +61,8 @@ class Rows:
         start = torch.zeros(self.columns + 1, dtype=torch.int64)
         torch.cumsum(count, 0, out=start[1:])
         index, value = torch.empty_like(self.index), torch.empty_like(self.value)
-        rows, next_ = len(self.start) - 1, start.clone()
-        source, target = (self.start, self.index, self.value), (next_, index, value)
-        library().sparse_transpose(*map(_at, source), ctypes.c_int64(rows), *map(_at, target))
+        rows = len(self.start) - 1
+        call("sparse_transpose", self.start, self.index, self.value, rows, start.clone(), index, value)
         return Rows(rows, start, index, value)
 
 
@@ -84,7 +76,7 @@ class Packed:
         index = torch.empty(int(start[-1]), dtype=torch.int32)
         value = torch.empty(len(index))
         sizes = (rows, columns, int(dtype == torch.bfloat16))
-        library().sparse_fill(*map(_at, (weight, start, index, value)), *map(ctypes.c_int64, sizes))
+        call("sparse_fill", weight, start, index, value, *sizes)
         self.forward = Rows(columns, start, index, value)
         self._backward: Rows | None = None
 

@@ -217,7 +217,7 @@ def rms_norm(x: Tensor, weight: Tensor | None, eps: float | None, into_linear: b
 
 def gelu(x: Tensor, approximate: str = "none") -> Tensor:
     """``x Φ(x)``, or its approximation through ``tanh``; any shape."""
-    if kernels.active() and gelu_kernel.supported(x) and approximate in gelu_kernel.FORMS:
+    if gelu_kernel.supported(x) and approximate in gelu_kernel.FORMS and kernels.active():
         return gelu_kernel.GELU.apply(x, approximate)
     return F.gelu(x, approximate=approximate)
 
