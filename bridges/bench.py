@@ -113,6 +113,13 @@ def step_flops(sparse: SparseTransformerConfig, dense: SparseTransformerConfig, 
     return tokens * (sparse_work + head + dense_work + dense_head + bridges)
 
 
+def peak_memory(device: torch.device) -> int:
+    """The most bytes this process has held so far, on the GPU where it computes on one."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+
+
 def _timed(function: Callable[[], Tensor], repeats: int) -> tuple[float, float]:
     """Best of ``repeats`` wall times, and the value."""
     best = math.inf
@@ -172,7 +179,8 @@ def main() -> None:
         return total.detach()
 
     rate = matmul_rate(torch.bfloat16 if precision == "bf16" else torch.float32, device)
-    print(f"{device.type}, {torch.get_num_threads()} threads, {precision}; matmul {rate / 1e9:.0f} GFLOP/s")
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
+    print(f"{device.type}, {name}, {precision}; matmul {rate / 1e9:,.0f} GFLOP/s")
     rows: dict[str, dict[str, float]] = {}
     for name, sites in (("bridges, all sites", every), ("bridges, 1 sampled site", [len(bridges) // 2])):
         seconds, value = _timed(partial(own, sites, sites), args.repeats)
@@ -183,7 +191,7 @@ def main() -> None:
             "share of matmul peak": flops / seconds / rate,
             "loss": value,
         }
-    rows["bridges, all sites"]["peak GiB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20)
+    rows["bridges, all sites"]["peak GiB"] = peak_memory(device) / (1 << 30)
     if not args.skip_plain:
         seconds, value = _timed(plain, 1)
         rows["plain, fp32, all sites"] = {"s/step": seconds, "tokens/s": tokens / seconds, "loss": value}

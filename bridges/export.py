@@ -20,6 +20,7 @@ from bridges.folder import RunFolder
 from bridges.sparse import SparseTransformer
 from bridges.sparse.packed import save_packed
 from bridges.summary import headline, summary_text
+from bridges.tables import read_table
 
 
 def export(run: str | Path, target: str | Path) -> Path:
@@ -53,12 +54,14 @@ def export(run: str | Path, target: str | Path) -> Path:
 
 def _card(folder: RunFolder) -> str:
     config, figures = folder.config, headline(folder)
+    # What was trained, where a training was stopped before its plan.
+    tokens = int(read_table(folder.path, "training")["tokens"].iloc[-1])
     lines = [f"- {name}: {value:.4g}" for name, value in figures.items()]
     return "\n".join(
         [
             f"# Sparse model and bridges for {config.model.label}",
             "",
-            f"Trained on {config.train.tokens:,} tokens to a sparsity of {config.sparsity:g} (fraction of nonzero "
+            f"Trained on {tokens:,} tokens to a sparsity of {config.sparsity:g} (fraction of nonzero "
             f"weights), seed {config.seed}, beside the frozen dense model; weights are rounded to fp16. `config.yaml` "
             "holds every setting, `tables/` what was measured on held-out documents before rounding.",
             "",

@@ -17,8 +17,14 @@ from torch.nn import functional as F
 
 from bridges.stack import ResidualStack
 
-# Logits of about so many entries are formed at once: 64 MiB in fp32.
-CHUNK_ENTRIES = 1 << 24
+# Logits of about so many entries are formed at once: 64 MiB in fp32, and on a GPU, which wants more work in each call,
+# 512 MiB.
+CHUNK_ENTRIES, GPU_CHUNK_ENTRIES = 1 << 24, 1 << 27
+
+
+def chunk_entries(device: torch.device) -> int:
+    """Entries of one chunk of logits on a device."""
+    return GPU_CHUNK_ENTRIES if device.type == "cuda" else CHUNK_ENTRIES
 
 
 def dot(a: Tensor, b: Tensor) -> Tensor:
@@ -88,10 +94,10 @@ class Reference:
     stream: Tensor
 
 
-def _position_chunks(n_streams: int, shape: torch.Size, vocab: int) -> list[slice]:
-    """Slices of the flattened ``B·T`` positions whose logits fit into one chunk."""
-    positions = shape[0] * shape[1]
-    size = max(1, CHUNK_ENTRIES // (n_streams * vocab))
+def _position_chunks(n_streams: int, ids: Tensor, vocab: int) -> list[slice]:
+    """Slices of the flattened ``B·T`` positions of ``ids`` whose logits fit into one chunk."""
+    positions = ids.numel()
+    size = max(1, chunk_entries(ids.device) // (n_streams * vocab))
     return [slice(start, min(start + size, positions)) for start in range(0, positions, size)]
 
 
@@ -135,7 +141,7 @@ def head_values(
     """
     h, labels, flat = torch.stack(list(streams)).flatten(1, 2), _labels(ids), ids.flatten()
     all_ce, all_kl = [], []
-    for at in _position_chunks(len(h), ids.shape, stack.vocab_size):
+    for at in _position_chunks(len(h), ids, stack.vocab_size):
         logits = stack.unembed(h[:, at], flat[at].expand(len(h), -1)).float()
         ce, kl, _ = _chunk_values(logits, labels[at], _target(reference, flat, at))
         all_ce.append(ce)
@@ -157,7 +163,7 @@ class _HeadLoss(torch.autograd.Function):
         grad_h = torch.empty_like(h)
         grad_params = [torch.zeros_like(p) for p in params]
         values = h.new_zeros(2, len(h))
-        for at in _position_chunks(len(h), ids.shape, stack.vocab_size):
+        for at in _position_chunks(len(h), ids, stack.vocab_size):
             with torch.enable_grad():
                 piece = h[:, at].detach().requires_grad_()
                 logits = stack.unembed(piece, flat[at].expand(len(h), -1)).float()

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from bridges import kernels
 from bridges.kernels import abs_topk as topk_kernel
-from bridges.kernels import attention
+from bridges.kernels import attention, gpu_topk
 from bridges.kernels import gelu as gelu_kernel
 from bridges.kernels import norm as norm_kernel
 from bridges.kernels import sparse as sparse_kernel
@@ -80,6 +80,8 @@ class _AbsTopK(torch.autograd.Function):
             out, mask = topk_kernel.forward(rows, k)
         elif x.device.type == "cpu" and x.dtype in _BITS:
             out, mask = _abs_topk_cpu(rows, k)
+        elif gpu_topk.supported(rows):
+            out, mask = gpu_topk.forward(rows, k)
         else:
             index = rows.abs().topk(k, dim=-1, sorted=False).indices
             mask = torch.zeros_like(rows, dtype=torch.bool).scatter_(-1, index, True)
@@ -101,7 +103,7 @@ def abs_topk(x: Tensor, k: int) -> Tensor:
     Args:
         x: ``[..., width]``.
         k: how many stay, ``1 ≤ k``; at ``k ≥ width`` nothing changes. Of equal magnitudes the lowest index stays on
-            the CPU; on other devices the choice between them is the device's.
+            the CPU and on a GPU with Triton; elsewhere the choice between them is the device's.
 
     Returns:
         ``[..., width]``; the gradient flows through the kept entries only.
@@ -113,7 +115,7 @@ def abs_topk(x: Tensor, k: int) -> Tensor:
 
 
 class _SinkAttention(torch.autograd.Function):
-    """Attention with a sink: by the kernels, or flash attention with the sink put in afterwards.
+    """Attention with a sink: by the C++ kernels, or flash attention with the sink put in afterwards.
 
     With l the log-sum-exp of a query's scores and s the sink's logit, the sink turns the output o into o·σ(l − s) and
     l into log(e^l + e^s); flash attention's own backward is exact for the new pair, since it rebuilds the
@@ -122,11 +124,15 @@ class _SinkAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, q: Tensor, k: Tensor, v: Tensor, sink: Tensor | None) -> Tensor:  # type: ignore[override]
-        if kernels.active():
+        ctx.gpu = None
+        if q.device.type == "cpu" and kernels.active():
             out, lse = attention.forward(q, k, v, sink, 1 / math.sqrt(q.shape[-1]))
             ctx.save_for_backward(q, k, v, out, lse, sink)
             return out
-        out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, True)
+        if q.device.type == "cpu":
+            out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, True)
+        else:
+            out, lse, *ctx.gpu, _ = torch.ops.aten._scaled_dot_product_flash_attention(q, k, v, 0.0, True)
         lse = lse.float()
         if sink is not None:
             logit = sink.float().view(1, -1, 1)
@@ -142,13 +148,25 @@ class _SinkAttention(torch.autograd.Function):
         if sink is not None:
             share = torch.exp(sink.float().view(1, -1, 1) - lse)
             grad_sink = -(share * (grad.float() * out.float()).sum(-1)).sum((0, 2)).to(sink.dtype)
-        if kernels.active():
+        if ctx.gpu is not None:
+            q_ends, k_ends, q_longest, k_longest, *random = ctx.gpu
+            grads = torch.ops.aten._scaled_dot_product_flash_attention_backward(
+                grad, q, k, v, out, lse, q_ends, k_ends, q_longest, k_longest, 0.0, True, *random
+            )
+        elif kernels.active():
             grads = attention.backward(grad, q, k, v, out, lse, 1 / math.sqrt(q.shape[-1]))
         else:
             grads = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
                 grad.contiguous(), q, k, v, out, lse, 0.0, True
             )
         return *grads, grad_sink
+
+
+def _flash_on_gpu(q: Tensor, k: Tensor, v: Tensor, sink: Tensor) -> bool:
+    """Whether PyTorch's flash attention for GPUs takes these tensors: half precision, narrow heads of whole eights."""
+    alike = q.shape == k.shape == v.shape and q.dtype == k.dtype == v.dtype and q.ndim == 4
+    fits = alike and q.device.type == "cuda" and q.dtype in (torch.bfloat16, torch.float16)
+    return fits and q.shape[-1] % 8 == 0 and q.shape[-1] <= 256 and sink.shape == q.shape[1:2]
 
 
 def sink_attention(q: Tensor, k: Tensor, v: Tensor, sink: Tensor | None) -> Tensor:
@@ -161,7 +179,7 @@ def sink_attention(q: Tensor, k: Tensor, v: Tensor, sink: Tensor | None) -> Tens
     Returns:
         ``[B, heads, T, d_head]``.
     """
-    if attention.supported(q, k, v, sink):
+    if attention.supported(q, k, v, sink) or (sink is not None and _flash_on_gpu(q, k, v, sink)):
         return _SinkAttention.apply(q, k, v, sink)
     if sink is None:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True)
@@ -233,13 +251,19 @@ def top_k_threshold(magnitude: Tensor, k: int, guess: float | None = None) -> tu
         magnitude: any shape.
         k: entries that stay; of equal ones those with the lowest index.
         guess: the last threshold of the same tensor. Entries below 0.95 of it are passed over when enough stand above,
-            which changes the time and never the answer.
+            which changes the time and never the answer. On a GPU there is no use for one, and 0 comes back.
     """
     flat = magnitude.reshape(-1)
     if k >= flat.numel():
         return torch.ones_like(magnitude, dtype=torch.bool), 0.0
     if k <= 0:
         return torch.zeros_like(magnitude, dtype=torch.bool), math.inf
+    if flat.device.type == "cuda":
+        # Every number that the CPU learns is a wait for the GPU: none is asked for.
+        bar = flat.topk(k, sorted=False).values.amin()
+        above, equal = flat > bar, flat == bar
+        mask = above | (equal & (equal.cumsum(0) <= k - above.sum()))
+        return mask.view_as(magnitude), 0.0
     survivors = None
     if guess is not None and 0 < guess < math.inf:
         survivors = (flat > 0.95 * guess).nonzero()[:, 0]

@@ -49,22 +49,13 @@ def keep_mask(
     floor = min(floor, kept // slices.shape[0], slices.shape[1])
     if floor < 1:
         return mask, threshold
-    # A slice below its floor takes its own largest entries; the rest share what is left. That raises the threshold,
-    # which can push further slices below the floor, never lift one above it: the set only grows until it is stable.
-    poor = torch.zeros(slices.shape[0], dtype=torch.bool, device=weight.device)
-    while True:
-        counts = mask.movedim(dimension, 0).sum(1)
-        found = (counts < floor) & ~poor
-        if not found.any():
-            break
-        poor |= found
-        open_slices = slices.clone()
-        open_slices[poor] = -1.0
-        open_mask, _ = top_k_threshold(open_slices, kept - floor * int(poor.sum()), threshold)
-        own = torch.zeros_like(open_mask)
-        own[poor] = own[poor].scatter(1, slices[poor].topk(floor, dim=1).indices, True)
-        mask = (open_mask | own).movedim(0, dimension)
-    return mask, threshold
+    if not bool((mask.movedim(dimension, 0).sum(1) < floor).any()):
+        return mask, threshold
+    # Every slice keeps its own largest entries up to the floor, and what is left of the budget goes to the largest of
+    # all others. Where a slice has more than its floor above the threshold, its own largest are there in any case.
+    own = torch.zeros_like(slices, dtype=torch.bool).scatter(1, slices.topk(floor, dim=1, sorted=False).indices, True)
+    rest, _ = top_k_threshold(slices.masked_fill(own, -1.0), kept - floor * slices.shape[0], threshold)
+    return (rest | own).movedim(0, dimension), threshold
 
 
 class Projector:

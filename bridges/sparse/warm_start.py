@@ -64,7 +64,7 @@ def start_from_dense(sparse: SparseTransformer, folded: Folded, seed: int) -> No
         linear.weight.zero_()
         if random:
             spare = torch.randn(linear.weight.shape, generator=generator)
-            linear.weight.copy_(SPARE_SIZE * weight.std() * spare)
+            linear.weight.copy_(SPARE_SIZE * float(weight.std()) * spare)
         linear.weight[:rows, :columns] = weight.to(linear.weight)
         if linear.bias is not None:
             linear.bias.zero_()

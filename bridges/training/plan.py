@@ -10,7 +10,7 @@ import torch
 
 from bridges.config import Config
 from bridges.errors import MemoryBudgetError
-from bridges.losses import CHUNK_ENTRIES
+from bridges.losses import chunk_entries
 from bridges.sparse import SparseTransformer, SparseTransformerConfig, budget
 from bridges.stack import ResidualStack
 
@@ -130,7 +130,7 @@ def estimate(
     dense_bytes = tokens * dense.n_sublayers * dense.d_model * (8 + 5 * element) * crossings / 2
     widest = tokens * (1 + crossings) * (sparse.d_mlp * 12 + sparse.d_model * 8)
     streams = tokens * n_bridges * (dense.d_model + sparse.d_model) * 16
-    logits = (5 if element == 2 else 4) * 4 * min(CHUNK_ENTRIES, tokens * (1 + crossings) * sparse.vocab_size)
+    logits = (5 if element == 2 else 4) * 4 * min(chunk_entries(device), tokens * (1 + crossings) * sparse.vocab_size)
     head = 2 * 4 * sparse.vocab_size * sparse.d_model
     return Plan(
         dense_parameters=sum(p.numel() for p in dense_params),
