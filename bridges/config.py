@@ -17,6 +17,7 @@ from bridges.errors import ConfigError, nearest
 PRECISIONS = ("auto", "fp32", "bf16")
 DTYPES = ("fp32", "bf16")
 OPTIMIZERS = ("adamw", "muon")
+SAMPLINGS = ("uniform", "importance")
 SOURCES = ("tinypython", "python", "files", "hub", "planted")
 SUITES = ("python", "english", "file", "planted", "none")
 TRACKERS = ("off", "offline", "wandb")
@@ -229,6 +230,7 @@ class TrainConfig:
         tokens: training tokens in all.
         batch: sequences per optimizer step, over all processes. accumulate: split each process's share in so many.
         hybrid_sites: ``all``, or how many sites are sampled per step and direction (unbiased).
+        hybrid_sampling: ``uniform``: every site as often; ``importance``: the more often the larger its KL has been.
         precision: ``auto`` (bf16 where the hardware has it), ``fp32`` or ``bf16``; master weights are fp32 always.
         optimizer: ``adamw``, or ``muon`` on the block matrices with AdamW on the rest.
         lr: AdamW's peak rate. bridge_lr: the bridges' own (null: ``lr``). muon_lr: Muon's.
@@ -245,6 +247,7 @@ class TrainConfig:
     batch: int = 8
     accumulate: int = 1
     hybrid_sites: str = "all"
+    hybrid_sampling: str = "uniform"
     precision: str = "auto"
     optimizer: str = "adamw"
     lr: float = 3e-3
@@ -295,6 +298,7 @@ class TrainConfig:
         self.hybrid_sites = str(self.hybrid_sites)
         if self.hybrid_sites != "all" and not (self.hybrid_sites.isdigit() and int(self.hybrid_sites) > 0):
             raise ConfigError(f"train.hybrid_sites={self.hybrid_sites} must be 'all' or a whole number from 1.")
+        one_of("train.hybrid_sampling", self.hybrid_sampling, SAMPLINGS)
         if self.batch % self.accumulate:
             raise ConfigError(f"train.batch={self.batch} must be a multiple of train.accumulate={self.accumulate}.")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,14 @@ class Progress:
         step: optimizer steps done; it decides data position, schedules and sampled sites.
         seconds: time spent training, over all sessions.
         training, timing: rows of those two tables so far.
+        crossing_means: running KL of every crossing, see `crossings.Sampler`.
     """
 
     step: int
     seconds: float
     training: list[dict[str, Any]]
     timing: list[dict[str, Any]]
+    crossing_means: dict[str, list[float]] = field(default_factory=dict)
 
 
 def _flush(folder: Path) -> None:
@@ -70,6 +72,7 @@ def save_checkpoint(
             "rng": torch.get_rng_state(),
             "step": progress.step,
             "seconds": progress.seconds,
+            "crossing_means": progress.crossing_means,
         },
         temporary / "optimizer.pt",
     )
@@ -102,6 +105,7 @@ def load_checkpoint(folder: Path, sparse: nn.Module, bridges: nn.Module, optimiz
                 saved["seconds"],
                 _rows(path / "training.parquet"),
                 _rows(path / "timing.parquet"),
+                saved.get("crossing_means", {}),
             )
         except Exception as error:
             reasons.append(f"{path.name}: {type(error).__name__}: {error}")

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from accelerate import Accelerator
@@ -24,6 +23,7 @@ from bridges.errors import ConfigError, DivergenceError
 from bridges.sparse import Projector, Schedule, SparseTransformer
 from bridges.stack import ResidualStack
 from bridges.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from bridges.training.crossings import DIRECTIONS, Crossings, Sampler
 from bridges.training.moments import Moments
 from bridges.training.optimizers import OptimizerSet, ParameterGroup, build_optimizer
 from bridges.training.precision import autocast, resolve_precision
@@ -101,7 +101,10 @@ class Trainer:
             self._shared_moments,
         )
         self.progress = Progress(0, 0.0, [], [])
+        wanted = len(bridges) if train.hybrid_sites == "all" else int(train.hybrid_sites)
+        self.sampler = Sampler(len(bridges), wanted, config.seed, train.hybrid_sampling == "importance")
         self.sizes = torch.ones(len(bridges))
+        self.crossed: dict[str, tuple[Crossings, Tensor]] = {}
 
     def _optimizer(self) -> OptimizerSet:
         train = self.config.train
@@ -132,16 +135,6 @@ class Trainer:
         packed = self.accelerator.reduce(torch.cat([mine.mean, mine.square.view(1)]), reduction="mean")
         return Moments(packed[:-1], packed[-1])  # type: ignore[index]
 
-    def sampled_sites(self, step: int) -> tuple[list[int], list[int]]:
-        """Bridges crossed at a step in each direction: all, or a sample without replacement from seed and step."""
-        count = len(self.bridges)
-        wanted = self.config.train.hybrid_sites
-        if wanted == "all" or int(wanted) >= count:
-            return list(range(count)), list(range(count))
-        rng = np.random.default_rng([self.config.seed, step, 1])
-        first, second = (sorted(rng.choice(count, int(wanted), replace=False).tolist()) for _ in range(2))
-        return first, second
-
     def micro_batches(self, step: int) -> list[Tensor]:
         """This process's share of the step's batch, split for accumulation: ids ``[b, T]`` each."""
         train, accelerator = self.config.train, self.accelerator
@@ -156,8 +149,9 @@ class Trainer:
             ``total`` and each term, raw and ``_weighted``, averaged over the global batch.
         """
         accumulate = self.config.train.accumulate
-        d2s, s2d = self.sampled_sites(step)
+        d2s, s2d = self.sampler(step)
         sums: dict[str, Tensor] = {}
+        crossed: dict[str, Tensor] = {}
         sizes = torch.zeros(len(self.bridges), device=self.accelerator.device)
         batches = self.micro_batches(step)
         moments = None
@@ -173,6 +167,8 @@ class Trainer:
             named |= {f"{term}_weighted": value for term, value in losses.weighted.items()}
             assert losses.sizes is not None
             sizes = sizes + losses.sizes / accumulate
+            for direction, value in losses.crossed.items():
+                crossed[direction] = crossed.get(direction, 0) + value / accumulate
             for name, value in named.items():
                 sums[name] = sums.get(name, 0) + value / accumulate
         if self.accelerator.num_processes > 1:
@@ -180,7 +176,9 @@ class Trainer:
             flat = self.accelerator.reduce(torch.stack(list(sums.values())), reduction="mean")
             sums = dict(zip(sums, flat.unbind(), strict=True))
             sizes = self.accelerator.reduce(sizes, reduction="mean")  # type: ignore[assignment]
+            crossed = {d: self.accelerator.reduce(v, reduction="mean") for d, v in crossed.items()}  # type: ignore[misc]
         self.sizes = sizes
+        self.crossed = {d: (c, crossed[d]) for d, c in zip(DIRECTIONS, (d2s, s2d), strict=True) if d in crossed}
         return sums
 
     def _reduce_gradients(self) -> None:
@@ -210,6 +208,8 @@ class Trainer:
         self.optimizer.step(self.rate * self.schedule.lr_factor(step), self.schedule.boost(step))
         self.optimizer.zero_grad()
         self.bridges.follow(self.sizes)
+        if self.sampler.importance:
+            self.sampler.see({d: (c, values.tolist()) for d, (c, values) in self.crossed.items()})
         fraction = self.schedule.fraction(step)
         if not train.freeze_sparse:
             self.projector.project(fraction)
@@ -258,6 +258,7 @@ class Trainer:
         found = load_checkpoint(self.checkpoints, self.sparse, self.bridges, self.optimizer)
         if found is not None:
             self.progress = found
+            self.sampler.means = found.crossing_means or self.sampler.means
         return found is not None
 
     def fit(self) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -285,6 +286,7 @@ class Trainer:
                 self._log(values)
                 rate = tokens_per_step * bar.format_dict["n"] / max(bar.format_dict["elapsed"], 1e-9)
                 bar.set_postfix_str(f"loss {values['total']:.3f}, {rate:,.0f} tokens/s", refresh=False)
+            self.progress.crossing_means = self.sampler.means
             if main and (done % train.checkpoint_every == 0 or done == self.steps):
                 save_checkpoint(
                     self.checkpoints, self.sparse, self.bridges, self.optimizer, self.progress, train.keep_checkpoints

@@ -11,6 +11,7 @@ from torch import Tensor
 from bridges.bridge import Bridges, token_sizes
 from bridges.losses import Reference, head_loss, nmse
 from bridges.stack import ResidualStack, Streams
+from bridges.training.crossings import Crossings
 from bridges.training.moments import Moments
 
 TERMS = ("ce", "kl", "nmse_encoder", "nmse_decoder", "kl_d2s", "kl_s2d")
@@ -33,12 +34,14 @@ class Losses:
         values: each term's raw value, summed over sites; detached.
         weighted: each term times its coefficient; they add up to ``total``.
         sizes: mean size of the sparse stream at each bridge's site, ``[bridges]``.
+        crossed: KL of every crossing that was computed, by direction, in the order of the crossings; detached.
     """
 
     total: Tensor
     values: dict[str, Tensor] = field(default_factory=dict)
     weighted: dict[str, Tensor] = field(default_factory=dict)
     sizes: Tensor | None = None
+    crossed: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Objective:
@@ -89,15 +92,21 @@ class Objective:
         )
 
     def __call__(
-        self, ids: Tensor, d2s: Sequence[int], s2d: Sequence[int], moments: StreamMoments | None = None
+        self,
+        ids: Tensor,
+        d2s: Crossings | Sequence[int],
+        s2d: Crossings | Sequence[int],
+        moments: StreamMoments | None = None,
     ) -> Losses:
         """All terms on one batch.
 
         Args:
             ids: ``[B, T]``.
-            d2s, s2d: the bridges whose crossing is computed in each direction; the sum over them is scaled to all.
+            d2s, s2d: the crossings that are computed in each direction, whose sum stands for that over all; bridges
+                without weights count alike.
             moments: of the whole batch where ``ids`` is a part of it, see `moments`; None: of these streams.
         """
+        d2s, s2d = (c if isinstance(c, Crossings) else Crossings.alike(c, len(self.bridges)) for c in (d2s, s2d))
         with torch.no_grad():
             dense = self.dense.run(ids)
         reference = Reference(self.dense, dense.final[0])
@@ -116,25 +125,30 @@ class Objective:
         losses.values[term] = value.detach()
         losses.weighted[term] = value.detach() * self.coefficients[term]
 
+    def _put_crossed(self, losses: Losses, term: str, values: Tensor, crossings: Crossings) -> None:
+        losses.crossed[term] = values.detach()
+        self._put(losses, term, values @ values.new_tensor(crossings.weights))
+
     def _sparse_pass(
-        self, ids: Tensor, dense: Streams, reference: Reference, d2s: Sequence[int], losses: Losses, parts: list[Tensor]
+        self, ids: Tensor, dense: Streams, reference: Reference, d2s: Crossings, losses: Losses, parts: list[Tensor]
     ) -> dict[int, Tensor]:
         """The sparse model's own pass with the dense→sparse hybrids stacked onto it; its own stream at every site."""
         coefficient = self.coefficients
         entries = [(0, self.sparse.embed(ids))]
         if "kl_d2s" in coefficient:
             pairs = self.bridges.pairs
-            entries += [(pairs[b].sparse, self.bridges[b].encode(dense.sites[pairs[b].dense])) for b in d2s]
+            entries += [(pairs[b].sparse, self.bridges[b].encode(dense.sites[pairs[b].dense])) for b in d2s.bridges]
         run = self.sparse.run_from(entries, record=0)
-        crossings = len(entries) - 1
-        scale = len(self.bridges) / max(1, crossings)
-        ce = [coefficient.get("ce", 0.0)] + [0.0] * crossings
-        kl = [coefficient.get("kl", 0.0)] + [coefficient.get("kl_d2s", 0.0) * scale] * crossings
+        counts = d2s.weights if "kl_d2s" in coefficient else ()
+        ce = [coefficient.get("ce", 0.0)] + [0.0] * len(counts)
+        kl = [coefficient.get("kl", 0.0)] + [coefficient.get("kl_d2s", 0.0) * w for w in counts]
         weighted, values = head_loss(self.sparse, list(run.final.values()), ids, reference, ce, kl)
         parts.append(weighted)
-        for term, value in (("ce", values[0, 0]), ("kl", values[1, 0]), ("kl_d2s", values[1, 1:].sum() * scale)):
+        for term, value in (("ce", values[0, 0]), ("kl", values[1, 0])):
             if term in coefficient:
                 self._put(losses, term, value)
+        if "kl_d2s" in coefficient:
+            self._put_crossed(losses, "kl_d2s", values[1, 1:], d2s)
         return run.sites
 
     def _bridge_terms(
@@ -166,19 +180,17 @@ class Objective:
         ids: Tensor,
         sparse: dict[int, Tensor],
         reference: Reference,
-        s2d: Sequence[int],
+        s2d: Crossings,
         losses: Losses,
         parts: list[Tensor],
     ) -> None:
         """The sparse→dense hybrids, stacked."""
-        if "kl_s2d" not in self.coefficients or not s2d:
+        if "kl_s2d" not in self.coefficients or not s2d.bridges:
             return
-        entries = {
-            self.bridges.pairs[b].dense: self.bridges[b].decode(sparse[self.bridges.pairs[b].sparse]) for b in s2d
-        }
+        pairs = self.bridges.pairs
+        entries = {pairs[b].dense: self.bridges[b].decode(sparse[pairs[b].sparse]) for b in s2d.bridges}
         final = self.dense.run_from(entries).final
-        scale = len(self.bridges) / len(entries)
-        weights = [self.coefficients["kl_s2d"] * scale] * len(entries)
+        weights = [self.coefficients["kl_s2d"] * w for w in s2d.weights]
         weighted, values = head_loss(self.dense, list(final.values()), ids, reference, [0.0] * len(entries), weights)
         parts.append(weighted)
-        self._put(losses, "kl_s2d", values[1].sum() * scale)
+        self._put_crossed(losses, "kl_s2d", values[1], s2d)

@@ -127,8 +127,12 @@ def test_final_matrices_are_inside_their_budgets(make_trainer, sparsity):
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"optimizer": "muon", "hybrid_sites": "2", "accumulate": 2, "anneal_shape": "exponential"}],
-    ids=["adamw", "muon, sampled sites"],
+    [
+        {},
+        {"optimizer": "muon", "hybrid_sites": "2", "accumulate": 2, "anneal_shape": "exponential"},
+        {"hybrid_sites": "1", "hybrid_sampling": "importance"},
+    ],
+    ids=["adamw", "muon, sampled sites", "sites by importance"],
 )
 def test_an_interrupted_training_goes_on_bit_for_bit(make_trainer, settings):
     steps = 5
@@ -227,16 +231,17 @@ def test_the_gradients_rms_is_clipped_or_normalised(make_trainer):
 
 def test_sampled_sites_follow_from_seed_and_step(make_trainer):
     trainer, other = make_trainer(hybrid_sites="2"), make_trainer(seed=1, hybrid_sites="2")
-    drawn = [trainer.sampled_sites(step) for step in range(200)]
-    assert drawn[::-1] == [other.sampled_sites(step) for step in reversed(range(200))]
+    drawn = [[c.bridges for c in trainer.sampler(step)] for step in range(200)]
+    assert drawn[::-1] == [[c.bridges for c in other.sampler(step)] for step in reversed(range(200))]
     for direction in (0, 1):
         samples = [sites[direction] for sites in drawn]
-        assert all(len(set(s)) == 2 and s == sorted(s) and set(s) <= set(range(5)) for s in samples)
+        assert all(len(set(s)) == 2 and list(s) == sorted(s) and set(s) <= set(range(5)) for s in samples)
         counts = [sum(i in s for s in samples) for i in range(5)]
         assert all(50 < c < 110 for c in counts), counts
     assert any(first != second for first, second in drawn)
     for all_of_them in ("all", "5", "99"):
-        assert make_trainer(hybrid_sites=all_of_them).sampled_sites(3) == ([0, 1, 2, 3, 4], [0, 1, 2, 3, 4])
+        drawn = make_trainer(hybrid_sites=all_of_them).sampler(3)
+        assert [(c.bridges, c.weights) for c in drawn] == [((0, 1, 2, 3, 4), (1.0,) * 5)] * 2
 
 
 def test_a_frozen_bigram_and_the_dense_model_stay_as_they_are(make_trainer):
