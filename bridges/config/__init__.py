@@ -1,0 +1,155 @@
+"""Every setting with its meaning, unit and check. Hydra fills these in; a notebook can too.
+
+Checks run where an object is made, so a wrong value never reaches the pipeline, and each message names the key as it is
+written on the command line. What is trained stands in `training`, what is measured in `measuring`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from bridges.choices import KERNELS, one_of
+from bridges.config.measuring import (
+    CONTROLS,
+    STACKS,
+    SUITES,
+    BehavioursConfig,
+    CircuitsConfig,
+    CompareConfig,
+    ControlsConfig,
+    EvalConfig,
+    VerdictConfig,
+)
+from bridges.config.training import BridgeConfig, DataConfig, ModelConfig, SparseConfig, TermConfig, TrainConfig
+from bridges.errors import ConfigError, nearest
+
+__all__ = [
+    "CONTROLS",
+    "STACKS",
+    "SUITES",
+    "BehavioursConfig",
+    "BridgeConfig",
+    "CircuitsConfig",
+    "CompareConfig",
+    "Config",
+    "ControlsConfig",
+    "DataConfig",
+    "EvalConfig",
+    "ModelConfig",
+    "SparseConfig",
+    "TermConfig",
+    "TrackingConfig",
+    "TrainConfig",
+    "VerdictConfig",
+    "flat",
+    "from_dict",
+    "to_dict",
+]
+
+TRACKERS = ("off", "offline", "wandb")
+
+
+@dataclass
+class TrackingConfig:
+    """Weights & Biases.
+
+    Attributes:
+        mode: ``wandb``, ``offline`` (sync later) or ``off``. The tables on disk are written in every mode.
+        project, entity, group, tags: as in W&B.
+    """
+
+    mode: str = "off"
+    project: str = "bridges"
+    entity: str | None = None
+    group: str | None = None
+    tags: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        one_of("tracking.mode", self.mode, TRACKERS)
+
+
+@dataclass
+class Config:
+    """One run.
+
+    Attributes:
+        seed: of every random draw.
+        sparsity: fraction of nonzero entries in every weight matrix of the finished sparse model.
+        runs_dir: where run folders are made. name: the folder's name (null: made from date and settings).
+        resume: a run folder to go on with; every other setting then comes from it.
+        kernels: ``cpp`` on the CPU, ``python`` (plain PyTorch) or ``auto``: C++ where it can be compiled.
+    """
+
+    seed: int = 0
+    sparsity: float = 0.05
+    runs_dir: str = "runs"
+    name: str | None = None
+    resume: str | None = None
+    kernels: str = "auto"
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    sparse: SparseConfig = field(default_factory=SparseConfig)
+    bridge: BridgeConfig = field(default_factory=BridgeConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    behaviours: BehavioursConfig = field(default_factory=BehavioursConfig)
+    circuits: CircuitsConfig = field(default_factory=CircuitsConfig)
+    compare: CompareConfig = field(default_factory=CompareConfig)
+    verdict: VerdictConfig = field(default_factory=VerdictConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise ConfigError(f"seed={self.seed} must not be negative.")
+        one_of("kernels", self.kernels, KERNELS)
+        if not 0 < self.sparsity <= 1:
+            raise ConfigError(
+                f"sparsity={self.sparsity} must lie in (0, 1]: it is the fraction of weights that are not zero."
+            )
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Nested plain values, as `config.yaml` holds them."""
+    return dataclasses.asdict(config)
+
+
+def from_dict(values: dict[str, Any]) -> Config:
+    """The config of a `config.yaml`.
+
+    Raises:
+        ConfigError: a key is unknown, as in a folder written by a newer version.
+    """
+    return _build(Config, values, "")
+
+
+def _build(cls: type, values: dict[str, Any], prefix: str) -> Any:
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    for key in values:
+        if key not in fields:
+            raise ConfigError(f"Unknown key {prefix}{key}. {nearest(key, fields)}")
+        if dataclasses.is_dataclass(fields[key].default_factory) and not isinstance(values[key], dict):
+            raise ConfigError(f"{prefix}{key}={values[key]!r} must be a section with settings below it.")
+    nested: dict[str, Any] = {}
+    for name, f in fields.items():
+        section: Any = f.default_factory
+        if isinstance(section, type) and dataclasses.is_dataclass(section) and name in values:
+            nested[name] = _build(section, values[name], f"{prefix}{name}.")
+    return cls(**{**values, **nested})
+
+
+def flat(config: Config) -> dict[str, Any]:
+    """Dotted keys to values: ``{"train.lr": 0.003, …}``."""
+    out: dict[str, Any] = {}
+
+    def walk(prefix: str, section: Any) -> None:
+        for f in dataclasses.fields(section):
+            value, key = getattr(section, f.name), f"{prefix}{f.name}"
+            if dataclasses.is_dataclass(value):
+                walk(f"{key}.", value)
+            else:
+                out[key] = value
+
+    walk("", config)
+    return out
