@@ -127,7 +127,8 @@ class Objective:
 
     def _put_crossed(self, losses: Losses, term: str, values: Tensor, crossings: Crossings) -> None:
         losses.crossed[term] = values.detach()
-        self._put(losses, term, values @ values.new_tensor(crossings.weights))
+        # Not as a matrix product, which autocast would round to eight bits.
+        self._put(losses, term, (values * values.new_tensor(crossings.weights)).sum())
 
     def _sparse_pass(
         self, ids: Tensor, dense: Streams, reference: Reference, d2s: Crossings, losses: Losses, parts: list[Tensor]

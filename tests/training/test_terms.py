@@ -79,6 +79,15 @@ def test_total_is_the_sum_of_the_weighted_terms(tiny_pair):
         assert not losses.values[term].requires_grad and not losses.weighted[term].requires_grad
 
 
+def test_autocast_rounds_no_reported_value(tiny_pair):
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = _objective(tiny_pair, COEFFICIENTS)(tiny_pair.ids, [0, 2], [1, 3])
+    assert all(value.dtype == torch.float32 for value in losses.values.values())
+    for term in ("kl_d2s", "kl_s2d"):
+        torch.testing.assert_close(losses.values[term], losses.crossed[term].sum() * 5 / 2, rtol=1e-6, atol=0)
+    torch.testing.assert_close(losses.total, torch.stack(list(losses.weighted.values())).sum(), rtol=1e-6, atol=0)
+
+
 def test_total_and_gradients_equal_the_plain_objective(make_pair):
     p = make_pair(dense={"n_layer": 3})
     mine = _objective(p, dict.fromkeys(TERMS, 1.0))(p.ids, ALL, ALL).total
