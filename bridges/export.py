@@ -19,6 +19,7 @@ from bridges.errors import BridgesError, CheckpointError
 from bridges.folder import RunFolder
 from bridges.sparse import SparseTransformer
 from bridges.sparse.packed import save_packed
+from bridges.start import INITS
 from bridges.summary import headline, summary_text
 from bridges.tables import read_table
 
@@ -57,13 +58,15 @@ def _card(folder: RunFolder) -> str:
     # What was trained, where a training was stopped before its plan.
     tokens = int(read_table(folder.path, "training")["tokens"].iloc[-1])
     lines = [f"- {name}: {value:.4g}" for name, value in figures.items()]
+    # A pair's own settings say nothing of the one it went on from.
+    before = "" if config.sparse.init in INITS else f", going on from the pair in {config.sparse.init}"
     return "\n".join(
         [
             f"# Sparse model and bridges for {config.model.label}",
             "",
             f"Trained on {tokens:,} tokens to a sparsity of {config.sparsity:g} (fraction of nonzero "
-            f"weights), seed {config.seed}, beside the frozen dense model; weights are rounded to fp16. `config.yaml` "
-            "holds every setting, `tables/` what was measured on held-out documents before rounding.",
+            f"weights), seed {config.seed}, beside the frozen dense model{before}; weights are rounded to fp16. "
+            "`config.yaml` holds every setting, `tables/` what was measured on held-out documents before rounding.",
             "",
             *lines,
             "",

@@ -27,6 +27,8 @@ FULL_BIGRAM_LIMIT = 8192
 BRIDGE_SEED, UNTRAINED_SEED, SPARE_SEED = 1, 2, 3
 # Dense models for which a trained pair ships.
 SHIPPED = ("tinypython",)
+# Values of `sparse.init` that name no folder.
+INITS = ("auto", "random", "dense", "shipped", "planted")
 # Settings of `sparse` that say how to train and not what the model is.
 _NO_SHAPE = ("init", "width", "train_bigram", "floor", "bigram", "initializer_range")
 
