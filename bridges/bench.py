@@ -179,8 +179,8 @@ def main() -> None:
         return total.detach()
 
     rate = matmul_rate(torch.bfloat16 if precision == "bf16" else torch.float32, device)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
-    print(f"{device.type}, {name}, {precision}; matmul {rate / 1e9:,.0f} GFLOP/s")
+    machine = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
+    print(f"{device.type}, {machine}, {precision}; matmul {rate / 1e9:,.0f} GFLOP/s")
     rows: dict[str, dict[str, float]] = {}
     for name, sites in (("bridges, all sites", every), ("bridges, 1 sampled site", [len(bridges) // 2])):
         seconds, value = _timed(partial(own, sites, sites), args.repeats)

@@ -44,7 +44,7 @@ def _kernel() -> Any:
         column = tl.arange(0, block)
         inside = column < width
         value = tl.load(source + row * width + column, mask=inside, other=0)
-        # The sign bit shifted out of the top is gone; outside the row stands less than any magnitude.
+        # Without the sign bit; outside the row stands less than any magnitude.
         magnitude = tl.where(inside, value.to(tl.int32) & ((1 << bits) - 1), -1)
         bar = 0
         for step in tl.static_range(bits):

@@ -259,7 +259,7 @@ def top_k_threshold(magnitude: Tensor, k: int, guess: float | None = None) -> tu
     if k <= 0:
         return torch.zeros_like(magnitude, dtype=torch.bool), math.inf
     if flat.device.type == "cuda":
-        # Every number that the CPU learns is a wait for the GPU: none is asked for.
+        # A number that the CPU learns is a wait for the GPU: none is asked for here.
         bar = flat.topk(k, sorted=False).values.amin()
         above, equal = flat > bar, flat == bar
         mask = above | (equal & (equal.cumsum(0) <= k - above.sum()))

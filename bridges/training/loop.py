@@ -100,9 +100,10 @@ class Trainer:
             config.bridge.detach_encoder_target,
             self._shared_moments,
         )
-        self.progress = Progress(0, 0.0, [], [])
         wanted = len(bridges) if train.hybrid_sites == "all" else int(train.hybrid_sites)
         self.sampler = Sampler(len(bridges), wanted, config.seed, train.hybrid_sampling == "importance")
+        # A checkpoint keeps the progress, and with it what the sampler has seen.
+        self.progress = Progress(0, 0.0, [], [], self.sampler.means)
         self.sizes = torch.ones(len(bridges))
         self.crossed: dict[str, tuple[Crossings, Tensor]] = {}
 
@@ -258,7 +259,7 @@ class Trainer:
         found = load_checkpoint(self.checkpoints, self.sparse, self.bridges, self.optimizer)
         if found is not None:
             self.progress = found
-            self.sampler.means = found.crossing_means or self.sampler.means
+            found.crossing_means = self.sampler.means = found.crossing_means or self.sampler.means
         return found is not None
 
     def fit(self) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -286,7 +287,6 @@ class Trainer:
                 self._log(values)
                 rate = tokens_per_step * bar.format_dict["n"] / max(bar.format_dict["elapsed"], 1e-9)
                 bar.set_postfix_str(f"loss {values['total']:.3f}, {rate:,.0f} tokens/s", refresh=False)
-            self.progress.crossing_means = self.sampler.means
             if main and (done % train.checkpoint_every == 0 or done == self.steps):
                 save_checkpoint(
                     self.checkpoints, self.sparse, self.bridges, self.optimizer, self.progress, train.keep_checkpoints
