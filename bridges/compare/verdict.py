@@ -31,6 +31,7 @@ class Evidence:
         value, low, high: the measurement. threshold: the bar.
         passed: whether it was met. veto: whether failing it rules out ``reproduced`` and ``partial``.
         p_value: one-sided, of a test. p_adjusted: after Holm's correction.
+        missing: what to say where there is no value.
     """
 
     criterion: str
@@ -43,6 +44,7 @@ class Evidence:
     high: float = NAN
     p_value: float = NAN
     p_adjusted: float = NAN
+    missing: str = "was not measured"
 
     def row(self, behaviour: str) -> Row:
         """As table ``evidence`` has it."""
@@ -54,7 +56,7 @@ class Evidence:
     def sentence(self) -> str:
         """What was measured against what was asked for."""
         if math.isnan(self.value):
-            return f"{self.meaning} was not measured"
+            return f"{self.meaning} {self.missing}"
         ends = "" if math.isnan(self.low) else f" [{self.low:.3g}, {self.high:.3g}]"
         bar = "" if math.isnan(self.threshold) else f"bar {self.threshold:.3g}"
         p = "" if math.isnan(self.p_adjusted) else f"corrected p {self.p_adjusted:.2g}"
@@ -189,7 +191,9 @@ class _Case:
             return Evidence(f"control_{name}", f"the {plain}", NAN, NAN, False)
         meaning = f"the {row['quantity']} of the {plain}".replace("_", " ")
         bar, passed = _number(row, "threshold"), bool(row["passed"])
-        return Evidence(f"control_{name}", meaning, _number(row), bar, passed, veto=True)
+        # A control that compares circuits ran, and failed, where the behaviour's own is not found a second time.
+        missing = "has no value, because the behaviour's own circuit was not found again in this control's searches"
+        return Evidence(f"control_{name}", meaning, _number(row), bar, passed, veto=True, missing=missing)
 
     def _beats_means(self) -> Evidence:
         meaning = "the share moved by the circuit beyond that of a difference of means of equal norm"

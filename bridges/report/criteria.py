@@ -100,7 +100,9 @@ def why(rows: list[dict[str, Any]]) -> str:
 def _shortfall(row: dict[str, Any]) -> str:
     name, value = row["criterion"], row["value"]
     if not known(value):
-        return f"{short(name)} (not measured)"
+        # A control without a value that vetoes did run, and found nothing of the behaviour's own to compare.
+        ran = row["veto"] and name.startswith(CONTROL)
+        return f"{short(name)} ({'own circuit not found again' if ran else 'not measured'})"
     beside = f"asked{SPACE}{asked(name, row['threshold'])}" if known(row["threshold"]) else ""
     if known(row["p_adjusted"]):
         beside += f", corrected p {number(row['p_adjusted'])}"

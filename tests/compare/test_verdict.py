@@ -153,6 +153,14 @@ def test_what_was_not_found_or_asked_is_no_evidence():
         assert found == {"controls": "partial", "transfer": "not"}[missing]
 
 
+def test_a_control_whose_own_circuit_was_not_found_again_failed_and_says_so():
+    some = tables(b={"control": False})
+    failed = (some["controls"]["control"] == "nonsense") & some["controls"]["passed"].notna()
+    some["controls"].loc[failed, "value"] = np.nan
+    row = decide(some, CONFIG)[1].iloc[0]
+    assert row["verdict"] == "not" and "was not found again" in row["reason"] and "not measured" not in row["reason"]
+
+
 def test_the_tests_are_corrected_over_the_behaviours_they_were_made_for():
     many = {f"b{i}": {"p": 0.02} for i in range(3)} | {"strong": {"p": 0.001}, "unable": {"dense": 0.1, "p": 0.0}}
     evidence, verdicts = decide(tables(**many), CONFIG)

@@ -237,12 +237,13 @@ def test_why():
     close = [
         _evidence("control_necessity", 0.9, 0.9, False),
         _evidence("dense_to_sparse", 0.85, 0.8, False, veto=False, low=0.79),
+        _evidence("control_nonsense", np.nan, 4.0, False),
         _evidence("necessity", 0.1, 0.0, False, veto=False, p=0.2),
         _evidence("agreement", np.nan, 0.9, False, veto=False),
     ]
     assert why(close).replace("\u00a0", " ") == (
-        "Ruled out by: necessity control 0.900 (asked > 0.900). Not met: dense to sparse 0.850 (asked ≥ 0.800, but its "
-        "interval begins at 0.790), dense necessity 0.100 (asked > 0.000, corrected p 0.200), agreement (not measured)."
+        "Ruled out by: necessity control 0.900 (asked > 0.900), nonsense control (own circuit not found again). Not "
+        "met: dense to sparse 0.850 (asked ≥ 0.800, but its interval begins at 0.790), dense necessity 0.100 (asked > 0.000, corrected p 0.200), agreement (not measured)."
     )
 
 
