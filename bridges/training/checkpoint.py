@@ -116,10 +116,11 @@ def load_checkpoint(folder: Path, sparse: nn.Module, bridges: nn.Module, optimiz
             bridges.load_state_dict(states["bridges"])
             optimizer.load_state_dict(saved["optimizer"])
         except (RuntimeError, ValueError) as error:
+            example = str(error).splitlines()[-1].strip()
             raise CheckpointError(
                 f"Checkpoint {path} is of a model with other shapes than this run's settings give: was config.yaml "
                 "changed by hand, or is the pair that sparse.init names another one now? The pair that ships changes "
-                f"between versions of Bridges; resume with the version that began the run. ({str(error).splitlines()[-1].strip()})"
+                f"between versions of Bridges; resume with the version that began the run. ({example})"
             ) from error
         torch.set_rng_state(saved["rng"])
         return progress

@@ -243,7 +243,8 @@ def test_why():
     ]
     assert why(close).replace("\u00a0", " ") == (
         "Ruled out by: necessity control 0.900 (asked > 0.900), nonsense control (own circuit not found again). Not "
-        "met: dense to sparse 0.850 (asked ≥ 0.800, but its interval begins at 0.790), dense necessity 0.100 (asked > 0.000, corrected p 0.200), agreement (not measured)."
+        "met: dense to sparse 0.850 (asked ≥ 0.800, but its interval begins at 0.790), dense necessity 0.100 (asked > "
+        "0.000, corrected p 0.200), agreement (not measured)."
     )
 
 
