@@ -15,9 +15,23 @@ namespace {
 
 constexpr int ROWS = 4;  // queries worked on together, so that a loaded key serves several
 
+// A NaN among them counts for nothing here; it comes out of the sums.
+float largest(const float *x, int64_t n) {
+    v16 lanes = v16{} - INFINITY;
+    int64_t j = 0;
+    for (; j + 16 <= n; j += 16) {
+        const v16 y = get(x + j);
+        lanes = y > lanes ? y : lanes;
+    }
+    float most = -INFINITY;
+    for (int lane = 0; lane < 16; lane++) most = std::max(most, lanes[lane]);
+    for (; j < n; j++) most = std::max(most, x[j]);
+    return most;
+}
+
 template <typename T>
-void backward_head(const T *q, const T *k, const T *v, const T *out, const T *grad, const float *lse, T *dq, T *dk,
-                   T *dv, int64_t n, int64_t d, int64_t stride, float scale, float *work) {
+void backward_head(const T *q, const T *k, const T *v, const T *out, const T *grad, const float *lse, const float *sink,
+                   T *dq, T *dk, T *dv, float *dsink, int64_t n, int64_t d, int64_t stride, float scale, float *work) {
     const int64_t np = (n + 15) / 16 * 16, dp = (d + 15) / 16 * 16;
     float *kt = work, *vt = kt + d * np, *kr = vt + d * np, *dks = kr + np * dp, *dvs = dks + np * dp;
     float *qr = dvs + np * dp, *gr = qr + ROWS * dp, *p = gr + ROWS * dp, *s = p + ROWS * np;
@@ -43,6 +57,8 @@ void backward_head(const T *q, const T *k, const T *v, const T *out, const T *gr
                 gr[r * dp + c] = load(grad[at + c]);
                 delta[r] += gr[r * dp + c] * load(out[at + c]);
             }
+            // The sink's value is zero: all its gradient comes through the softmax.
+            if (sink) *dsink -= std::exp(*sink - level[r]) * delta[r];
         }
         for (int64_t j = 0; j < width; j += 16) {
             // Named, not an array: the compiler then keeps all eight sums in registers.
@@ -129,10 +145,8 @@ void forward_head(const T *q, const T *k, const T *v, const float *sink, T *out,
         for (int64_t r = 0; r < rows; r++) {
             float *score = p + r * np;
             const int64_t i = i0 + r;
-            float most = score[0];
-            for (int64_t j = 1; j <= i; j++) most = score[j] > most ? score[j] : most;
             // Scaled below as in the backward, in one rounding with the difference: large scores need that.
-            most *= scale;
+            const float most = largest(score, i + 1) * scale;
             v16 sums = {};
             for (int64_t j = 0; j < width; j += 16) {
                 const v16 e = keep_upto(exp16(get(score + j) * scale - most), i - j);
@@ -188,8 +202,8 @@ void forward(const T *q, const T *k, const T *v, const float *sink, T *out, floa
 }
 
 template <typename T>
-void backward(const T *q, const T *k, const T *v, const T *out, const T *grad, const float *lse, T *dq, T *dk, T *dv,
-              int64_t batch, int64_t heads, int64_t n, int64_t d, float scale) {
+void backward(const T *q, const T *k, const T *v, const T *out, const T *grad, const float *lse, const float *sink,
+              T *dq, T *dk, T *dv, float *dsink, int64_t batch, int64_t heads, int64_t n, int64_t d, float scale) {
     const int64_t np = (n + 15) / 16 * 16, dp = (d + 15) / 16 * 16;
     const int64_t size = 2 * d * np + 3 * np * dp + 2 * ROWS * dp + 2 * ROWS * np;
 #pragma omp parallel
@@ -199,8 +213,8 @@ void backward(const T *q, const T *k, const T *v, const T *out, const T *grad, c
 #pragma omp for schedule(static)
         for (int64_t h = 0; h < batch * heads; h++) {
             const int64_t at = (h / heads * n * heads + h % heads) * d;
-            backward_head(q + at, k + at, v + at, out + at, grad + at, lse + h * n, dq + at, dk + at, dv + at, n, d,
-                          heads * d, scale, work);
+            backward_head(q + at, k + at, v + at, out + at, grad + at, lse + h * n, sink ? sink + h % heads : nullptr,
+                          dq + at, dk + at, dv + at, dsink + h, n, d, heads * d, scale, work);
         }
     }
 }
@@ -216,14 +230,15 @@ void attention_forward_bf16(const bf16 *q, const bf16 *k, const bf16 *v, const f
                             int64_t batch, int64_t heads, int64_t n, int64_t d, float scale) {
     forward(q, k, v, sink, out, lse, batch, heads, n, d, scale);
 }
+// dsink [B, heads] begins at zero; it is not touched without a sink.
 void attention_backward_f32(const float *q, const float *k, const float *v, const float *out, const float *grad,
-                            const float *lse, float *dq, float *dk, float *dv, int64_t batch, int64_t heads, int64_t n,
-                            int64_t d, float scale) {
-    backward(q, k, v, out, grad, lse, dq, dk, dv, batch, heads, n, d, scale);
+                            const float *lse, const float *sink, float *dq, float *dk, float *dv, float *dsink,
+                            int64_t batch, int64_t heads, int64_t n, int64_t d, float scale) {
+    backward(q, k, v, out, grad, lse, sink, dq, dk, dv, dsink, batch, heads, n, d, scale);
 }
 void attention_backward_bf16(const bf16 *q, const bf16 *k, const bf16 *v, const bf16 *out, const bf16 *grad,
-                             const float *lse, bf16 *dq, bf16 *dk, bf16 *dv, int64_t batch, int64_t heads, int64_t n,
-                             int64_t d, float scale) {
-    backward(q, k, v, out, grad, lse, dq, dk, dv, batch, heads, n, d, scale);
+                             const float *lse, const float *sink, bf16 *dq, bf16 *dk, bf16 *dv, float *dsink,
+                             int64_t batch, int64_t heads, int64_t n, int64_t d, float scale) {
+    backward(q, k, v, out, grad, lse, sink, dq, dk, dv, dsink, batch, heads, n, d, scale);
 }
 }

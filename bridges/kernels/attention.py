@@ -47,15 +47,17 @@ def forward(q: Tensor, k: Tensor, v: Tensor, sink: Tensor | None, scale: float) 
 
 
 def backward(
-    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, scale: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of q, k and v; shapes as in `forward`."""
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, sink: Tensor | None, scale: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """Gradients of q, k, v and the sink; shapes as in `forward`."""
     q, k, v, out, grad = _tokens_first(q, k, v, out, grad)
     lse = lse.contiguous()
     grads = [torch.empty_like(part) for part in (q, k, v)]
-    _call("backward", [q, k, v, out, grad, lse, *grads], scale)
+    of_sink = torch.zeros(lse.shape[:2])
+    logit = None if sink is None else sink.detach().float().contiguous()
+    _call("backward", [q, k, v, out, grad, lse, logit, *grads, of_sink], scale)
     dq, dk, dv = (part.transpose(1, 2) for part in grads)
-    return dq, dk, dv
+    return dq, dk, dv, None if sink is None else of_sink.sum(0).to(sink.dtype)
 
 
 class CausalAttention(torch.autograd.Function):
@@ -71,7 +73,7 @@ class CausalAttention(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor):  # type: ignore[override]
         q, k, v, out, lse = ctx.saved_tensors
-        return *backward(grad, q, k, v, out, lse, ctx.scale), None
+        return backward(grad, q, k, v, out, lse, None, ctx.scale)
 
 
 def register() -> str:

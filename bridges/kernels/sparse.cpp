@@ -101,6 +101,25 @@ void product(const T *x, T *out, const int64_t *start, const int32_t *index, con
     }
 }
 
+// Strips of columns for the threads, so that every sum has one order. Some hundred rows are added up by themselves first:
+// one long sum in fp32 would lose the small terms.
+template <typename T>
+void column_sums(const T *x, float *out, int64_t n, int64_t columns) {
+    constexpr int64_t STRIP = 256, RUN = 128;
+#pragma omp parallel for schedule(static)
+    for (int64_t c = 0; c < columns; c += STRIP) {
+        const int64_t width = std::min(STRIP, columns - c);
+        float sums[STRIP] = {0};
+        for (int64_t r = 0; r < n; r += RUN) {
+            float run[STRIP] = {0};
+            for (int64_t e = r; e < std::min(n, r + RUN); e++)
+                for (int64_t k = 0; k < width; k++) run[k] += load(x[e * columns + c + k]);
+            for (int64_t k = 0; k < width; k++) sums[k] += run[k];
+        }
+        std::copy(sums, sums + width, out + c);
+    }
+}
+
 }  // namespace
 
 extern "C" {
@@ -112,6 +131,10 @@ void sparse_product_bf16(const bf16 *x, bf16 *out, const int64_t *start, const i
                          const float *bias, int64_t n, int64_t in, int64_t outputs) {
     product(x, out, start, index, value, bias, n, in, outputs);
 }
+
+// Sums of each column of x [n, columns], in fp32.
+void column_sums_f32(const float *x, float *out, int64_t n, int64_t columns) { column_sums(x, out, n, columns); }
+void column_sums_bf16(const bf16 *x, float *out, int64_t n, int64_t columns) { column_sums(x, out, n, columns); }
 
 // How many nonzeros each row of w [rows, columns] has, into count[0 … rows).
 void sparse_count(const float *w, int64_t *count, int64_t rows, int64_t columns) {

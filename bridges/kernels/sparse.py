@@ -120,6 +120,17 @@ def packed(weight: Tensor, dtype: torch.dtype) -> Packed | None:
     return known.packed[dtype]
 
 
+def column_sums(x: Tensor) -> Tensor:
+    """Sums over all but the last dimension of ``[..., columns]``, in fp32.
+
+    PyTorch's sum of bf16 in fp32 makes a whole copy in fp32 first.
+    """
+    x = x.contiguous()
+    out = torch.empty(x.shape[-1])
+    call(f"column_sums_{SUFFIX[x.dtype]}", x, out, x.numel() // max(1, x.shape[-1]), x.shape[-1])
+    return out
+
+
 class SparseProduct(torch.autograd.Function):
     """``x Wᵀ + b`` by the nonzeros of W; the gradient of W itself is a dense product."""
 
@@ -135,5 +146,5 @@ class SparseProduct(torch.autograd.Function):
         of_x = ctx.nonzeros.backward.product(grad) if ctx.needs_input_grad[0] else None
         flat = grad.reshape(-1, grad.shape[-1])
         of_weight = (flat.T @ x.reshape(-1, x.shape[-1])).to(ctx.dtypes[0]) if ctx.needs_input_grad[1] else None
-        of_bias = flat.sum(0, dtype=torch.float32).to(ctx.dtypes[1]) if ctx.needs_input_grad[2] else None
+        of_bias = column_sums(flat).to(ctx.dtypes[1]) if ctx.needs_input_grad[2] else None
         return of_x, of_weight, of_bias, None

@@ -144,6 +144,8 @@ class _SinkAttention(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor):  # type: ignore[override]
         q, k, v, out, lse, sink = ctx.saved_tensors
+        if ctx.gpu is None and kernels.active():
+            return attention.backward(grad, q, k, v, out, lse, sink, 1 / math.sqrt(q.shape[-1]))
         grad_sink = None
         if sink is not None:
             share = torch.exp(sink.float().view(1, -1, 1) - lse)
@@ -153,8 +155,6 @@ class _SinkAttention(torch.autograd.Function):
             grads = torch.ops.aten._scaled_dot_product_flash_attention_backward(
                 grad, q, k, v, out, lse, q_ends, k_ends, q_longest, k_longest, 0.0, True, *random
             )
-        elif kernels.active():
-            grads = attention.backward(grad, q, k, v, out, lse, 1 / math.sqrt(q.shape[-1]))
         else:
             grads = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
                 grad.contiguous(), q, k, v, out, lse, 0.0, True

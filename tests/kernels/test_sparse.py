@@ -46,6 +46,13 @@ def test_values_and_gradients_are_those_of_the_dense_product(dtype):
         torch.testing.assert_close(mine, theirs, **close)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(1, 1), (300, 257), (1000, 700), (0, 5)])
+def test_column_sums_are_exact_to_fp32(shape, dtype):
+    x = (torch.randn(shape, generator=torch.Generator().manual_seed(0)) + 1).to(dtype)
+    torch.testing.assert_close(sparse.column_sums(x).double(), x.double().sum(0), rtol=1e-6, atol=1e-4)
+
+
 def test_a_changed_weight_is_seen_even_after_a_fused_optimizer_step():
     from bridges.training.optimizers import ParameterGroup, build_optimizer
 
