@@ -2,18 +2,19 @@
 //
 // Arrays are [B, T, heads, D], as a linear map leaves them; lse is [B, heads, T]. Scores are scale * q.k. The forward
 // leaves the log-sum-exp of every query, the sink's logit counted in, and the backward takes p = exp(score - lse) from it.
-// Keys and values of one head are kept transposed and padded, so that everything fits the first two caches.
+// Heads are worked on in groups whose rows fill whole cache lines: a group's arrays are copied to fp32, padded, and lie in
+// the second cache.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <vector>
 
-#include "vector.h"
+#include "half.h"
 
 namespace {
 
-constexpr int ROWS = 4;  // queries worked on together, so that a loaded key serves several
+constexpr int ROWS = 8;  // queries worked on together, so that a loaded key serves several and none waits for the last sum
 
 // A NaN among them counts for nothing here; it comes out of the sums.
 float largest(const float *x, int64_t n) {
@@ -29,119 +30,126 @@ float largest(const float *x, int64_t n) {
     return most;
 }
 
+// How the arrays of a call are laid out: n rows of all heads, of which `group` neighbours are taken together.
+struct Shape {
+    int64_t batch, heads, n, d, np, dp, group;
+
+    Shape(int64_t batch, int64_t heads, int64_t n, int64_t d)
+        : batch(batch), heads(heads), n(n), d(d), np((n + 15) / 16 * 16), dp((d + 15) / 16 * 16),
+          group(std::max<int64_t>(1, std::min(heads, 64 / d))) {}
+    int64_t groups() const { return (heads + group - 1) / group; }
+    int64_t size() const { return np * dp; }  // of one head's array
+};
+
+// From [n, heads, d] to [heads of a group, np, dp], and back.
 template <typename T>
-void backward_head(const T *q, const T *k, const T *v, const T *out, const T *grad, const float *lse, const float *sink,
-                   T *dq, T *dk, T *dv, float *dsink, int64_t n, int64_t d, int64_t stride, float scale, float *work) {
-    const int64_t np = (n + 15) / 16 * 16, dp = (d + 15) / 16 * 16;
-    float *kt = work, *vt = kt + d * np, *kr = vt + d * np, *dks = kr + np * dp, *dvs = dks + np * dp;
-    float *qr = dvs + np * dp, *gr = qr + ROWS * dp, *p = gr + ROWS * dp, *s = p + ROWS * np;
-    std::memset(kr, 0, sizeof(float) * 3 * np * dp);  // kr, dks, dvs
-    std::memset(kt, 0, sizeof(float) * 2 * d * np);   // kt, vt
-    for (int64_t j = 0; j < n; j++)
-        for (int64_t c = 0; c < d; c++) {
-            const float key = load(k[j * stride + c]);
-            kt[c * np + j] = key;
-            kr[j * dp + c] = key;
-            vt[c * np + j] = load(v[j * stride + c]);
-        }
-    for (int64_t i0 = 0; i0 < n; i0 += ROWS) {
-        const int64_t rows = n - i0 < ROWS ? n - i0 : ROWS, last = i0 + rows;
-        const int64_t width = (last + 15) / 16 * 16;
-        std::memset(qr, 0, sizeof(float) * 2 * ROWS * dp);
-        float delta[ROWS] = {0}, level[ROWS] = {0};
-        for (int64_t r = 0; r < rows; r++) {
-            const int64_t at = (i0 + r) * stride;
-            level[r] = lse[i0 + r];
-            for (int64_t c = 0; c < d; c++) {
-                qr[r * dp + c] = load(q[at + c]);
-                gr[r * dp + c] = load(grad[at + c]);
-                delta[r] += gr[r * dp + c] * load(out[at + c]);
+void gather(const T *from, float *to, const Shape &s, int64_t count) {
+    for (int64_t j = 0; j < s.n; j++)
+        for (int64_t h = 0; h < count; h++)
+            for (int64_t c = 0; c < s.d; c += 16) {
+                const T *x = from + (j * s.heads + h) * s.d + c;
+                put(to + h * s.size() + j * s.dp + c, s.d - c < 16 ? get(x, s.d - c) : get(x));
             }
-            // The sink's value is zero: all its gradient comes through the softmax.
-            if (sink) *dsink -= std::exp(*sink - level[r]) * delta[r];
-        }
-        for (int64_t j = 0; j < width; j += 16) {
-            // Named, not an array: the compiler then keeps all eight sums in registers.
-            v16 s0 = {}, s1 = {}, s2 = {}, s3 = {}, g0 = {}, g1 = {}, g2 = {}, g3 = {};
-            for (int64_t c = 0; c < d; c++) {
-                const v16 key = get(kt + c * np + j), value = get(vt + c * np + j);
-                s0 += qr[c] * key;
-                s1 += qr[dp + c] * key;
-                s2 += qr[2 * dp + c] * key;
-                s3 += qr[3 * dp + c] * key;
-                g0 += gr[c] * value;
-                g1 += gr[dp + c] * value;
-                g2 += gr[2 * dp + c] * value;
-                g3 += gr[3 * dp + c] * value;
+    for (int64_t h = 0; h < count; h++)
+        std::fill(to + h * s.size() + s.n * s.dp, to + (h + 1) * s.size(), 0.0f);
+}
+template <typename T>
+void scatter(const float *from, T *to, const Shape &s, int64_t count) {
+    for (int64_t j = 0; j < s.n; j++)
+        for (int64_t h = 0; h < count; h++)
+            for (int64_t c = 0; c < s.d; c += 16) {
+                T *x = to + (j * s.heads + h) * s.d + c;
+                const v16 y = get(from + h * s.size() + j * s.dp + c);
+                s.d - c < 16 ? put(x, y, s.d - c) : put(x, y);
             }
-            const auto row = [&](int r, v16 score, v16 dprob) {
-                const v16 prob = keep_upto(exp16(score * scale - level[r]), i0 + r - j);
-                put(p + r * np + j, prob);
-                put(s + r * np + j, prob * (dprob - delta[r]) * scale);
-            };
-            row(0, s0, g0);
-            row(1, s1, g1);
-            row(2, s2, g2);
-            row(3, s3, g3);
-        }
-        for (int64_t c = 0; c < dp; c += 16) {
-            const v16 q0 = get(qr + c), q1 = get(qr + dp + c), q2 = get(qr + 2 * dp + c), q3 = get(qr + 3 * dp + c);
-            const v16 o0 = get(gr + c), o1 = get(gr + dp + c), o2 = get(gr + 2 * dp + c), o3 = get(gr + 3 * dp + c);
-            v16 t0 = {}, t1 = {}, t2 = {}, t3 = {};
-            for (int64_t j = 0; j < last; j++) {
-                const v16 key = get(kr + j * dp + c);
-                const float d0 = s[j], d1 = s[np + j], d2 = s[2 * np + j], d3 = s[3 * np + j];
-                t0 += d0 * key;
-                t1 += d1 * key;
-                t2 += d2 * key;
-                t3 += d3 * key;
-                put(dks + j * dp + c, get(dks + j * dp + c) + (d0 * q0 + d1 * q1) + (d2 * q2 + d3 * q3));
-                put(dvs + j * dp + c, get(dvs + j * dp + c) + (p[j] * o0 + p[np + j] * o1) +
-                                          (p[2 * np + j] * o2 + p[3 * np + j] * o3));
-            }
-            const v16 sum[ROWS] = {t0, t1, t2, t3};
-            for (int64_t r = 0; r < rows; r++)
-                for (int64_t e = 0; e < 16 && c + e < d; e++) store(dq[(i0 + r) * stride + c + e], sum[r][e]);
-        }
-    }
-    for (int64_t j = 0; j < n; j++)
-        for (int64_t c = 0; c < d; c++) {
-            store(dk[j * stride + c], dks[j * dp + c]);
-            store(dv[j * stride + c], dvs[j * dp + c]);
-        }
+}
+void transpose(const float *from, float *to, const Shape &s) {
+    for (int64_t c = 0; c < s.d; c++)
+        for (int64_t j = 0; j < s.np; j++) to[c * s.np + j] = from[j * s.dp + c];
 }
 
-template <typename T>
-void forward_head(const T *q, const T *k, const T *v, const float *sink, T *out, float *lse, int64_t n, int64_t d,
-                  int64_t stride, float scale, float *work) {
-    const int64_t np = (n + 15) / 16 * 16, dp = (d + 15) / 16 * 16;
-    float *kt = work, *vr = kt + d * np, *qr = vr + np * dp, *p = qr + ROWS * dp;
-    std::memset(kt, 0, sizeof(float) * (d * np + np * dp));  // kt, vr
-    for (int64_t j = 0; j < n; j++)
-        for (int64_t c = 0; c < d; c++) {
-            kt[c * np + j] = load(k[j * stride + c]);
-            vr[j * dp + c] = load(v[j * stride + c]);
-        }
+// sums[r] += x[r * dp + c] * key for every row: the scores of sixteen keys.
+inline void rows_times(v16 (&sums)[ROWS], const float *x, int64_t dp, v16 key) {
+#pragma GCC unroll 8
+    for (int r = 0; r < ROWS; r++) sums[r] += x[r * dp] * key;
+}
+
+void backward_head(const float *q, const float *k, const float *v, const float *out, const float *grad,
+                   const float *lse, const float *sink, float *dq, float *dk, float *dv, float *dsink, const Shape &shape,
+                   float scale, float *work) {
+    const int64_t n = shape.n, d = shape.d, np = shape.np, dp = shape.dp;
+    float *kt = work, *vt = kt + d * np, *p = vt + d * np, *s = p + ROWS * np;
+    std::fill(dk, dk + shape.size(), 0.0f);
+    std::fill(dv, dv + shape.size(), 0.0f);
+    transpose(k, kt, shape);
+    transpose(v, vt, shape);
     for (int64_t i0 = 0; i0 < n; i0 += ROWS) {
-        const int64_t rows = n - i0 < ROWS ? n - i0 : ROWS, last = i0 + rows;
+        const int64_t rows = std::min<int64_t>(ROWS, n - i0), last = i0 + rows;
         const int64_t width = (last + 15) / 16 * 16;
-        std::memset(qr, 0, sizeof(float) * ROWS * dp);
-        for (int64_t r = 0; r < rows; r++)
-            for (int64_t c = 0; c < d; c++) qr[r * dp + c] = load(q[(i0 + r) * stride + c]);
-        for (int64_t j = 0; j < width; j += 16) {
-            v16 s0 = {}, s1 = {}, s2 = {}, s3 = {};
-            for (int64_t c = 0; c < d; c++) {
-                const v16 key = get(kt + c * np + j);
-                s0 += qr[c] * key;
-                s1 += qr[dp + c] * key;
-                s2 += qr[2 * dp + c] * key;
-                s3 += qr[3 * dp + c] * key;
-            }
-            put(p + j, s0);
-            put(p + np + j, s1);
-            put(p + 2 * np + j, s2);
-            put(p + 3 * np + j, s3);
+        const float *qr = q + i0 * dp, *gr = grad + i0 * dp, *outs = out + i0 * dp;
+        float delta[16] = {0}, level[16] = {0};
+        for (int64_t r = 0; r < rows; r++) {
+            v16 sum = {};
+            for (int64_t c = 0; c < dp; c += 16) sum += get(gr + r * dp + c) * get(outs + r * dp + c);
+            level[r] = lse[i0 + r];
+            delta[r] = total(sum);
         }
+        // The sink's value is zero: all its gradient comes through the softmax.
+        if (sink) *dsink -= total(exp16(*sink - get(level)) * get(delta));
+        for (int64_t j = 0; j < width; j += 16) {
+            v16 scores[ROWS] = {}, dprobs[ROWS] = {};
+            for (int64_t c = 0; c < d; c++) {
+                rows_times(scores, qr + c, dp, get(kt + c * np + j));
+                rows_times(dprobs, gr + c, dp, get(vt + c * np + j));
+            }
+#pragma GCC unroll 8
+            for (int r = 0; r < ROWS; r++) {
+                const v16 prob = keep_upto(exp16(scores[r] * scale - level[r]), i0 + r - j);
+                put(p + r * np + j, prob);
+                put(s + r * np + j, prob * (dprobs[r] - delta[r]) * scale);
+            }
+        }
+        for (int64_t c = 0; c < dp; c += 16) {
+            v16 query[ROWS], given[ROWS], sums[ROWS] = {};
+#pragma GCC unroll 8
+            for (int r = 0; r < ROWS; r++) {
+                query[r] = get(qr + r * dp + c);
+                given[r] = get(gr + r * dp + c);
+            }
+            for (int64_t j = 0; j < last; j++) {
+                const v16 key = get(k + j * dp + c);
+                v16 of_key = get(dk + j * dp + c), of_value = get(dv + j * dp + c);
+#pragma GCC unroll 8
+                for (int r = 0; r < ROWS; r++) {
+                    const float dscore = s[r * np + j];
+                    sums[r] += dscore * key;
+                    of_key += dscore * query[r];
+                    of_value += p[r * np + j] * given[r];
+                }
+                put(dk + j * dp + c, of_key);
+                put(dv + j * dp + c, of_value);
+            }
+#pragma GCC unroll 8
+            for (int r = 0; r < ROWS; r++) put(dq + (i0 + r) * dp + c, sums[r]);
+        }
+    }
+}
+
+void forward_head(const float *q, const float *k, const float *v, const float *sink, float *out, float *lse,
+                  const Shape &shape, float scale, float *work) {
+    const int64_t n = shape.n, d = shape.d, np = shape.np, dp = shape.dp;
+    float *kt = work, *p = kt + d * np;
+    transpose(k, kt, shape);
+    for (int64_t i0 = 0; i0 < n; i0 += ROWS) {
+        const int64_t rows = std::min<int64_t>(ROWS, n - i0), last = i0 + rows;
+        const int64_t width = (last + 15) / 16 * 16;
+        for (int64_t j = 0; j < width; j += 16) {
+            v16 scores[ROWS] = {};
+            for (int64_t c = 0; c < d; c++) rows_times(scores, q + i0 * dp + c, dp, get(kt + c * np + j));
+#pragma GCC unroll 8
+            for (int r = 0; r < ROWS; r++) put(p + r * np + j, scores[r]);
+        }
+        float tops[16] = {0}, sum[16] = {0};
         for (int64_t r = 0; r < rows; r++) {
             float *score = p + r * np;
             const int64_t i = i0 + r;
@@ -153,29 +161,20 @@ void forward_head(const T *q, const T *k, const T *v, const float *sink, T *out,
                 put(score + j, e);
                 sums += e;
             }
-            float sum = 0;
-            for (int lane = 0; lane < 16; lane++) sum += sums[lane];
-            float level = most + std::log(sum);
-            if (sink) {
-                const float high = std::max(level, *sink), low = std::min(level, *sink);
-                level = high + std::log1p(std::exp(low - high));
-            }
-            lse[i] = level;
-            const v16 share = v16{} + std::exp(most - level);
-            for (int64_t j = 0; j < width; j += 16) put(score + j, get(score + j) * share);
+            tops[r] = most;
+            sum[r] = total(sums);
         }
+        // Both terms relative to the larger exponent; what the values are weighted with is p times `share`.
+        const v16 top = get(tops), high = !sink ? top : top < *sink ? v16{} + *sink : top;
+        v16 share = exp16(top - high);
+        const v16 whole = get(sum) * share + (sink ? exp16(*sink - high) : v16{});
+        share = share / whole;
+        for (int64_t r = 0; r < rows; r++) lse[i0 + r] = high[r] + std::log(whole[r]);
         for (int64_t c = 0; c < dp; c += 16) {
-            v16 o0 = {}, o1 = {}, o2 = {}, o3 = {};
-            for (int64_t j = 0; j < last; j++) {
-                const v16 value = get(vr + j * dp + c);
-                o0 += p[j] * value;
-                o1 += p[np + j] * value;
-                o2 += p[2 * np + j] * value;
-                o3 += p[3 * np + j] * value;
-            }
-            const v16 sum[ROWS] = {o0, o1, o2, o3};
-            for (int64_t r = 0; r < rows; r++)
-                for (int64_t e = 0; e < 16 && c + e < d; e++) store(out[(i0 + r) * stride + c + e], sum[r][e]);
+            v16 sums[ROWS] = {};
+            for (int64_t j = 0; j < last; j++) rows_times(sums, p + j, np, get(v + j * dp + c));
+#pragma GCC unroll 8
+            for (int r = 0; r < ROWS; r++) put(out + (i0 + r) * dp + c, sums[r] * share[r]);
         }
     }
 }
@@ -185,36 +184,55 @@ float *aligned(std::vector<float> &space) {
 }
 
 template <typename T>
-void forward(const T *q, const T *k, const T *v, const float *sink, T *out, float *lse, int64_t batch, int64_t heads,
-             int64_t n, int64_t d, float scale) {
-    const int64_t np = (n + 15) / 16 * 16, dp = (d + 15) / 16 * 16;
+void forward(const T *q, const T *k, const T *v, const float *sink, T *out, float *lse, const Shape &s, float scale) {
 #pragma omp parallel
     {
-        std::vector<float> space(d * np + np * dp + ROWS * dp + ROWS * np + 16);
-        float *work = aligned(space);
+        const int64_t whole = s.group * s.size();
+        std::vector<float> space(4 * whole + (s.d + ROWS) * s.np + 16);
+        float *qs = aligned(space), *ks = qs + whole, *vs = ks + whole, *outs = vs + whole, *work = outs + whole;
 #pragma omp for schedule(static)
-        for (int64_t h = 0; h < batch * heads; h++) {
-            const int64_t at = (h / heads * n * heads + h % heads) * d;
-            forward_head(q + at, k + at, v + at, sink ? sink + h % heads : nullptr, out + at, lse + h * n, n, d,
-                         heads * d, scale, work);
+        for (int64_t g = 0; g < s.batch * s.groups(); g++) {
+            const int64_t b = g / s.groups(), first = g % s.groups() * s.group;
+            const int64_t count = std::min(s.group, s.heads - first), at = (b * s.n * s.heads + first) * s.d;
+            gather(q + at, qs, s, count);
+            gather(k + at, ks, s, count);
+            gather(v + at, vs, s, count);
+            for (int64_t h = 0; h < count; h++) {
+                const int64_t a = h * s.size();
+                forward_head(qs + a, ks + a, vs + a, sink ? sink + first + h : nullptr, outs + a,
+                             lse + (b * s.heads + first + h) * s.n, s, scale, work);
+            }
+            scatter(outs, out + at, s, count);
         }
     }
 }
 
 template <typename T>
 void backward(const T *q, const T *k, const T *v, const T *out, const T *grad, const float *lse, const float *sink,
-              T *dq, T *dk, T *dv, float *dsink, int64_t batch, int64_t heads, int64_t n, int64_t d, float scale) {
-    const int64_t np = (n + 15) / 16 * 16, dp = (d + 15) / 16 * 16;
-    const int64_t size = 2 * d * np + 3 * np * dp + 2 * ROWS * dp + 2 * ROWS * np;
+              T *dq, T *dk, T *dv, float *dsink, const Shape &s, float scale) {
 #pragma omp parallel
     {
-        std::vector<float> space(size + 16);
-        float *work = aligned(space);
+        const int64_t whole = s.group * s.size();
+        std::vector<float> space(8 * whole + 2 * (s.d + ROWS) * s.np + 16);
+        float *qs = aligned(space), *ks = qs + whole, *vs = ks + whole, *outs = vs + whole, *grads = outs + whole;
+        float *dqs = grads + whole, *dks = dqs + whole, *dvs = dks + whole, *work = dvs + whole;
 #pragma omp for schedule(static)
-        for (int64_t h = 0; h < batch * heads; h++) {
-            const int64_t at = (h / heads * n * heads + h % heads) * d;
-            backward_head(q + at, k + at, v + at, out + at, grad + at, lse + h * n, sink ? sink + h % heads : nullptr,
-                          dq + at, dk + at, dv + at, dsink + h, n, d, heads * d, scale, work);
+        for (int64_t g = 0; g < s.batch * s.groups(); g++) {
+            const int64_t b = g / s.groups(), first = g % s.groups() * s.group;
+            const int64_t count = std::min(s.group, s.heads - first), at = (b * s.n * s.heads + first) * s.d;
+            gather(q + at, qs, s, count);
+            gather(k + at, ks, s, count);
+            gather(v + at, vs, s, count);
+            gather(out + at, outs, s, count);
+            gather(grad + at, grads, s, count);
+            for (int64_t h = 0; h < count; h++) {
+                const int64_t a = h * s.size(), of = b * s.heads + first + h;
+                backward_head(qs + a, ks + a, vs + a, outs + a, grads + a, lse + of * s.n,
+                              sink ? sink + first + h : nullptr, dqs + a, dks + a, dvs + a, dsink + of, s, scale, work);
+            }
+            scatter(dqs, dq + at, s, count);
+            scatter(dks, dk + at, s, count);
+            scatter(dvs, dv + at, s, count);
         }
     }
 }
@@ -224,21 +242,21 @@ void backward(const T *q, const T *k, const T *v, const T *out, const T *grad, c
 extern "C" {
 void attention_forward_f32(const float *q, const float *k, const float *v, const float *sink, float *out, float *lse,
                            int64_t batch, int64_t heads, int64_t n, int64_t d, float scale) {
-    forward(q, k, v, sink, out, lse, batch, heads, n, d, scale);
+    forward(q, k, v, sink, out, lse, Shape(batch, heads, n, d), scale);
 }
 void attention_forward_bf16(const bf16 *q, const bf16 *k, const bf16 *v, const float *sink, bf16 *out, float *lse,
                             int64_t batch, int64_t heads, int64_t n, int64_t d, float scale) {
-    forward(q, k, v, sink, out, lse, batch, heads, n, d, scale);
+    forward(q, k, v, sink, out, lse, Shape(batch, heads, n, d), scale);
 }
 // dsink [B, heads] begins at zero; it is not touched without a sink.
 void attention_backward_f32(const float *q, const float *k, const float *v, const float *out, const float *grad,
                             const float *lse, const float *sink, float *dq, float *dk, float *dv, float *dsink,
                             int64_t batch, int64_t heads, int64_t n, int64_t d, float scale) {
-    backward(q, k, v, out, grad, lse, sink, dq, dk, dv, dsink, batch, heads, n, d, scale);
+    backward(q, k, v, out, grad, lse, sink, dq, dk, dv, dsink, Shape(batch, heads, n, d), scale);
 }
 void attention_backward_bf16(const bf16 *q, const bf16 *k, const bf16 *v, const bf16 *out, const bf16 *grad,
                              const float *lse, const float *sink, bf16 *dq, bf16 *dk, bf16 *dv, float *dsink,
                              int64_t batch, int64_t heads, int64_t n, int64_t d, float scale) {
-    backward(q, k, v, out, grad, lse, sink, dq, dk, dv, dsink, batch, heads, n, d, scale);
+    backward(q, k, v, out, grad, lse, sink, dq, dk, dv, dsink, Shape(batch, heads, n, d), scale);
 }
 }

@@ -9,12 +9,6 @@
 
 namespace {
 
-inline float sum(v16 x) {
-    for (int half = 8; half; half /= 2)
-        x += __builtin_shuffle(x, (LANES + half) & 15);
-    return x[0];
-}
-
 // `f(get, put, place)` for every sixteen places of a row, where get and put stop at its end.
 template <typename F>
 inline void along(int64_t width, F f) {
@@ -36,7 +30,7 @@ void forward(const In *x, const float *gain, Out *out, float *scale, int64_t row
             const v16 v = read(from + c);
             squares += v * v;
         });
-        const float s = scale[r] = 1.0f / std::sqrt(sum(squares) / float(width) + eps);
+        const float s = scale[r] = 1.0f / std::sqrt(total(squares) / float(width) + eps);
         if (gain)
             along(width, [&](auto read, auto write, int64_t c) { write(to + c, read(from + c) * s * read(gain + c)); });
         else
@@ -63,7 +57,7 @@ void backward(const Out *grad, const In *x, const float *gain, const float *scal
             };
             v16 products = {};
             along(width, [&](auto read, auto, int64_t c) { products += scaled(read, c) * read(from + c); });
-            const float along_x = sum(products) / float(width) * s * s * s;
+            const float along_x = total(products) / float(width) * s * s * s;
             if (of_x) along(width, [&](auto read, auto write, int64_t c) {
                 write(of_x + r * width + c, scaled(read, c) * s - read(from + c) * along_x);
             });

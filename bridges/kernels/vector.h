@@ -35,6 +35,11 @@ inline void put(float *p, v16 x) { *reinterpret_cast<v16u *>(p) = x; }
 
 constexpr i16x LANES = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 
+inline float total(v16 x) {
+    for (int half = 8; half; half /= 2) x += __builtin_shuffle(x, (LANES + half) & 15);
+    return x[0];
+}
+
 // Zero in the lanes after `last`.
 inline v16 keep_upto(v16 x, int64_t last) {
     if (last >= 15) return x;
@@ -44,11 +49,9 @@ inline v16 keep_upto(v16 x, int64_t last) {
 
 // e^x to about one unit in the last place; 0 below -87, NaN stays NaN.
 inline v16 exp16(v16 x) {
-    const i16x tiny = x < -87.0f, nan = x != x;
-    v16 y = x;
-    y = (v16)(((i16x)y & ~(tiny | nan)));
-    const i16x big = y > 88.0f;
-    y = (v16)(((i16x)y & ~big) | ((i16x)(v16{} + 88.0f) & big));
+    // A NaN passes every comparison by and comes out of the arithmetic.
+    v16 y = x < -87.0f ? v16{} - 87.0f : x;
+    y = y > 88.0f ? v16{} + 88.0f : y;
     // x = n ln 2 + r with |r| <= ln 2 / 2; adding and taking away 1.5 * 2^23 rounds to the nearest integer.
     const v16 shifted = y * 1.44269504088896341f + 12582912.0f;
     const v16 n = shifted - 12582912.0f;
@@ -63,6 +66,5 @@ inline v16 exp16(v16 x) {
     p = p * r * r + r + 1.0f;
     const i16x power = __builtin_convertvector(n, i16x);
     p = (v16)((i16x)p + (power << 23));
-    p = (v16)((i16x)p & ~tiny);
-    return (v16)(((i16x)p & ~nan) | ((i16x)x & nan));
+    return x < -87.0f ? v16{} : p;
 }
