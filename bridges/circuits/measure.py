@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -15,6 +15,9 @@ from bridges.circuits.search import Search, heldout_margins
 from bridges.circuits.task import Calibration, Prompts, answer_margins, task_loss
 from bridges.circuits.wires import EMBEDDING, LOGITS, wires
 from bridges.stack import ResidualStack
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 Row = dict[str, Any]
 
@@ -93,7 +96,9 @@ def node_rows(stack: ResidualStack, circuit: Circuit, some: Prompts, limit: int)
     ]
 
 
-def edge_rows(stack: ResidualStack, circuit: Circuit, train: EncodedPairs) -> list[Row]:
+def edge_rows(
+    stack: ResidualStack, circuit: Circuit, train: EncodedPairs, tokenizer: PreTrainedTokenizerBase
+) -> list[Row]:
     """Rows of table ``edges``: weights between kept nodes, then what the behaviour's tokens write to channels that the
     circuit reads, and what its candidates read from channels that it writes."""
     kept = kept_edges(stack, circuit)
@@ -112,10 +117,12 @@ def edge_rows(stack: ResidualStack, circuit: Circuit, train: EncodedPairs) -> li
         else:
             continue
         for to, by in chosen.nonzero().tolist():
+            token = by if source == EMBEDDING else to if target == LOGITS else None
             rows.append(
                 which(circuit)
                 | {"matrix": wire.matrix, "source": source, "source_channel": by, "target": target}
                 | {"target_channel": to, "weight": float(weight[to, by])}
+                | {"token": None if token is None else tokenizer.decode([token])}
             )
     return rows
 

@@ -137,7 +137,7 @@ def _learned(shop: Workshop, model: str, expressed: Expressed, heldout: Prompts,
     rows["circuits"].append(circuit_row(search, circuit, heldout))
     if circuit.reached:
         rows["nodes"] += node_rows(stack, circuit, few, shop.config.importance_nodes)
-        rows["edges"] += edge_rows(stack, circuit, expressed.train)
+        rows["edges"] += edge_rows(stack, circuit, expressed.train, shop.tokenizer)
         rows["faithfulness"] += node_curve(stack, circuit, few)
         rows["faithfulness"] += edge_curve(search, circuit, few)
     return circuit

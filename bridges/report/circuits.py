@@ -98,6 +98,7 @@ def _graph(
         kept = kept.sort_values(["_rank", "score", "point", "channel"], ascending=[False, False, True, True])[:NODES]
         for r in kept.to_dict("records"):
             node(r["point"], r["channel"], *(rounded(r[c], 4) for c in ("score", "mean", "importance")))
+    tokens: dict[int, str] = {}
     known_places = set(index) if len(all_nodes) > NODES else None
     matrices: list[str] = []
     lines: list[list[Any]] = []
@@ -121,11 +122,14 @@ def _graph(
                 matrices.append(r["matrix"])
             drawn_ends += "stream" in (r["source"], r["target"])
             lines.append([node(*start), node(*stop), rounded(r["weight"], 4), matrices.index(r["matrix"])])
+            if isinstance(r.get("token"), str):
+                tokens[lines[-1][0 if start[0] == "embedding" else 1]] = visible(r["token"])
     head = source.setting("sparse.d_head") if key[1] == "sparse" else None
     return {
         "name": f"{key[1]} model, {words(key[2])}",
         "head": head if isinstance(head, int) else None,
         "nodes": rows,
+        "tokens": tokens,
         "edges": lines,
         "matrices": [visible(m) for m in matrices],
         "leftNodes": len(all_nodes) - len(kept),

@@ -46,7 +46,7 @@ function drawGraph(holder, data, texts) {
     canvas.append(layer);
     for (const n of nodes) {
       const importance = circuit.nodes[n.i][4];
-      const about = `${nodeName(n.point, n.channel)}${importance === null ? "" : `, importance ${plain(importance)} nats`}`;
+      const about = `${nodeName(circuit, n.i)}${importance === null ? "" : `, importance ${plain(importance)} nats`}`;
       n.drawn = svg("g", { class: `node ${n.end ? "end" : n.kind.startsWith("mlp") ? "mlp" : "attn"}`, transform: `translate(${n.x.toFixed(1)} ${n.y.toFixed(1)})`, role: "button", tabindex: "-1", "aria-label": about, "aria-pressed": "false" });
       n.drawn.append(shape(n, plan.radius), svg("circle", { r: 12, class: "hit" }), svg("title", {}, about));
       n.drawn.addEventListener("pointerenter", (event) => point(event, { node: n.i }));
@@ -221,7 +221,7 @@ function circuitData(data) {
   fold.addEventListener("toggle", () => {
     if (!fold.open || fold.children.length > 1) return;
     for (const circuit of data.circuits) {
-      const name = (i) => nodeName(circuit.nodes[i][0], circuit.nodes[i][1]);
+      const name = (i) => nodeName(circuit, i);
       fold.append(
         grid(`Nodes, ${circuit.name}`, ["node", "importance (nats)", "score", "mean"], circuit.nodes.map((n, i) => [name(i), plain(n[4]), plain(n[2]), plain(n[3])])),
         grid(`Edges, ${circuit.name}, strongest first`, ["from", "to", "weight", "matrix"], circuit.edges.map((e) => [name(e[0]), name(e[1]), plain(e[2]), circuit.matrices[e[3]]]))

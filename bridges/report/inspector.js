@@ -2,7 +2,7 @@
 
 function inspector(view) {
   const panel = el("aside", { class: "inspector", "aria-live": "polite", "aria-label": "Details of the chosen node or edge" });
-  const name = (i) => nodeName(view.circuit.nodes[i][0], view.circuit.nodes[i][1]);
+  const name = (i) => nodeName(view.circuit, i);
 
   function empty() {
     const { nodes, edges, leftNodes, leftEdges, leftEnds } = view.circuit;
@@ -38,7 +38,7 @@ function inspector(view) {
   }
 
   function node(i) {
-    const [point, channel, score, mean, importance] = view.circuit.nodes[i];
+    const [point, , score, mean, importance] = view.circuit.nodes[i];
     const facts = el("dl");
     for (const [term, value] of [["Importance", importance], ["Score of the search", score], ["Mean in text", mean]])
       if (value !== null) facts.append(el("div", {}, el("dt", {}, term), el("dd", {}, plain(value) + (term === "Importance" ? " nats" : ""))));
@@ -48,7 +48,7 @@ function inspector(view) {
     const into = edges.filter((e) => e[1] === i).sort(by), out = edges.filter((e) => e[0] === i).sort(by);
     const free = (from, to, kind) => view.free.filter((f) => f[from] === i && f[2] === kind).map((f) => link(f[to], null));
     panel.replaceChildren(
-      el("h5", {}, nodeName(point, channel)),
+      el("h5", {}, name(i)),
       facts,
       list("Reads", into.map((e) => link(e[0], e[2], matrices[e[3]])), 5, some),
       list("Writes", out.map((e) => link(e[1], e[2], matrices[e[3]])), 5, some),

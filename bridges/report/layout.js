@@ -10,9 +10,10 @@ function place(point) {
   return { end: 0, kind: rest.join(".") || point, layer: /^\d+$/.test(first) ? Number(first) : 0 };
 }
 
-function nodeName(point, channel) {
+function nodeName(circuit, i) {
+  const [point, channel] = circuit.nodes[i], token = circuit.tokens[i];
   const { end, kind, layer } = place(point);
-  if (point === "embedding" || point === "logits") return `token ${channel} ${point === "logits" ? "out" : "in"}`;
+  if (point === "embedding" || point === "logits") return `token ${token === undefined ? channel : `“${token}”`} ${point === "logits" ? "out" : "in"}`;
   if (end) return `stream ${channel}, ${end < 0 ? "embedding" : "last"}`;
   return `layer ${layer}, ${kind.replaceAll("_", " ")} ${channel}`;
 }

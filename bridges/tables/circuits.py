@@ -59,6 +59,7 @@ CIRCUIT_TABLES: tuple[Table, ...] = (
             Column("target", "str", "point the weight writes, or `logits`"),
             Column("target_channel", "int", "channel it writes (token id where it writes logits)"),
             Column("weight", "float", "its value"),
+            Column("token", "str", "text of the token that it reads or writes", optional=True),
         ),
     ),
     Table(

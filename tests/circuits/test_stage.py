@@ -100,6 +100,8 @@ def test_the_stage_writes_what_it_found(finished, planted):
         tables["edges"].query("behaviour == 'planted' and not source.isin(['embedding', 'stream'])")
     )
     assert learned["edges_with_embeddings"] == len(tables["edges"].query("behaviour == 'planted'"))
+    said = tables["edges"]["token"].notna()
+    assert said.any() and said.tolist() == tables["edges"]["matrix"].isin(["tokens", "head"]).tolist()
     assert set(circuits.loc["planted"].index) == {
         "learned", "attribution", "integrated_gradients",
     }  # fmt: skip

@@ -27,6 +27,7 @@ CASES: dict[str, tuple[str, float, float, float, float]] = {
 PAIRS = 9
 POINTS = ("attn_in", "q", "k", "v", "attn_out", "mlp_in", "mlp_neuron", "mlp_out")
 FLOW = (("q", "attn_in", "q"), ("k", "attn_in", "k"), ("v", "attn_in", "v"), ("out", "v", "attn_out"))
+TOKENS = {17: "\tfor", 400: NASTY}
 FLOW += (("up", "mlp_in", "mlp_neuron"), ("down", "mlp_neuron", "mlp_out"))
 
 
@@ -157,11 +158,11 @@ def _circuits(folder: Path, rng: np.random.Generator, size: int) -> None:
                         ends |= {"target": target, "target_channel": target_channel}
                         edges.append(which | {"matrix": matrix, **ends, "weight": float(rng.normal())})
             inside = len(edges) - before
-            for token, channel in zip((17, 400), channels[:2].tolist(), strict=True):
+            for (token, text), channel in zip(TOKENS.items(), channels[:2].tolist(), strict=True):
                 into = {"source": "embedding", "source_channel": token, "target": "stream", "target_channel": channel}
                 out = {"source": "stream", "source_channel": channel, "target": "logits", "target_channel": token}
-                edges.append(which | {"matrix": "tokens", **into, "weight": 0.8})
-                edges.append(which | {"matrix": "head", **out, "weight": -0.6})
+                edges.append(which | {"matrix": "tokens", **into, "weight": 0.8, "token": text})
+                edges.append(which | {"matrix": "head", **out, "weight": -0.6, "token": text})
             row = which | {"ablation": "mean", "nodes": len(mine), "edges": inside, "edges_with_embeddings": inside + 4}
             row |= {"node_level_edges": 2 * inside, "total_nodes": 16384, "total_edges": 125_000, "target": 0.15}
             row |= {

@@ -175,6 +175,10 @@ def test_graph_holds_the_circuit(full, parsed):
         (swap[1].get(e.source, e.source), e.source_channel, swap[0].get(e.target, e.target), e.target_channel, e.matrix)
         for e in edges.itertuples()
     }
+    said = {tuple(circuit["nodes"][int(i)][:2]): text for i, text in circuit["tokens"].items()}
+    ends = edges[edges["token"].notna()]
+    assert set(said.values()) == set(map(visible, ends["token"])) and len(said) == len(ends) == 4
+    assert said["embedding", 17] == said["logits", 17] == visible("\tfor")
     named = {(p, c) for p, c, *_ in circuit["nodes"] if "." in p}
     assert named == set(nodes[["point", "channel"]].itertuples(index=False, name=None))
 
