@@ -78,10 +78,13 @@ class Removed:
         if self.ablation not in FROM_TEXT:
             return None
         assert self.text is not None
-        ids = windows(self.text, len(some), some.ids.shape[1], generator)
+        mixed = self.ablation == "mixed"
+        # Both prompts of every second pair keep the mean.
+        drawn = torch.arange(len(some)).view(-1, 2)[1 if mixed else 0 :: 2 if mixed else 1].flatten()
+        ids = windows(self.text, len(drawn), some.ids.shape[1], generator)
         values = node_values(self.stack, ids.to(some.ids.device))
-        if self.ablation == "mixed":
+        if mixed:
             for point, value in values.items():
-                # Both prompts of every second pair.
-                value.unflatten(0, (-1, 2))[::2] = self.reference[point].to(value)
+                values[point] = self.reference[point].to(value).repeat(len(some), value.shape[1], 1)
+                values[point][drawn] = value
         return values

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bridges.circuits.controls.case import Case, Row, control, fitted_loss
 from bridges.circuits.controls.sets import NodeSets, complement, set_margins
-from bridges.circuits.task import answer_margins, task_loss
+from bridges.circuits.task import Prompts, answer_margins, task_loss
 from bridges.nodes import NodeFunction, intervene
 
 # How much of the gradients seen so far the adversary keeps: the last one alone makes it go back and forth.
@@ -20,7 +20,15 @@ def _scaled(share: Tensor, mean: Tensor) -> NodeFunction:
     return lambda x: mean.to(x) + (x - mean.to(x)) * share.to(x)
 
 
-def _gradient(case: Case, outside: Mapping[str, Tensor], kept: Tensor) -> Tensor:
+def _halves(some: Prompts) -> tuple[Prompts, Prompts]:
+    """Every second pair of prompts, and the others; one pair is both."""
+    pairs = torch.arange(len(some), device=some.ids.device).view(-1, 2)
+    first, second = (pairs[start::2].flatten() for start in (0, min(1, len(pairs) - 1)))
+    one, two = (Prompts(*(x[at] for x in (some.ids, some.last, some.choice, some.sign))) for at in (first, second))
+    return one, two
+
+
+def _gradient(case: Case, some: Prompts, outside: Mapping[str, Tensor], kept: Tensor) -> Tensor:
     """Of the task loss with respect to ``kept [nodes]``, 1 where a node outside the circuit is kept and 0 where not."""
     kept = kept.requires_grad_()
     shares = dict(zip(outside, kept.split([len(m) for m in outside.values()]), strict=True))
@@ -29,13 +37,14 @@ def _gradient(case: Case, outside: Mapping[str, Tensor], kept: Tensor) -> Tensor
         for p, mask in outside.items()
     }
     with torch.enable_grad(), intervene(case.stack, functions):
-        return torch.autograd.grad(task_loss(answer_margins(case.stack, case.few)), kept)[0]
+        return torch.autograd.grad(task_loss(answer_margins(case.stack, some)), kept)[0]
 
 
-def worst_flips(case: Case, start: float, budget: int, steps: int) -> NodeSets:
+def worst_flips(case: Case, some: Prompts, start: float, budget: int, steps: int) -> NodeSets:
     """What the adversary ablates after each of its steps, ``{point: bool [steps, channels]}``.
 
     Args:
+        some: the prompts it wants to harm.
         start: 1: nodes outside the circuit are kept, and some of them ablated; 0: the other way round.
         budget: how many it may flip.
     """
@@ -44,7 +53,7 @@ def worst_flips(case: Case, start: float, budget: int, steps: int) -> NodeSets:
     tried, memory = [], torch.zeros(len(allowed), device=case.device)
     kept = torch.full_like(memory, start)
     for _ in range(steps):
-        gradient = _gradient(case, outside, kept)
+        gradient = _gradient(case, some, outside, kept)
         memory = MEMORY * memory + gradient / gradient.norm().clamp_min(1e-30)
         gain = (memory * (1 - 2 * start)).masked_fill(~allowed, -torch.inf)
         flipped = gain.topk(min(budget, int(allowed.sum()))).indices
@@ -59,17 +68,19 @@ def adversarial(case: Case) -> list[Row]:
     """Few nodes outside the circuit, the same for all prompts, flipped to do the most harm: ablated in the whole model,
     or brought back into the circuit alone.
 
-    An adversary that chose for every prompt apart could carry the answer itself; one choice for all cannot. It has a
-    ``adversary_budget`` as large as that share of the circuit: with thousands of nodes to choose from and no bound,
-    some choice undoes any behaviour of any model. It climbs ``adversary_steps`` times, and its worst choice counts.
+    An adversary that chose for every prompt apart could carry the answer itself; one choice for all cannot, provided it
+    is judged on other prompts than those it was made on: what undoes sixteen prompts by chance says nothing about the
+    behaviour. It chooses on every second held-out pair and is judged on the rest. It has a ``adversary_budget`` as large
+    as that share of the circuit: with thousands of nodes to choose from and no bound, some choice undoes any behaviour
+    of any model. It climbs ``adversary_steps`` times, and its worst choice counts.
     Losses are calibrated on the very prompts, so that only lost information counts; passed up to ``adversarial``
     nats.
     """
-    config, some = case.config, case.few
+    config, (shown, some) = case.config, _halves(case.prompts)
     budget = max(1, round(config.adversary_budget * case.circuit.size))
     rows, more = [], {"n_pairs": len(some) // 2, "size": budget}
     for name, start in (("ablated", 1.0), ("restored", 0.0)):
-        sets = worst_flips(case, start, budget, config.adversary_steps)
+        sets = worst_flips(case, shown, start, budget, config.adversary_steps)
         losses = [fitted_loss(m, some.sign) for m in set_margins(case.stack, some, sets, case.circuit.reference)]
         rows += [case.row("adversarial", f"loss_{name}", loss, draw=i, **more) for i, loss in enumerate(losses)]
     worst, bar = max(row["value"] for row in rows), config.adversarial
