@@ -20,7 +20,7 @@ def _scaled(share: Tensor, mean: Tensor) -> NodeFunction:
     return lambda x: mean.to(x) + (x - mean.to(x)) * share.to(x)
 
 
-def _halves(some: Prompts) -> tuple[Prompts, Prompts]:
+def halves(some: Prompts) -> tuple[Prompts, Prompts]:
     """Every second pair of prompts, and the others; one pair is both."""
     pairs = torch.arange(len(some), device=some.ids.device).view(-1, 2)
     first, second = (pairs[start::2].flatten() for start in (0, min(1, len(pairs) - 1)))
@@ -69,14 +69,14 @@ def adversarial(case: Case) -> list[Row]:
     or brought back into the circuit alone.
 
     An adversary that chose for every prompt apart could carry the answer itself; one choice for all cannot, provided it
-    is judged on other prompts than those it was made on: what undoes sixteen prompts by chance says nothing about the
-    behaviour. It chooses on every second held-out pair and is judged on the rest. It has a ``adversary_budget`` as large
-    as that share of the circuit: with thousands of nodes to choose from and no bound, some choice undoes any behaviour
-    of any model. It climbs ``adversary_steps`` times, and its worst choice counts.
+    is judged on other prompts than those it was made on: what undoes a few prompts may say nothing about the behaviour.
+    It chooses on every second held-out pair and is judged on the rest. It may flip ``adversary_budget`` times as many
+    nodes as the circuit has: with thousands of nodes to choose from and no bound, some choice undoes any behaviour of
+    any model. It climbs ``adversary_steps`` times, and its worst choice counts.
     Losses are calibrated on the very prompts, so that only lost information counts; passed up to ``adversarial``
     nats.
     """
-    config, (shown, some) = case.config, _halves(case.prompts)
+    config, (shown, some) = case.config, halves(case.prompts)
     budget = max(1, round(config.adversary_budget * case.circuit.size))
     rows, more = [], {"n_pairs": len(some) // 2, "size": budget}
     for name, start in (("ablated", 1.0), ("restored", 0.0)):

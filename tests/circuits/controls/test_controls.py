@@ -13,14 +13,14 @@ import torch
 from bridges.behaviours import nonsense_twin
 from bridges.circuits.circuit import replaced
 from bridges.circuits.controls import REGISTRY, run_controls
-from bridges.circuits.controls.adversarial import worst_flips
+from bridges.circuits.controls.adversarial import halves, worst_flips
 from bridges.circuits.controls.case import fitted_loss
 from bridges.circuits.controls.random_weights import shuffled_model
 from bridges.circuits.controls.seeds import chance_jaccard, jaccard
 from bridges.circuits.controls.sets import exact_parts, random_sets, set_margins
 from bridges.circuits.removed import windows
 from bridges.circuits.search import find_circuit
-from bridges.circuits.task import answer_margins, prompts
+from bridges.circuits.task import Prompts, answer_margins, prompts
 from bridges.config import CONTROLS
 from bridges.nodes import intervene
 from bridges.tables import write_table
@@ -71,11 +71,23 @@ def test_a_failed_circuit_costs_no_further_search_where_that_is_asked_for(case_o
 
 @pytest.mark.parametrize("start", [0.0, 1.0])
 def test_the_adversary_keeps_to_its_budget_and_off_the_circuit(start, case_of, true_circuit):
-    ablated = worst_flips(case_of(true_circuit), start, budget=3, steps=4)
+    case = case_of(true_circuit)
+    ablated = worst_flips(case, case.prompts, start, budget=3, steps=4)
     outside = torch.cat([~kept for kept in true_circuit.nodes.values()])
     flat = torch.cat(list(ablated.values()), 1)
     assert flat.shape[0] == 4 and not (flat & ~outside).any()
     assert ((flat if start else outside & ~flat).sum(1) == 3).all()
+
+
+def test_the_adversary_is_judged_on_pairs_it_has_not_seen(case_of, true_circuit):
+    some = case_of(true_circuit).prompts
+    shown, judged = halves(some)
+    assert len(shown) + len(judged) == len(some) and len(shown) % 2 == len(judged) % 2 == 0
+    for pairs, start in ((shown, 0), (judged, 1)):
+        wanted = some.ids.unflatten(0, (-1, 2))[start::2].flatten(0, 1)
+        assert torch.equal(pairs.ids, wanted)
+    alone = Prompts(*(x[:2] for x in (some.ids, some.last, some.choice, some.sign)))
+    assert all(torch.equal(half.ids, alone.ids) for half in halves(alone))
 
 
 def test_an_adversary_without_a_bound_does_what_one_with_a_bound_cannot(case_of, true_circuit, planted):
