@@ -80,7 +80,8 @@ class Removed:
         assert self.text is not None
         mixed = self.ablation == "mixed"
         # Both prompts of every second pair keep the mean.
-        drawn = torch.arange(len(some)).view(-1, 2)[1 if mixed else 0 :: 2 if mixed else 1].flatten()
+        pairs = torch.arange(len(some)).view(-1, 2)
+        drawn = (pairs[1::2] if mixed else pairs).flatten()
         ids = windows(self.text, len(drawn), some.ids.shape[1], generator)
         values = node_values(self.stack, ids.to(some.ids.device))
         if mixed:

@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <cstring>
 #include <vector>
 
 #include "half.h"
@@ -183,58 +182,57 @@ float *aligned(std::vector<float> &space) {
     return reinterpret_cast<float *>((reinterpret_cast<uintptr_t>(space.data()) + 63) / 64 * 64);
 }
 
-template <typename T>
-void forward(const T *q, const T *k, const T *v, const float *sink, T *out, float *lse, const Shape &s, float scale) {
+// `f(space, head, offset, count)` for every group of heads: the room of its thread, the group's first head counted over the
+// batch, where it begins in [B, T, heads, D], and how many heads it has. The room holds `arrays` arrays of a group and,
+// `times` over, one head's array transposed and ROWS rows of scores.
+template <typename F>
+void each_group(const Shape &s, int64_t arrays, int64_t times, F f) {
 #pragma omp parallel
     {
-        const int64_t whole = s.group * s.size();
-        std::vector<float> space(4 * whole + (s.d + ROWS) * s.np + 16);
-        float *qs = aligned(space), *ks = qs + whole, *vs = ks + whole, *outs = vs + whole, *work = outs + whole;
+        std::vector<float> space(arrays * s.group * s.size() + times * (s.d + ROWS) * s.np + 16);
 #pragma omp for schedule(static)
         for (int64_t g = 0; g < s.batch * s.groups(); g++) {
             const int64_t b = g / s.groups(), first = g % s.groups() * s.group;
-            const int64_t count = std::min(s.group, s.heads - first), at = (b * s.n * s.heads + first) * s.d;
-            gather(q + at, qs, s, count);
-            gather(k + at, ks, s, count);
-            gather(v + at, vs, s, count);
-            for (int64_t h = 0; h < count; h++) {
-                const int64_t a = h * s.size();
-                forward_head(qs + a, ks + a, vs + a, sink ? sink + first + h : nullptr, outs + a,
-                             lse + (b * s.heads + first + h) * s.n, s, scale, work);
-            }
-            scatter(outs, out + at, s, count);
+            f(aligned(space), b * s.heads + first, (b * s.n * s.heads + first) * s.d, std::min(s.group, s.heads - first));
         }
     }
 }
 
 template <typename T>
+void forward(const T *q, const T *k, const T *v, const float *sink, T *out, float *lse, const Shape &s, float scale) {
+    const int64_t whole = s.group * s.size();
+    each_group(s, 4, 1, [&](float *qs, int64_t head, int64_t at, int64_t count) {
+        float *ks = qs + whole, *vs = ks + whole, *outs = vs + whole, *work = outs + whole;
+        gather(q + at, qs, s, count);
+        gather(k + at, ks, s, count);
+        gather(v + at, vs, s, count);
+        for (int64_t h = head; h < head + count; h++) {
+            const int64_t a = (h - head) * s.size();
+            forward_head(qs + a, ks + a, vs + a, sink ? sink + h % s.heads : nullptr, outs + a, lse + h * s.n, s, scale,
+                         work);
+        }
+        scatter(outs, out + at, s, count);
+    });
+}
+
+template <typename T>
 void backward(const T *q, const T *k, const T *v, const T *out, const T *grad, const float *lse, const float *sink,
               T *dq, T *dk, T *dv, float *dsink, const Shape &s, float scale) {
-#pragma omp parallel
-    {
-        const int64_t whole = s.group * s.size();
-        std::vector<float> space(8 * whole + 2 * (s.d + ROWS) * s.np + 16);
-        float *qs = aligned(space), *ks = qs + whole, *vs = ks + whole, *outs = vs + whole, *grads = outs + whole;
+    const int64_t whole = s.group * s.size();
+    each_group(s, 8, 2, [&](float *qs, int64_t head, int64_t at, int64_t count) {
+        float *ks = qs + whole, *vs = ks + whole, *outs = vs + whole, *grads = outs + whole;
         float *dqs = grads + whole, *dks = dqs + whole, *dvs = dks + whole, *work = dvs + whole;
-#pragma omp for schedule(static)
-        for (int64_t g = 0; g < s.batch * s.groups(); g++) {
-            const int64_t b = g / s.groups(), first = g % s.groups() * s.group;
-            const int64_t count = std::min(s.group, s.heads - first), at = (b * s.n * s.heads + first) * s.d;
-            gather(q + at, qs, s, count);
-            gather(k + at, ks, s, count);
-            gather(v + at, vs, s, count);
-            gather(out + at, outs, s, count);
-            gather(grad + at, grads, s, count);
-            for (int64_t h = 0; h < count; h++) {
-                const int64_t a = h * s.size(), of = b * s.heads + first + h;
-                backward_head(qs + a, ks + a, vs + a, outs + a, grads + a, lse + of * s.n,
-                              sink ? sink + first + h : nullptr, dqs + a, dks + a, dvs + a, dsink + of, s, scale, work);
-            }
-            scatter(dqs, dq + at, s, count);
-            scatter(dks, dk + at, s, count);
-            scatter(dvs, dv + at, s, count);
+        const T *given[] = {q, k, v, out, grad};
+        for (int i = 0; i < 5; i++) gather(given[i] + at, qs + i * whole, s, count);
+        for (int64_t h = head; h < head + count; h++) {
+            const int64_t a = (h - head) * s.size();
+            backward_head(qs + a, ks + a, vs + a, outs + a, grads + a, lse + h * s.n,
+                          sink ? sink + h % s.heads : nullptr, dqs + a, dks + a, dvs + a, dsink + h, s, scale, work);
         }
-    }
+        scatter(dqs, dq + at, s, count);
+        scatter(dks, dk + at, s, count);
+        scatter(dvs, dv + at, s, count);
+    });
 }
 
 }  // namespace

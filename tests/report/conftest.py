@@ -27,8 +27,8 @@ CASES: dict[str, tuple[str, float, float, float, float]] = {
 PAIRS = 9
 POINTS = ("attn_in", "q", "k", "v", "attn_out", "mlp_in", "mlp_neuron", "mlp_out")
 FLOW = (("q", "attn_in", "q"), ("k", "attn_in", "k"), ("v", "attn_in", "v"), ("out", "v", "attn_out"))
-TOKENS = {17: "\tfor", 400: NASTY}
 FLOW += (("up", "mlp_in", "mlp_neuron"), ("down", "mlp_neuron", "mlp_out"))
+TOKENS = {17: "\tfor", 400: NASTY}
 
 
 def _around(name: str, value: float, width: float) -> dict[str, float]:

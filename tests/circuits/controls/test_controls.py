@@ -12,7 +12,7 @@ import torch
 
 from bridges.behaviours import nonsense_twin
 from bridges.circuits.circuit import replaced
-from bridges.circuits.controls import REGISTRY, run_controls
+from bridges.circuits.controls import REGISTRY, adversarial, run_controls
 from bridges.circuits.controls.adversarial import halves, worst_flips
 from bridges.circuits.controls.case import fitted_loss
 from bridges.circuits.controls.random_weights import shuffled_model
@@ -79,9 +79,19 @@ def test_the_adversary_keeps_to_its_budget_and_off_the_circuit(start, case_of, t
     assert ((flat if start else outside & ~flat).sum(1) == 3).all()
 
 
-def test_the_adversary_is_judged_on_pairs_it_has_not_seen(case_of, true_circuit):
-    some = case_of(true_circuit).prompts
+def test_the_adversary_is_judged_on_pairs_it_has_not_seen(case_of, true_circuit, monkeypatch):
+    case = case_of(true_circuit)
+    some = case.prompts
     shown, judged = halves(some)
+    used: dict[str, list[Prompts]] = {"worst_flips": [], "set_margins": []}
+    for name, calls in used.items():
+        real = getattr(adversarial, name)
+        monkeypatch.setattr(
+            adversarial, name, lambda a, b, *c, real=real, calls=calls: calls.append(b) or real(a, b, *c)
+        )
+    REGISTRY["adversarial"](case)
+    for name, wanted in (("worst_flips", shown), ("set_margins", judged)):
+        assert len(used[name]) == 2 and all(torch.equal(mine.ids, wanted.ids) for mine in used[name])
     assert len(shown) + len(judged) == len(some) and len(shown) % 2 == len(judged) % 2 == 0
     for pairs, start in ((shown, 0), (judged, 1)):
         wanted = some.ids.unflatten(0, (-1, 2))[start::2].flatten(0, 1)
