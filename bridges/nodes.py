@@ -58,6 +58,8 @@ class NodeBus:
             BridgesError: a pattern matches nothing.
         """
         patterns = [patterns] if isinstance(patterns, str) else list(patterns)
+        if all(pattern in self.widths for pattern in patterns):
+            return [point for point in self.widths if point in patterns]
         for pattern in patterns:
             if not fnmatch.filter(self.widths, pattern):
                 raise BridgesError(f"No node point matches {pattern!r}. {nearest(pattern, self.widths)}")

@@ -105,7 +105,8 @@ def learn_gates(
     for step in range(settings.steps):
         chosen = torch.randperm(len(encoded), generator=generator)[: settings.batch].tolist()
         batch = prompts(encoded.take(chosen), device)
-        values = removed.values(batch, generator)
+        with low:
+            values = removed.values(batch, generator)
         with torch.enable_grad(), low, intervene(stack, gates.functions(values)):
             margins = answer_margins(stack, batch) * log_scale.exp() + batch.sign * shift
             loss = task_loss(margins)

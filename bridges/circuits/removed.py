@@ -78,14 +78,15 @@ class Removed:
         if self.ablation not in FROM_TEXT:
             return None
         assert self.text is not None
-        mixed = self.ablation == "mixed"
         # Both prompts of every second pair keep the mean.
         pairs = torch.arange(len(some)).view(-1, 2)
-        drawn = (pairs[1::2] if mixed else pairs).flatten()
-        ids = windows(self.text, len(drawn), some.ids.shape[1], generator)
+        drawn = pairs[1::2] if self.ablation == "mixed" else pairs
+        ids = windows(self.text, drawn.numel(), some.ids.shape[1], generator)
         values = node_values(self.stack, ids.to(some.ids.device))
-        if mixed:
+        if self.ablation == "mixed":
             for point, value in values.items():
-                values[point] = self.reference[point].to(value).repeat(len(some), value.shape[1], 1)
-                values[point][drawn] = value
+                both = value.new_empty(len(pairs), 2, *value.shape[1:])
+                both[0::2] = self.reference[point].to(value)
+                both[1::2] = value.view(-1, 2, *value.shape[1:])
+                values[point] = both.flatten(0, 1)
         return values

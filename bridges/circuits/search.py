@@ -88,6 +88,10 @@ class Search:
         )
 
     def run(self) -> Circuit:
+        """The circuit: `by_nodes`, and of its edges those that are needed."""
+        return self.by_edges(self.by_nodes())
+
+    def by_nodes(self) -> Circuit:
         """Rank nodes, take as few of them as reach the target, and remove what is left over.
 
         Where the whole model's loss is above ``give_up`` all nodes are returned, and where no number of nodes reaches
@@ -98,12 +102,13 @@ class Search:
             return full
         circuit = self.bisect(self.rank(), full)
         circuit = replace(circuit, meta={**circuit.meta, "ranked_nodes": circuit.size})
-        if not circuit.reached:
+        return drop_nodes(self, circuit) if circuit.reached else circuit
+
+    def by_edges(self, circuit: Circuit) -> Circuit:
+        """A circuit without the edges, and then nodes, that it can do without; as it is where it misses the target."""
+        if not (circuit.reached and self.settings.edges):
             return circuit
-        circuit = drop_nodes(self, circuit)
-        if self.settings.edges:
-            circuit = drop_dead_ends(self, drop_edges(self, circuit))
-        return circuit
+        return drop_dead_ends(self, drop_edges(self, circuit))
 
     def rank(self) -> dict[str, Tensor]:
         """A score for every node, ``{point: [channels]}``; the larger the more it is needed."""

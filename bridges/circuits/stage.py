@@ -128,19 +128,23 @@ class Workshop:
         return Peaks.find(self.stacks["sparse"], self.heldout_text, self.config.top_activations, _BATCH)
 
 
-def _learned(shop: Workshop, model: str, expressed: Expressed, heldout: Prompts, few: Prompts, rows: Rows) -> Circuit:
-    """The learned circuit of one stack, with its rows in the tables that both stacks have."""
+def _learned(
+    shop: Workshop, model: str, expressed: Expressed, heldout: Prompts, few: Prompts, rows: Rows
+) -> tuple[Circuit, Circuit]:
+    """The learned circuit of one stack, before and after its edges were looked at, with its rows in the tables that
+    both stacks have."""
     assert expressed.train is not None
     stack = shop.stacks[model]
     search = shop.search(model, expressed.train)
-    circuit = search.run()
+    by_nodes = search.by_nodes()
+    circuit = search.by_edges(by_nodes)
     rows["circuits"].append(circuit_row(search, circuit, heldout))
     if circuit.reached:
         rows["nodes"] += node_rows(stack, circuit, few, shop.config.importance_nodes)
         rows["edges"] += edge_rows(stack, circuit, expressed.train, shop.tokenizer)
         rows["faithfulness"] += node_curve(stack, circuit, few)
         rows["faithfulness"] += edge_curve(search, circuit, few)
-    return circuit
+    return by_nodes, circuit
 
 
 def _baselines(shop: Workshop, expressed: Expressed, heldout: Prompts, few: Prompts, rows: Rows) -> None:
@@ -185,7 +189,7 @@ def one_behaviour(shop: Workshop, expressed: Expressed) -> Rows:
         device = next(stack.parameters()).device  # type: ignore[attr-defined]
         heldout = prompts(expressed.heldout.take(range(min(config.heldout_pairs, len(expressed.heldout)))), device)
         few = prompts(expressed.heldout.take(range(min(config.controls.set_pairs, len(expressed.heldout)))), device)
-        circuit = _learned(shop, model, expressed, heldout, few, rows)
+        by_nodes, circuit = _learned(shop, model, expressed, heldout, few, rows)
         if not circuit.reached:
             continue
         if model == "sparse":
@@ -203,6 +207,7 @@ def one_behaviour(shop: Workshop, expressed: Expressed) -> Rows:
                 lambda: shop.null,
                 shop.seed,
                 shop.search_text,
+                by_nodes,
             )
             rows["controls"] += run_controls(case)
         _write_down(shop, circuit, rows)

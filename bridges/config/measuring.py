@@ -87,7 +87,8 @@ class ControlsConfig:
         set_pairs: held-out pairs of those that run many node sets, in batches of sets.
         draws: random draws where a control needs some. random_sets: size-matched random node sets.
         seeds: searches whose circuits are compared; the nulls are compared with the same searches.
-        twin_pairs, twin_steps: of those searches, real and null alike.
+        twin_pairs, twin_steps: ``pairs`` and ``steps`` of those searches, real and null alike. Where they are those of
+            the circuit's own search, it is the first of them.
         adversary_steps: gradient steps of the adversary, from each of two starts. adversary_budget: how many nodes it
             may flip, as a share of the circuit's nodes.
         stop_early: leave out the controls that need further searches where one of the others has failed already.

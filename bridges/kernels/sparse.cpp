@@ -1,7 +1,7 @@
 // Products with a sparse matrix: y = x Wᵀ + b for x [n, in] and W [out, in] given by its nonzeros, row after row.
 //
 // A block of tokens is transposed once, so that a weight meets all tokens of the block as vectors that lie together;
-// sums are kept in fp32 whatever the tokens are stored in. The input gradient is the same product with Wᵀ.
+// sums are kept in fp32 whatever the tokens are stored in. The input gradient goes the other way through the matrix.
 #include <algorithm>
 #include <cstdint>
 #include <vector>
@@ -10,7 +10,7 @@
 
 namespace {
 
-constexpr int64_t VECTORS = 4, BLOCK = 16 * VECTORS;
+constexpr int64_t VECTORS = 2, BLOCK = 16 * VECTORS;
 
 inline v16 shuffle(v16 a, v16 b, i16x order) { return __builtin_shuffle(a, b, order); }
 
@@ -37,65 +37,149 @@ inline void transpose(v16 *r) {
     exchange<8>(r);
 }
 
-// Tokens `first` to `first + count` of x as [in][BLOCK] floats; tokens that are missing count as zero.
+// The tokens of one block, their transpose, and the way back. Tokens that are missing count as zero.
 template <typename T>
-void gather(const T *x, float *columns, int64_t count, int64_t in) {
-    v16 r[16];
-    for (int64_t t = 0; t < BLOCK; t += 16)
-        for (int64_t j = 0; j < in; j += 16) {
-            const int64_t width = std::min<int64_t>(16, in - j);
-            for (int64_t i = 0; i < 16; i++) {
-                r[i] = v16{};
-                if (t + i >= count) continue;
-                const T *from = x + (t + i) * in + j;
-                r[i] = width == 16 ? get(from) : get(from, width);
-            }
-            transpose(r);
-            for (int64_t c = 0; c < width; c++) put(columns + (j + c) * BLOCK + t, r[c]);
-        }
-}
+struct Block {
+    const T *x;
+    int64_t count, width;
 
-// Sixteen outputs of a block, [16][BLOCK] floats, into out[token][output].
+    // Sixteen channels from `j` on of sixteen tokens from `t` on, a vector for each token.
+    void tile(v16 *r, int64_t t, int64_t j) const {
+        const int64_t lanes = std::min<int64_t>(16, width - j);
+        for (int64_t i = 0; i < 16; i++) {
+            r[i] = v16{};
+            if (t + i >= count) continue;
+            const T *from = x + (t + i) * width + j;
+            r[i] = lanes == 16 ? get(from) : get(from, lanes);
+        }
+    }
+
+    // All channels as [width][BLOCK] floats.
+    void gather(float *columns) const {
+        v16 r[16];
+        for (int64_t t = 0; t < BLOCK; t += 16)
+            for (int64_t j = 0; j < width; j += 16) {
+                tile(r, t, j);
+                transpose(r);
+                for (int64_t c = 0; c < std::min<int64_t>(16, width - j); c++) put(columns + (j + c) * BLOCK + t, r[c]);
+            }
+    }
+
+    // The lanes whose channel of the sixteen from `j` on is not zero in every token.
+    i16x used(int64_t j) const {
+        v16 r[16];
+        i16x any = {};
+        for (int64_t t = 0; t < count; t += 16) {
+            tile(r, t, j);
+            for (int64_t i = 0; i < 16; i++) any |= r[i] != 0.0f;
+        }
+        return any;
+    }
+};
+
+// Sixteen channels of a block, a vector for each, into out[token][channel].
 template <typename T>
-void scatter(const float *rows, T *out, int64_t count, int64_t stride, int64_t width) {
-    v16 r[16];
+void scatter(v16 (*sums)[16], T *out, int64_t count, int64_t stride, int64_t lanes) {
     for (int64_t t = 0; t < count; t += 16) {
-        for (int64_t o = 0; o < 16; o++) r[o] = o < width ? get(rows + o * BLOCK + t) : v16{};
+        v16 *r = sums[t / 16];
         transpose(r);
         for (int64_t i = 0; i < 16 && t + i < count; i++) {
-            T *to = out + (t + i) * stride;
-            if (width == 16)
-                put(to, r[i]);
+            if (lanes == 16)
+                put(out + (t + i) * stride, r[i]);
             else
-                for (int64_t c = 0; c < width; c++) store(to[c], r[i][c]);
+                put(out + (t + i) * stride, r[i], lanes);
         }
     }
 }
 
+// The nonzeros of a matrix, row after row.
+struct Rows {
+    const int64_t *start;
+    const int32_t *index;
+    const float *value;
+};
+
+// A block through all rows of a matrix, which reads the nonzeros of each.
 template <typename T>
-void product(const T *x, T *out, const int64_t *start, const int32_t *index, const float *value, const float *bias,
-             int64_t n, int64_t in, int64_t outputs) {
-    const int64_t blocks = (n + BLOCK - 1) / BLOCK;
+void by_rows(const Block<T> &block, T *out, const Rows &w, const float *bias, int64_t outputs, float *columns) {
+    block.gather(columns);
+    for (int64_t o = 0; o < outputs; o += 16) {
+        const int64_t lanes = std::min<int64_t>(16, outputs - o);
+        v16 sums[VECTORS][16] = {};
+        for (int64_t r = 0; r < lanes; r++) {
+            v16 sum[VECTORS];
+            for (int64_t v = 0; v < VECTORS; v++) sum[v] = v16{} + (bias ? bias[o + r] : 0.0f);
+            for (int64_t e = w.start[o + r]; e < w.start[o + r + 1]; e++) {
+                const float *column = columns + int64_t(w.index[e]) * BLOCK;
+                const v16 weight = v16{} + w.value[e];
+                for (int64_t v = 0; v < VECTORS; v++) sum[v] += weight * get(column + 16 * v);
+            }
+            for (int64_t v = 0; v < VECTORS; v++) sums[v][r] = sum[v];
+        }
+        scatter(sums, out + o, block.count, outputs, lanes);
+    }
+}
+
+template <typename T>
+void product(const T *x, T *out, const Rows &w, const float *bias, int64_t n, int64_t in, int64_t outputs) {
 #pragma omp parallel
     {
-        std::vector<float> columns(in * BLOCK), rows(16 * BLOCK);
+        std::vector<float> columns(in * BLOCK);
 #pragma omp for schedule(dynamic, 1)
-        for (int64_t b = 0; b < blocks; b++) {
-            const int64_t first = b * BLOCK, count = std::min(BLOCK, n - first);
-            gather(x + first * in, columns.data(), count, in);
-            for (int64_t o = 0; o < outputs; o += 16) {
-                const int64_t width = std::min<int64_t>(16, outputs - o);
-                for (int64_t r = 0; r < width; r++) {
-                    v16 sum[VECTORS];
-                    for (int64_t v = 0; v < VECTORS; v++) sum[v] = v16{} + (bias ? bias[o + r] : 0.0f);
-                    for (int64_t e = start[o + r]; e < start[o + r + 1]; e++) {
-                        const float *column = columns.data() + int64_t(index[e]) * BLOCK;
-                        const v16 weight = v16{} + value[e];
-                        for (int64_t v = 0; v < VECTORS; v++) sum[v] += weight * get(column + 16 * v);
-                    }
-                    for (int64_t v = 0; v < VECTORS; v++) put(rows.data() + r * BLOCK + 16 * v, sum[v]);
+        for (int64_t first = 0; first < n; first += BLOCK)
+            by_rows(Block<T>{x + first * in, std::min(BLOCK, n - first), in}, out + first * outputs, w, bias, outputs,
+                    columns.data());
+    }
+}
+
+// The other way through a matrix: y = g W. Where most channels of a block are zero in all of its tokens, as behind gates
+// that are mostly closed, only the rows of the others are gone through; each adds to the sums of the columns it touches.
+template <typename T>
+void back(const T *g, T *out, const Rows &w, const Rows &transposed, int64_t n, int64_t rows, int64_t columns) {
+    const int64_t groups = (rows + 15) / 16;
+#pragma omp parallel
+    {
+        std::vector<float> sums(std::max(rows, columns) * BLOCK);
+        std::vector<i16x> used(groups);
+#pragma omp for schedule(dynamic, 1)
+        for (int64_t first = 0; first < n; first += BLOCK) {
+            const Block<T> block{g + first * rows, std::min(BLOCK, n - first), rows};
+            T *to = out + first * columns;
+            int64_t open = 0;
+            for (int64_t j = 0; j < groups; j++) {
+                used[j] = block.used(16 * j);
+                for (int64_t c = 0; c < 16; c++) open -= used[j][c];
+            }
+            if (4 * open > rows) {
+                by_rows(block, to, transposed, nullptr, columns, sums.data());
+                continue;
+            }
+            std::fill(sums.begin(), sums.begin() + columns * BLOCK, 0.0f);
+            for (int64_t j = 0; j < groups; j++) {
+                int64_t any = 0;
+                for (int64_t c = 0; c < 16; c++) any |= used[j][c];
+                if (!any) continue;
+                v16 r[VECTORS][16];
+                for (int64_t v = 0; v < VECTORS; v++) {
+                    block.tile(r[v], 16 * v, 16 * j);
+                    transpose(r[v]);
                 }
-                scatter(rows.data(), out + first * outputs + o, count, outputs, width);
+                for (int64_t c = 0; c < 16; c++) {
+                    if (!used[j][c]) continue;
+                    for (int64_t e = w.start[16 * j + c]; e < w.start[16 * j + c + 1]; e++) {
+                        float *column = sums.data() + int64_t(w.index[e]) * BLOCK;
+                        const v16 weight = v16{} + w.value[e];
+                        for (int64_t v = 0; v < VECTORS; v++)
+                            put(column + 16 * v, get(column + 16 * v) + weight * r[v][c]);
+                    }
+                }
+            }
+            for (int64_t o = 0; o < columns; o += 16) {
+                const int64_t lanes = std::min<int64_t>(16, columns - o);
+                v16 r[VECTORS][16] = {};
+                for (int64_t c = 0; c < lanes; c++)
+                    for (int64_t v = 0; v < VECTORS; v++) r[v][c] = get(sums.data() + (o + c) * BLOCK + 16 * v);
+                scatter(r, to + o, block.count, columns, lanes);
             }
         }
     }
@@ -125,11 +209,21 @@ void column_sums(const T *x, float *out, int64_t n, int64_t columns) {
 extern "C" {
 void sparse_product_f32(const float *x, float *out, const int64_t *start, const int32_t *index, const float *value,
                         const float *bias, int64_t n, int64_t in, int64_t outputs) {
-    product(x, out, start, index, value, bias, n, in, outputs);
+    product(x, out, {start, index, value}, bias, n, in, outputs);
 }
 void sparse_product_bf16(const bf16 *x, bf16 *out, const int64_t *start, const int32_t *index, const float *value,
                          const float *bias, int64_t n, int64_t in, int64_t outputs) {
-    product(x, out, start, index, value, bias, n, in, outputs);
+    product(x, out, {start, index, value}, bias, n, in, outputs);
+}
+void sparse_back_f32(const float *g, float *out, const int64_t *start, const int32_t *index, const float *value,
+                     const int64_t *start_t, const int32_t *index_t, const float *value_t, int64_t n, int64_t rows,
+                     int64_t columns) {
+    back(g, out, {start, index, value}, {start_t, index_t, value_t}, n, rows, columns);
+}
+void sparse_back_bf16(const bf16 *g, bf16 *out, const int64_t *start, const int32_t *index, const float *value,
+                      const int64_t *start_t, const int32_t *index_t, const float *value_t, int64_t n, int64_t rows,
+                      int64_t columns) {
+    back(g, out, {start, index, value}, {start_t, index_t, value_t}, n, rows, columns);
 }
 
 // Sums of each column of x [n, columns], in fp32.

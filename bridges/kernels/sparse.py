@@ -87,6 +87,15 @@ class Packed:
             self._backward = self.forward.transposed()
         return self._backward
 
+    def back(self, grad: Tensor) -> Tensor:
+        """``grad [..., out]`` times the matrix, ``[..., in]``; channels that are zero in every token cost nothing."""
+        grad, there, back = grad.contiguous(), self.forward, self.backward
+        out = grad.new_empty(*grad.shape[:-1], there.columns)
+        matrices = (there.start, there.index, there.value, back.start, back.index, back.value)
+        sizes = (grad.numel() // max(1, back.columns), back.columns, there.columns)
+        call(f"sparse_back_{SUFFIX[grad.dtype]}", grad, out, *matrices, *sizes)
+        return out
+
 
 class _Known:
     """What is known of one weight until it changes."""
@@ -143,7 +152,7 @@ class SparseProduct(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor):  # type: ignore[override]
         (x,) = ctx.saved_tensors
-        of_x = ctx.nonzeros.backward.product(grad) if ctx.needs_input_grad[0] else None
+        of_x = ctx.nonzeros.back(grad) if ctx.needs_input_grad[0] else None
         flat = grad.reshape(-1, grad.shape[-1])
         of_weight = (flat.T @ x.reshape(-1, x.shape[-1])).to(ctx.dtypes[0]) if ctx.needs_input_grad[1] else None
         of_bias = column_sums(flat).to(ctx.dtypes[1]) if ctx.needs_input_grad[2] else None

@@ -47,6 +47,26 @@ def test_values_and_gradients_are_those_of_the_dense_product(dtype):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("open_", [0, 1, 9, 40, 60, 200])
+@pytest.mark.parametrize("tokens", [1, 31, 75])
+def test_channels_without_a_gradient_are_passed_over(tokens, open_, dtype):
+    """Both ways through the matrix, by the columns of few open channels and by rows, with tiles that are not whole."""
+    g = torch.Generator().manual_seed(open_)
+    w = weight(0.1, (203, 165)).detach()
+    w[0], w[:, 0] = 0, 0
+    grad = torch.randn(tokens, 203, generator=g).to(dtype)
+    grad[:, torch.randperm(203, generator=g)[open_:]] = 0
+    # One token is enough for a channel to count.
+    grad[1:, torch.randperm(203, generator=g)[:20]] = 0
+    packed = sparse.Packed(w, sparse._count(w), dtype)
+    back = packed.back(grad)
+    assert back.dtype == dtype and back.shape == (tokens, 165)
+    wanted = grad.double() @ w.to(dtype).double()
+    close = {"rtol": 1e-2, "atol": 1e-2} if dtype == torch.bfloat16 else {"rtol": 1e-5, "atol": 1e-5}
+    torch.testing.assert_close(back.double(), wanted, **close)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(1, 1), (300, 257), (1000, 700), (0, 5)])
 def test_column_sums_are_exact_to_fp32(shape, dtype):
     x = (torch.randn(shape, generator=torch.Generator().manual_seed(0)) + 1).to(dtype)

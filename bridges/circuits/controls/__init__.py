@@ -22,14 +22,16 @@ from bridges.circuits.controls import (  # noqa: F401  (importing registers them
 )
 from bridges.circuits.controls.case import REGISTRY, Case, Null, Row
 
-# Those that search for further circuits, which takes longer than all the others together.
-SEARCHING = ("nonsense", "random_weights", "seeds")
+# Those that search for further circuits, which takes longer than all the others together; the other two are compared
+# with the circuits of the first.
+SEARCHING = ("seeds", "nonsense", "random_weights")
 
 
 def run_controls(case: Case, progress: Callable[[str], None] = lambda name: None) -> list[Row]:
     """Rows of every control that the case's config chooses; see ``stop_early`` there."""
     rows: list[Row] = []
-    for name in sorted(case.config.chosen, key=lambda name: name in SEARCHING):
+    quick = [name for name in case.config.chosen if name not in SEARCHING]
+    for name in [*quick, *(name for name in SEARCHING if name in case.config.chosen)]:
         failed = any(row["passed"] is not None and not row["passed"] for row in rows)
         if case.config.stop_early and failed and name in SEARCHING:
             continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -21,8 +21,6 @@ from bridges.config import ControlsConfig
 from bridges.stack import ResidualStack
 
 Row = dict[str, Any]
-# Groups of leftover nodes whose removal is tried in the searches that are only compared with each other.
-TWIN_TRIES = 8
 
 
 @dataclass
@@ -46,6 +44,8 @@ class Case:
         null: makes the model with shuffled weights; called at most once.
         seed: of every draw.
         search_text: training token ids that the searches of other circuits resample removed nodes from.
+        by_nodes: the circuit before its edges were looked at; where the searches of other circuits are the one that
+            found it, it is the first of `repeats`.
     """
 
     stack: ResidualStack
@@ -59,6 +59,7 @@ class Case:
     null: Callable[[], Null]
     seed: int = 0
     search_text: Tensor | None = None
+    by_nodes: Circuit | None = None
 
     @property
     def device(self) -> torch.device:
@@ -83,27 +84,30 @@ class Case:
         digest = hashlib.blake2b(key.encode(), digest_size=6).digest()
         return torch.Generator().manual_seed(int.from_bytes(digest, "big"))
 
-    @cached_property
-    def twin_train(self) -> EncodedPairs:
-        """Training pairs of the searches that nulls are compared with."""
-        return self.train.take(range(min(self.config.twin_pairs, len(self.train))))
+    @property
+    def twin_pairs(self) -> int:
+        """Training pairs that the circuits of the nulls, and those they are compared with, are measured on."""
+        return min(self.config.twin_pairs, len(self.train))
+
+    @property
+    def twin_settings(self) -> CircuitSettings:
+        """What real and null circuits that are compared share: edges are left alone, and no search gives up because
+        the whole model fails, since a part of it may fit labels that the whole does not."""
+        shared = {"steps": self.config.twin_steps, "pairs": self.twin_pairs}
+        return replace(self.settings, edges=False, give_up=math.inf, **shared)
 
     def search(self, pairs: EncodedPairs, seed: int, null: Null | None = None) -> Circuit:
-        """One search at the settings that real and null circuits share: shorter, edges are left alone, and none gives
-        up because the whole model fails, since a part of it may fit labels that the whole does not."""
-        settings = self.settings
-        values = {name: getattr(settings, name) for name in CircuitSettings.__dataclass_fields__}
-        values |= {"steps": self.config.twin_steps, "pairs": len(pairs), "edges": False, "tries": TWIN_TRIES}
-        values["give_up"] = math.inf
+        """One search at `twin_settings`, in the model or in a null."""
         stack, reference = (self.stack, self.reference) if null is None else (null.stack, null.reference)
-        return find_circuit(
-            stack, pairs, reference, CircuitSettings(**values), seed, self.circuit.model, self.search_text
-        )
+        return find_circuit(stack, pairs, reference, self.twin_settings, seed, self.circuit.model, self.search_text)
 
     @cached_property
     def repeats(self) -> list[Circuit]:
         """The behaviour's own circuits at those settings, one per seed."""
-        return [self.search(self.twin_train, self.seed + i) for i in range(self.config.seeds)]
+        shared = {"edges": False, "give_up": math.inf, "pairs": min(self.settings.pairs, len(self.train))}
+        same = self.by_nodes is not None and self.twin_settings == replace(self.settings, **shared)
+        first = self.by_nodes if self.by_nodes is not None and same else self.search(self.train, self.seed)
+        return [first, *(self.search(self.train, self.seed + i) for i in range(1, self.config.seeds))]
 
     @property
     def typical_size(self) -> float:

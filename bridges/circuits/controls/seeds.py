@@ -36,7 +36,7 @@ def seeds(case: Case) -> list[Row]:
     chance = [chance_jaccard(a, b) for a, b in pairs]
     mean, expected = sum(found) / len(found), sum(chance) / len(chance)
     reached = all(c.reached for c in case.repeats)
-    more = {"split": "train", "n_pairs": len(case.twin_train)}
+    more = {"split": "train", "n_pairs": case.twin_pairs}
     rows = [
         case.row("seeds", "nodes", c.size, draw=i, size=c.size, reference=c.train_loss, **more)
         for i, c in enumerate(case.repeats)

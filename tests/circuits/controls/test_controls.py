@@ -13,13 +13,15 @@ import torch
 from bridges.behaviours import nonsense_twin
 from bridges.circuits.circuit import replaced
 from bridges.circuits.controls import REGISTRY, adversarial, run_controls
+from bridges.circuits.controls import case as case_module
 from bridges.circuits.controls.adversarial import halves, worst_flips
 from bridges.circuits.controls.case import fitted_loss
 from bridges.circuits.controls.random_weights import shuffled_model
 from bridges.circuits.controls.seeds import chance_jaccard, jaccard
 from bridges.circuits.controls.sets import exact_parts, random_sets, set_margins
 from bridges.circuits.removed import windows
-from bridges.circuits.search import find_circuit
+from bridges.circuits.search import Search, find_circuit
+from bridges.circuits.settings import CircuitSettings
 from bridges.circuits.task import Prompts, answer_margins, prompts
 from bridges.config import CONTROLS
 from bridges.nodes import intervene
@@ -67,6 +69,24 @@ def test_a_failed_circuit_costs_no_further_search_where_that_is_asked_for(case_o
         "sufficiency", "seeds",
     }  # fmt: skip
     assert {r["control"] for r in run_controls(case_of(true_circuit, **quick))} == {"sufficiency", "seeds"}
+
+
+def test_the_search_that_found_the_circuit_is_not_run_again(case_of, planted, monkeypatch):
+    settings = {"steps": 30, "lr": 0.1, "pairs": 24}
+    search = Search(planted.stack, planted.train, planted.reference, CircuitSettings(**settings))
+    by_nodes = search.by_nodes()
+    case = replace(case_of(search.by_edges(by_nodes), settings), by_nodes=by_nodes)
+    again = [case.search(planted.train, seed) for seed in range(2)]
+    runs: list[int] = []
+    real = case_module.find_circuit
+    monkeypatch.setattr(case_module, "find_circuit", lambda *a: runs.append(a[4]) or real(*a))
+    repeats = case.repeats
+    assert runs == [1] and repeats[0] is by_nodes
+    for known, searched in zip(repeats, again, strict=True):
+        assert known.train_loss == searched.train_loss
+        assert all(torch.equal(known.nodes[p], searched.nodes[p]) for p in known.nodes)
+    other = replace(case, config=replace(case.config, twin_steps=29))
+    assert other.repeats[0] is not by_nodes and runs == [1, 0, 1]
 
 
 @pytest.mark.parametrize("start", [0.0, 1.0])
@@ -192,7 +212,7 @@ def test_seeds_pass_where_the_search_finds_the_same(case_of, true_circuit):
 
 def test_seeds_fail_where_many_circuits_do_the_same(planted, case_of, true_circuit):
     """Six channels of each kind, every one of which is enough, taken in random order."""
-    case = case_of(true_circuit, {"method": "random"})
+    case = case_of(true_circuit, {"method": "random", "tries": 8})
     case.stack = copy.deepcopy(planted.stack)
     ways = torch.arange(8, 14)
     with torch.no_grad():
