@@ -93,8 +93,10 @@ class Case:
     def twin_settings(self) -> CircuitSettings:
         """What real and null circuits that are compared share: edges are left alone, and no search gives up because
         the whole model fails, since a part of it may fit labels that the whole does not."""
-        shared = {"steps": self.config.twin_steps, "pairs": self.twin_pairs}
-        return replace(self.settings, edges=False, give_up=math.inf, **shared)
+        return self._unbound(self.config.twin_steps, self.twin_pairs)
+
+    def _unbound(self, steps: int, pairs: int) -> CircuitSettings:
+        return replace(self.settings, edges=False, give_up=math.inf, steps=steps, pairs=pairs)
 
     def search(self, pairs: EncodedPairs, seed: int, null: Null | None = None) -> Circuit:
         """One search at `twin_settings`, in the model or in a null."""
@@ -104,9 +106,9 @@ class Case:
     @cached_property
     def repeats(self) -> list[Circuit]:
         """The behaviour's own circuits at those settings, one per seed."""
-        shared = {"edges": False, "give_up": math.inf, "pairs": min(self.settings.pairs, len(self.train))}
-        same = self.by_nodes is not None and self.twin_settings == replace(self.settings, **shared)
-        first = self.by_nodes if self.by_nodes is not None and same else self.search(self.train, self.seed)
+        own = self._unbound(self.settings.steps, min(self.settings.pairs, len(self.train)))
+        known = self.by_nodes if own == self.twin_settings else None
+        first = self.search(self.train, self.seed) if known is None else known
         return [first, *(self.search(self.train, self.seed + i) for i in range(1, self.config.seeds))]
 
     @property
