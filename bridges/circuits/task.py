@@ -31,6 +31,11 @@ class Prompts:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def take(self, at: Tensor | slice) -> Prompts:
+        """Those at the indices ``[m]`` or in the slice, no wider than the longest of them."""
+        width = int(self.last[at].max()) + 1
+        return Prompts(self.ids[at, :width], self.last[at], self.choice[at], self.sign[at])
+
 
 def prompts(encoded: EncodedPairs, device: torch.device | str = "cpu") -> Prompts:
     """All prompts of some pairs as one batch."""
@@ -44,8 +49,7 @@ def prompts(encoded: EncodedPairs, device: torch.device | str = "cpu") -> Prompt
 def split(some: Prompts, size: int) -> Iterator[Prompts]:
     """At most ``size`` prompts at a time, each piece as short as its longest prompt; pairs stay together."""
     for at in torch.arange(len(some), device=some.ids.device).split(max(2, size // 2 * 2)):
-        width = int(some.last[at].max()) + 1
-        yield Prompts(some.ids[at, :width], some.last[at], some.choice[at], some.sign[at])
+        yield some.take(at)
 
 
 def answer_margins(stack: ResidualStack, some: Prompts) -> Tensor:

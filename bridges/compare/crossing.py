@@ -118,9 +118,7 @@ def crossings(t: Transfer, encoded: EncodedPairs) -> Iterator[Crossing]:
         stop = start + 1
         while stop < len(encoded) and (stop + 1 - start) * 2 * int(whole.last[2 * stop] + 1) * len(t.bridges) <= TOKENS:
             stop += 1
-        width = int(whole.last[2 * stop - 1]) + 1
-        at = slice(2 * start, 2 * stop)
-        some = Prompts(whole.ids[at, :width], whole.last[at], whole.choice[at], whole.sign[at])
+        some = whole.take(slice(2 * start, 2 * stop))
         dense, sparse = t.dense.run(some.ids), t.sparse.run(some.ids)
         margins = margins_of(last_logits(t.dense, [dense.final[0]], some), some)[0]
         # Streams between the bridges would only take memory.

@@ -23,9 +23,7 @@ def _scaled(share: Tensor, mean: Tensor) -> NodeFunction:
 def halves(some: Prompts) -> tuple[Prompts, Prompts]:
     """Every second pair of prompts, and the others; one pair is both."""
     pairs = torch.arange(len(some), device=some.ids.device).view(-1, 2)
-    first, second = (pairs[start::2].flatten() for start in (0, min(1, len(pairs) - 1)))
-    one, two = (Prompts(*(x[at] for x in (some.ids, some.last, some.choice, some.sign))) for at in (first, second))
-    return one, two
+    return some.take(pairs[0::2].flatten()), some.take(pairs[min(1, len(pairs) - 1) :: 2].flatten())
 
 
 def _gradient(case: Case, some: Prompts, outside: Mapping[str, Tensor], kept: Tensor) -> Tensor:

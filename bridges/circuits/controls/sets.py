@@ -60,10 +60,6 @@ def complement(nodes: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {point: ~kept for point, kept in nodes.items()}
 
 
-def _repeated(some: Prompts, times: int) -> Prompts:
-    return Prompts(*(x.repeat(times, *[1] * (x.ndim - 1)) for x in (some.ids, some.last, some.choice, some.sign)))
-
-
 @torch.no_grad()
 def set_margins(stack: ResidualStack, some: Prompts, sets: NodeSets, fill: Mapping[str, Tensor]) -> Tensor:
     """Margins ``[S, 2n]`` of the prompts with the nodes of each set replaced.
@@ -74,11 +70,11 @@ def set_margins(stack: ResidualStack, some: Prompts, sets: NodeSets, fill: Mappi
     """
     count = len(next(iter(sets.values())))
     device, n = some.ids.device, len(some)
-    out = []
+    every, out = torch.arange(n, device=device), []
     for chunk in torch.arange(count).split(max(1, TOKENS // some.ids.numel())):
         functions = {p: _replace(m[chunk], fill[p].to(device)) for p, m in sets.items() if m[chunk].any()}
         with intervene(stack, functions):
-            out.append(answer_margins(stack, _repeated(some, len(chunk))).view(len(chunk), n))
+            out.append(answer_margins(stack, some.take(every.repeat(len(chunk)))).view(len(chunk), n))
     return torch.cat(out)
 
 

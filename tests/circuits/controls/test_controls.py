@@ -116,7 +116,7 @@ def test_the_adversary_is_judged_on_pairs_it_has_not_seen(case_of, true_circuit,
     for pairs, start in ((shown, 0), (judged, 1)):
         wanted = some.ids.unflatten(0, (-1, 2))[start::2].flatten(0, 1)
         assert torch.equal(pairs.ids, wanted)
-    alone = Prompts(*(x[:2] for x in (some.ids, some.last, some.choice, some.sign)))
+    alone = some.take(slice(2))
     assert all(torch.equal(half.ids, alone.ids) for half in halves(alone))
 
 
