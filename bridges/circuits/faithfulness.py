@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from bridges.circuits.circuit import Circuit, only
-from bridges.circuits.controls.sets import complement, set_margins
 from bridges.circuits.leftovers import edge_effects
 from bridges.circuits.measure import which
 from bridges.circuits.search import Search
+from bridges.circuits.sets import complement, set_margins
 from bridges.circuits.task import Prompts, answer_margins
 from bridges.circuits.wires import wires
 from bridges.stack import ResidualStack

@@ -27,6 +27,8 @@ class CircuitSettings:
         largest: the most nodes a circuit may have, as a share of all; one that needs more counts as not reached.
         pairs: training pairs the loss is measured on.
         steps: of learned pruning. batch: pairs per step.
+        abandon: learned pruning ends after half of its steps where its running loss is still above so many nats (null:
+            never); what misses the target by far then costs half.
         k_coef: price of a kept node at the first step (paper: 1e-4).
         adapt: how fast the price follows the loss, per step in logarithms; 0 keeps it fixed, as published.
         tied: queries and keys of a channel are kept or removed together.
@@ -34,6 +36,8 @@ class CircuitSettings:
         init_bias, init_noise: mean and deviation of τ at the start.
         edges: after nodes, remove edges too.
         tries: groups of leftover nodes, and of edges, whose removal is tried.
+        guard_rounds: how often an adversary on training pairs may name nodes that the circuit takes in, because the
+            behaviour hangs on them in the whole model (`bridges.circuits.guards`); 0: never, as published.
     """
 
     method: str = "learned"
@@ -44,6 +48,7 @@ class CircuitSettings:
     pairs: int = 64
     steps: int = 100
     batch: int = 16
+    abandon: float | None = None
     k_coef: float = 1e-4
     adapt: float = 0.12
     tied: bool = False
@@ -54,15 +59,17 @@ class CircuitSettings:
     init_noise: float = 0.01
     edges: bool = True
     tries: int = 14
+    guard_rounds: int = 0
 
     def __post_init__(self) -> None:
         one_of("circuits.method", self.method, METHODS)
         one_of("circuits.ablation", self.ablation, ABLATIONS)
-        for key in ("target", "give_up", "pairs", "steps", "batch", "lr", "temperature", "tries"):
-            if not getattr(self, key) > 0:
+        for key in ("target", "give_up", "pairs", "steps", "batch", "lr", "temperature", "tries", "abandon"):
+            value = getattr(self, key)
+            if value is not None and not value > 0:
                 raise ConfigError(f"circuits.{key}={getattr(self, key)} must be greater than 0.")
         if not 0 < self.largest <= 1:
             raise ConfigError(f"circuits.largest={self.largest} must be greater than 0 and at most 1.")
-        for key in ("k_coef", "adapt", "weight_decay", "init_noise"):
+        for key in ("k_coef", "adapt", "weight_decay", "init_noise", "guard_rounds"):
             if getattr(self, key) < 0:
                 raise ConfigError(f"circuits.{key}={getattr(self, key)} must not be negative.")

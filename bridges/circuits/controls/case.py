@@ -16,7 +16,7 @@ from bridges.behaviours.encoded import EncodedPairs
 from bridges.circuits.circuit import Circuit
 from bridges.circuits.search import find_circuit
 from bridges.circuits.settings import CircuitSettings
-from bridges.circuits.task import Prompts, calibrate, prompts, task_loss
+from bridges.circuits.task import Prompts, prompts
 from bridges.config import ControlsConfig
 from bridges.stack import ResidualStack
 
@@ -138,11 +138,6 @@ def control(name: str) -> Callable[[Control], Control]:
         return function
 
     return register
-
-
-def fitted_loss(margins: Tensor, sign: Tensor) -> float:
-    """Task loss in nats with scale and shift fitted to these very prompts: what a model cannot be helped to."""
-    return float(task_loss(calibrate(margins, sign).apply(margins.detach().double().cpu(), sign.double().cpu())))
 
 
 def accuracy(margins: Tensor) -> float:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from bridges.circuits.controls.case import Case, Row, control, fitted_loss
-from bridges.circuits.controls.sets import complement, random_sets, set_margins
+from bridges.circuits.controls.case import Case, Row, control
+from bridges.circuits.sets import complement, random_sets, set_margins
+from bridges.circuits.task import fitted_loss
 
 
 @control("random_circuits")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from bridges.circuits.controls.case import Case, Row, accuracy, control, fitted_loss
+from bridges.circuits.controls.case import Case, Row, accuracy, control
 from bridges.circuits.removed import node_values, windows
 from bridges.circuits.search import heldout_margins
-from bridges.circuits.task import task_loss
+from bridges.circuits.task import fitted_loss, task_loss
 
 
 @control("resample")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from bridges.circuits.controls.case import Case, Row, control, fitted_loss
-from bridges.circuits.controls.sets import complement, random_parts, set_margins
+from bridges.circuits.controls.case import Case, Row, control
+from bridges.circuits.sets import complement, random_parts, set_margins
+from bridges.circuits.task import fitted_loss
 
 SHARES = (0.1, 0.25, 0.5, 0.75, 0.9)
 
