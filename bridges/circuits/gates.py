@@ -130,6 +130,6 @@ def learn_gates(
             )
         mean = now if mean is None else MEMORY * mean + (1 - MEMORY) * now
         price = min(1.0, price * math.exp(settings.adapt * max(-1.5, min(1.0, 1 - mean / goal))))
-        if settings.abandon is not None and 2 * (step + 1) >= settings.steps and mean > settings.abandon:
+        if settings.abandon is not None and step + 1 == (settings.steps + 1) // 2 and mean > settings.abandon:
             break
     return gates.scores()
