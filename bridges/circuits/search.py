@@ -12,7 +12,6 @@ from torch import Tensor
 from bridges.behaviours.encoded import EncodedPairs
 from bridges.circuits.circuit import Circuit, only
 from bridges.circuits.gates import learn_gates
-from bridges.circuits.guards import with_guards
 from bridges.circuits.leftovers import drop_dead_ends, drop_edges, drop_nodes
 from bridges.circuits.removed import Removed
 from bridges.circuits.scores import attribution, integrated_gradients, magnitude, random_scores
@@ -93,7 +92,7 @@ class Search:
         return self.by_edges(self.by_nodes())
 
     def by_nodes(self) -> Circuit:
-        """Rank nodes, take as few of them as reach the target, guard them, and remove what is left over.
+        """Rank nodes, take as few of them as reach the target, and remove what is left over.
 
         Where the whole model's loss is above ``give_up`` all nodes are returned, and where no number of nodes reaches
         the target the most there may be (``largest``), not `reached`.
@@ -101,12 +100,9 @@ class Search:
         full = self.full
         if full.train_loss > max(self.settings.give_up, self.settings.target):
             return full
-        scores = self.rank()
-        circuit = self.bisect(scores, full)
-        if not circuit.reached:
-            return circuit
-        circuit = with_guards(self, scores, circuit)
-        return drop_nodes(self, replace(circuit, meta={**circuit.meta, "ranked_nodes": circuit.size}))
+        circuit = self.bisect(self.rank(), full)
+        circuit = replace(circuit, meta={**circuit.meta, "ranked_nodes": circuit.size})
+        return drop_nodes(self, circuit) if circuit.reached else circuit
 
     def by_edges(self, circuit: Circuit) -> Circuit:
         """A circuit without the edges, and then nodes, that it can do without; as it is where it misses the target."""

@@ -36,8 +36,6 @@ class CircuitSettings:
         init_bias, init_noise: mean and deviation of τ at the start.
         edges: after nodes, remove edges too.
         tries: groups of leftover nodes, and of edges, whose removal is tried.
-        guard_rounds: how often an adversary on training pairs may name nodes that the circuit takes in, because the
-            behaviour hangs on them in the whole model (`bridges.circuits.guards`); 0: never, as published.
     """
 
     method: str = "learned"
@@ -59,7 +57,6 @@ class CircuitSettings:
     init_noise: float = 0.01
     edges: bool = True
     tries: int = 14
-    guard_rounds: int = 0
 
     def __post_init__(self) -> None:
         one_of("circuits.method", self.method, METHODS)
@@ -70,6 +67,6 @@ class CircuitSettings:
                 raise ConfigError(f"circuits.{key}={getattr(self, key)} must be greater than 0.")
         if not 0 < self.largest <= 1:
             raise ConfigError(f"circuits.largest={self.largest} must be greater than 0 and at most 1.")
-        for key in ("k_coef", "adapt", "weight_decay", "init_noise", "guard_rounds"):
+        for key in ("k_coef", "adapt", "weight_decay", "init_noise"):
             if getattr(self, key) < 0:
                 raise ConfigError(f"circuits.{key}={getattr(self, key)} must not be negative.")

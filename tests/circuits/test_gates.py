@@ -8,6 +8,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from bridges.behaviours import nonsense_twin
+from bridges.circuits import gates as gates_module
 from bridges.circuits.circuit import Circuit, count_edges, kept_edges
 from bridges.circuits.gates import Gates, learn_gates
 from bridges.circuits.leftovers import drop_edges, drop_nodes, edge_effects
@@ -197,3 +199,17 @@ def test_no_search_where_the_model_itself_is_hopeless(quote_model, reference, mo
     monkeypatch.setattr(Search, "rank", lambda self: pytest.fail("searched all the same"))
     circuit = find_circuit(quote_model, pairs, reference)
     assert not circuit.reached and circuit.train_loss > CircuitSettings().give_up
+
+
+def test_a_search_at_chance_ends_after_half_of_its_steps(planted, monkeypatch):
+    real, steps = gates_module.prompts, []
+    monkeypatch.setattr(gates_module, "prompts", lambda *a: steps.append(1) or real(*a))
+    for pairs, abandon, wanted in (
+        (nonsense_twin(planted.train), 0.6, 30),
+        (nonsense_twin(planted.train), None, 60),
+        (planted.train, 0.6, 60),
+    ):
+        steps.clear()
+        settings = CircuitSettings(steps=60, abandon=abandon)
+        Search(planted.stack, pairs, planted.reference, settings).rank()
+        assert len(steps) == wanted

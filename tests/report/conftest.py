@@ -163,8 +163,7 @@ def _circuits(folder: Path, rng: np.random.Generator, size: int) -> None:
                 out = {"source": "stream", "source_channel": channel, "target": "logits", "target_channel": token}
                 edges.append(which | {"matrix": "tokens", **into, "weight": 0.8, "token": text})
                 edges.append(which | {"matrix": "head", **out, "weight": -0.6, "token": text})
-            row = which | {"ablation": "mean", "nodes": len(mine), "guards": 1, "edges": inside}
-            row |= {"edges_with_embeddings": inside + 4}
+            row = which | {"ablation": "mean", "nodes": len(mine), "edges": inside, "edges_with_embeddings": inside + 4}
             row |= {"node_level_edges": 2 * inside, "total_nodes": 16384, "total_edges": 125_000, "target": 0.15}
             row |= {
                 "reached": verdict != "not",
