@@ -17,9 +17,9 @@ from bridges.circuits.controls import case as case_module
 from bridges.circuits.controls.adversarial import halves, worst_flips
 from bridges.circuits.controls.random_weights import shuffled_model
 from bridges.circuits.controls.seeds import chance_jaccard, jaccard
-from bridges.circuits.sets import exact_parts, random_sets, set_margins
 from bridges.circuits.removed import windows
 from bridges.circuits.search import Search, find_circuit
+from bridges.circuits.sets import exact_parts, random_sets, set_margins
 from bridges.circuits.settings import CircuitSettings
 from bridges.circuits.task import Prompts, answer_margins, fitted_loss, prompts
 from bridges.config import CONTROLS
