@@ -61,9 +61,9 @@ class CircuitSettings:
     def __post_init__(self) -> None:
         one_of("circuits.method", self.method, METHODS)
         one_of("circuits.ablation", self.ablation, ABLATIONS)
-        for key in ("target", "give_up", "pairs", "steps", "batch", "lr", "temperature", "tries", "abandon"):
-            value = getattr(self, key)
-            if value is not None and not value > 0:
+        given = ("target", "give_up", "pairs", "steps", "batch", "lr", "temperature", "tries")
+        for key in given if self.abandon is None else (*given, "abandon"):
+            if not getattr(self, key) > 0:
                 raise ConfigError(f"circuits.{key}={getattr(self, key)} must be greater than 0.")
         if not 0 < self.largest <= 1:
             raise ConfigError(f"circuits.largest={self.largest} must be greater than 0 and at most 1.")
