@@ -40,6 +40,7 @@ class NodeBus:
         self._functions: dict[str, list[NodeFunction]] = {}
         self.on_first: Callable[[], None] | None = None
         self.on_last: Callable[[], None] | None = None
+        self._halted = False
 
     def __call__(self, point: str, x: Tensor) -> Tensor:
         """The value ``[B, T, channels]`` at ``point`` after every function there, in the order they were put on."""
@@ -50,6 +51,10 @@ class NodeBus:
     def active(self, point: str) -> bool:
         """Whether any function acts on ``point``."""
         return point in self._functions
+
+    def halt(self) -> None:
+        """Every later `acting` raises: how whatever works in this stack on another thread is stopped."""
+        self._halted = True
 
     def match(self, patterns: str | Sequence[str]) -> list[str]:
         """The points that match at least one glob, in forward order.
@@ -68,6 +73,8 @@ class NodeBus:
     @contextmanager
     def acting(self, functions: Mapping[str, NodeFunction]) -> Iterator[None]:
         """Put one function on each named point for the length of the ``with`` block."""
+        if self._halted:
+            raise BridgesError("Stopped.")
         for point in functions:
             self.match(point)
         if not self._functions and functions and self.on_first:

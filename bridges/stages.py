@@ -155,14 +155,20 @@ def circuits(parts: Parts) -> None:
         parts.tokenizer,
         config.behaviours.pairs,
         config.seed,
+        parts.autocast,
     )
     accuracies = dict(zip(dense["behaviour"], dense["accuracy"], strict=True))
     able = sum(accuracies.get(name, -1.0) >= config.circuits.min_accuracy for name in parts.behaviours)
     bar = parts.bar(able, "circuits")
-    with parts.autocast():
-        find_circuits(
-            shop, parts.behaviours, accuracies, lambda name: bar.set_postfix_str(name) or bar.update(), parts.say
-        )
+    sparse = measured[(measured["model"] == "sparse") & (measured["split"] == "heldout")].sort_values("loss")
+    find_circuits(
+        shop,
+        parts.behaviours,
+        accuracies,
+        list(sparse["behaviour"]),
+        lambda name: bar.set_postfix_str(name) or bar.update(),
+        parts.say,
+    )
     bar.close()
 
 

@@ -6,10 +6,13 @@ tables are put together from those parts in the order of the suite, whoever comp
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import re
 import shutil
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -34,6 +37,7 @@ from bridges.circuits.search import Search
 from bridges.circuits.settings import CircuitSettings
 from bridges.circuits.task import Prompts, prompts
 from bridges.circuits.wires import wires
+from bridges.circuits.workers import worker_count, workers
 from bridges.config import CircuitsConfig
 from bridges.data.blocks import TokenBlocks
 from bridges.errors import BridgesError
@@ -47,6 +51,9 @@ CIRCUIT_TABLES = ("circuits", "nodes", "edges", "activations", "controls", "fait
 # An offset that keeps the shuffled model's draws apart from the searches'.
 NULL_SEED = 1000
 _BATCH = 8
+
+# Matplotlib draws for one thread at a time.
+_DRAWING = threading.Lock()
 
 Rows = dict[str, list[dict[str, Any]]]
 
@@ -72,6 +79,7 @@ class Workshop:
     Attributes:
         folder: of the run. config: what is wanted. stacks: ``{"sparse": …, "dense": …}`` in evaluation mode.
         data: the run's text. tokenizer: of both stacks. pairs: prompt pairs per split. seed: of every draw.
+        autocast: makes the precision that models are run in; entered in every thread.
     """
 
     folder: Path
@@ -81,7 +89,17 @@ class Workshop:
     tokenizer: PreTrainedTokenizerBase
     pairs: int
     seed: int
+    autocast: Callable[[], AbstractContextManager] = nullcontext
     _means: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+
+    def copy(self) -> Workshop:
+        """The same with stacks of its own."""
+        return replace(self, stacks={model: copy.deepcopy(stack) for model, stack in self.stacks.items()})
+
+    def halt(self) -> None:
+        """Stop what is going on in its stacks."""
+        for stack in self.stacks.values():
+            stack.nodes.halt()
 
     def text(self, split: str, tokens: int) -> Tensor:
         """At least one block and about so many tokens of a split, ids ``[n, context]``."""
@@ -176,7 +194,8 @@ def _write_down(shop: Workshop, circuit: Circuit, rows: Rows) -> None:
         f"train loss {circuit.train_loss:.3f} (target {circuit.target:g})"
     )
     path = circuit_file(shop.folder, name, circuit.model, "png")
-    draw_circuit(tables["nodes"], tables["edges"], tables["activations"], title, path)
+    with _DRAWING:
+        draw_circuit(tables["nodes"], tables["edges"], tables["activations"], title, path)
 
 
 def one_behaviour(shop: Workshop, expressed: Expressed) -> Rows:
@@ -218,6 +237,7 @@ def find_circuits(
     shop: Workshop,
     behaviours: Mapping[str, Behaviour],
     accuracies: Mapping[str, float],
+    order: Sequence[str] = (),
     progress: Callable[[str], None] = lambda name: None,
     say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, pd.DataFrame]:
@@ -226,6 +246,8 @@ def find_circuits(
     Args:
         behaviours: in the order of the suite.
         accuracies: the dense model's held-out accuracy by behaviour; those that are missing cannot be expressed.
+        order: which behaviours are taken up, where it is not that of the suite. What has a circuit takes longest,
+            and should not be what several workers wait for at the end.
         progress: told each behaviour's name when it is done. say: told what is left out and why.
 
     Returns:
@@ -234,12 +256,32 @@ def find_circuits(
     shop = replace(shop, config=replace(shop.config, models=_searchable(shop, say)))
     able = [n for n in behaviours if accuracies.get(n, -1.0) >= shop.config.min_accuracy]
     parts = shop.folder / "circuits" / ".parts"
+    left = [n for n in dict.fromkeys([*order, *able]) if n in able and not (parts / file_name(n)).is_dir()]
     for name in able:
-        part = parts / file_name(name)
-        if not part.is_dir():
-            expressed = express(behaviours[name], shop.tokenizer, shop.pairs, shop.seed)
-            write_part(part, one_behaviour(shop, expressed))
+        if name not in left:
+            progress(name)
+    expressed = {name: express(behaviours[name], shop.tokenizer, shop.pairs, shop.seed) for name in left}
+    count = max(1, min(worker_count(shop.config.workers, shop.stacks), len(left)))
+    if count > 1:
+        # Once for all copies.
+        with shop.autocast():
+            for model in shop.config.models:
+                shop.means(model)
+    own = [shop] if count == 1 else [shop.copy() for _ in range(count)]
+
+    def work(mine: Workshop, name: str) -> str:
+        with mine.autocast():
+            write_part(parts / file_name(name), one_behaviour(mine, expressed[name]))
         progress(name)
+        return name
+
+    def halt() -> None:
+        for mine in own:
+            mine.halt()
+
+    with workers(own, halt) as each:
+        for _ in each(work, left):
+            pass
     tables = {}
     for table in CIRCUIT_TABLES:
         frames = [read_table(parts / file_name(name), table) for name in able]

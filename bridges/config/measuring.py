@@ -157,6 +157,8 @@ class CircuitsConfig(CircuitSettings):
         activation_tokens: held-out tokens they are looked for in.
         importance_nodes: circuits up to this size have the importance of each node measured, by removing it.
         targets: another target for some behaviours, ``{name: nats}``.
+        workers: behaviours worked on at a time, each in copies of the models (null: as many as the processor's threads,
+            4 at most; 1 on a GPU). Like the number of threads, it may change the last digits of a sum.
         controls: what the sparse circuits are put to.
     """
 
@@ -170,6 +172,7 @@ class CircuitsConfig(CircuitSettings):
     activation_tokens: int = 8192
     importance_nodes: int = 128
     targets: dict[str, float] = field(default_factory=dict)
+    workers: int | None = None
     controls: ControlsConfig = field(default_factory=ControlsConfig)
 
     def __post_init__(self) -> None:
@@ -181,6 +184,8 @@ class CircuitsConfig(CircuitSettings):
         between("circuits.min_accuracy", self.min_accuracy, 0, 1)
         for key in ("heldout_pairs", "reference_tokens", "activation_tokens"):
             positive(f"circuits.{key}", getattr(self, key))
+        if self.workers is not None:
+            positive("circuits.workers", self.workers)
         for name, value in self.targets.items():
             positive(f"circuits.targets.{name}", value)
         for key in ("top_activations", "importance_nodes"):

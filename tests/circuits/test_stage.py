@@ -154,6 +154,16 @@ def test_a_kill_costs_one_behaviour_and_changes_no_byte(
     assert results(folder) == results(finished)
 
 
+def test_two_workers_in_another_order_find_the_same(finished, shop_in, tokenizer, pairs_file, tmp_path):
+    folder, told = tmp_path / "side by side", []
+    shop = shop_in(folder, workers=2)
+    find_circuits(shop, load(pairs_file, tokenizer), accuracies(), order=NAMES[::-1], progress=told.append)
+    assert results(folder) == results(finished)
+    assert sorted(told) == sorted(NAMES)
+    with shop.stacks["sparse"].nodes.acting({}):
+        pass  # the given stack was not stopped
+
+
 def test_only_what_the_dense_model_does_is_searched(shop_in, tokenizer, pairs_file, tmp_path):
     tables = find_circuits(shop_in(tmp_path), load(pairs_file, tokenizer), {"planted": 0.89})
     assert all(frame.empty for frame in tables.values())

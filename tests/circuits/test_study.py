@@ -18,10 +18,7 @@ from bridges.circuits.search import Search, find_circuit
 from bridges.circuits.settings import CircuitSettings
 from bridges.circuits.study import PAPER, RANGES, SEARCHES, score, trial, tune
 from bridges.circuits.study import __main__ as command
-from bridges.circuits.study.rounds import _workers
-from bridges.dense import load_dense
 from bridges.errors import BridgesError, CheckpointError, ConfigError
-from bridges.nodes import intervene
 from bridges.overrides import check_command_line
 
 from .conftest import QUOTE_EDGES, quote_pairs
@@ -310,25 +307,6 @@ def test_an_interrupt_side_by_side_leaves_a_study_that_goes_on(quote_model, task
     monkeypatch.setattr(trial, "find_circuit", stand_in)
     went_on = tune(quote_model, tasks, reference, FEW, **options)
     same(went_on, tune(quote_model, tasks, reference, FEW, **{**options, "storage": None}))
-
-
-def test_a_copy_of_a_hugging_face_stack_has_its_own_hooks(workplace):
-    dense, _ = load_dense(str(workplace / "dense"))
-    ids = torch.arange(6)[None]
-    plain = dense.logits(ids)
-    with _workers(dense, 2, threading.Event()) as each:
-        meeting = threading.Barrier(2, timeout=30)
-
-        def logits(stack, factor):
-            with torch.no_grad(), intervene(stack, {"0.mlp_neuron": lambda x: factor * x}):
-                meeting.wait()
-                found = stack.logits(ids)
-                meeting.wait()
-            return found
-
-        zero, one = each(logits, [0.0, 1.0])
-    torch.testing.assert_close(one, plain)
-    assert not torch.allclose(zero, plain)
 
 
 # --- errors -------------------------------------------------------------------------------------------------------

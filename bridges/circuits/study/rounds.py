@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import copy
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from bridges.behaviours.encoded import EncodedPairs
@@ -21,6 +16,7 @@ from bridges.circuits.study.ranges import PAPER, RANGES
 from bridges.circuits.study.result import OPTUNA_STATES, Study, result_of
 from bridges.circuits.study.storage import about_of, check_same, counted, load_optuna, opened, quiet
 from bridges.circuits.study.trial import Ended, Objective
+from bridges.circuits.workers import workers
 from bridges.errors import ConfigError, nearest
 from bridges.stack import ResidualStack
 
@@ -84,7 +80,8 @@ def tune(
         for killed in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
             study.tell(killed.number, state=optuna.trial.TrialState.FAIL)
         objective.remember(study)
-        with _workers(stack, jobs, objective.stopped) as each:
+        own = [stack, *(copy.deepcopy(stack) for _ in range(jobs - 1))]
+        with workers(own, objective.stopped.set) as each:
             while (done := len(counted(study))) < trials:
                 # A round that a kill broke off is filled up, so that the next ones begin where they would have.
                 size = min(jobs - done % jobs, trials - done)
@@ -140,34 +137,6 @@ def _ask(
     return study.ask(
         {n: optuna.distributions.FloatDistribution(low, high, log=True) for n, (low, high) in ranges.items()}
     )
-
-
-@contextmanager
-def _workers(stack: ResidualStack, jobs: int, stopped: threading.Event) -> Iterator[Callable[..., list[Any]]]:
-    """``each(function, items)``: the function of a stack and an item, for every item, `jobs` at a time and in order."""
-    if jobs == 1:
-        yield lambda function, items: [function(stack, item) for item in items]
-        return
-    free: SimpleQueue[ResidualStack] = SimpleQueue()
-    for mine in (stack, *(copy.deepcopy(stack) for _ in range(jobs - 1))):
-        free.put(mine)
-
-    def on_free(function: Callable[[ResidualStack, Any], Any], item: Any) -> Any:
-        mine = free.get()
-        try:
-            return function(mine, item)
-        finally:
-            free.put(mine)
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(max(1, threads // jobs))
-    pool = ThreadPoolExecutor(jobs)
-    try:
-        yield lambda function, items: list(pool.map(lambda item: on_free(function, item), items))
-    finally:
-        stopped.set()
-        pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(threads)
 
 
 def _outcome(ended: Ended, told: Any) -> str:
