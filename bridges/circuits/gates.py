@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +19,13 @@ from bridges.nodes import NodeFunction, intervene
 from bridges.stack import ResidualStack
 from bridges.training.precision import autocast, resolve_precision
 
+if TYPE_CHECKING:
+    from bridges.circuits.hardening import Opponent
+
 # Where the loss is steered to, as a share of the target: what is left over is removed afterwards, on other pairs.
-GOAL = 0.7
+GOAL = 0.5
+# The price of a node falls no lower than this share of the first one, or it takes many steps to count again.
+LEAST_PRICE = 0.5
 # How much of the loss seen so far the running mean keeps.
 MEMORY = 0.75
 
@@ -75,26 +81,36 @@ class Gates:
 
 
 def learn_gates(
-    stack: ResidualStack, encoded: EncodedPairs, removed: Removed, settings: CircuitSettings, seed: int
+    stack: ResidualStack,
+    encoded: EncodedPairs,
+    removed: Removed,
+    settings: CircuitSettings,
+    seed: int,
+    start: Mapping[str, Tensor] | None = None,
+    opponent: Opponent | None = None,
 ) -> dict[str, Tensor]:
     """The final τ of every node after `settings.steps` steps, ``{point: [channels]}``.
 
     Minimises task loss + price · open gates. The paper tunes a fixed price for every model and task; here the price
     follows the loss (``settings.adapt``): it rises while the loss is below its goal and falls while it is above, so
     that one setting serves circuits of any size. Scale and shift of the logits are learned beside the gates.
+
+    Args:
+        start: τ to go on from, ``{point: [channels]}``; else ``init_bias`` and noise.
+        opponent: an adversary to withstand, on half as many pairs as are in a batch.
     """
     generator = torch.Generator().manual_seed(seed)
     gates = Gates(stack, removed.reference, settings.temperature, settings.tied)
     device = next(stack.parameters()).device  # type: ignore[attr-defined]
-    for tau in gates.tau.values():
+    for point, tau in gates.tau.items():
         noise = torch.randn(tau.shape, generator=generator) * settings.init_noise
-        tau.data.copy_((settings.init_bias + noise).to(device))
+        tau.data.copy_((settings.init_bias + noise if start is None else start[point].clamp(-1, 1)).to(device))
     log_scale, shift = (nn.Parameter(torch.zeros((), device=device)) for _ in range(2))
     parameters = [*gates.tau.values(), log_scale, shift]
     optimizer = torch.optim.AdamW(
         [
             {"params": list(gates.tau.values()), "weight_decay": settings.weight_decay},
-            {"params": [log_scale, shift], "weight_decay": 0.0},
+            {"params": [log_scale, shift, *(opponent.parameters if opponent else ())], "weight_decay": 0.0},
         ],
         lr=settings.lr,
         betas=(0.9, 0.95),
@@ -113,6 +129,12 @@ def learn_gates(
             grads = torch.autograd.grad(loss + price * gates.count(), parameters)
         for parameter, grad in zip(parameters, grads, strict=True):
             parameter.grad = grad
+        if opponent is not None:
+            few = torch.randperm(len(encoded), generator=generator)[: max(1, settings.batch // 2)].tolist()
+            for point, taught in opponent.gradients(gates, prompts(encoded.take(few), device), step, low).items():
+                tau = gates.tau[gates.owner[point]]
+                assert tau.grad is not None
+                tau.grad += taught
         torch.nn.utils.clip_grad_norm_(gates.tau.values(), 1.0)
         for group in optimizer.param_groups:
             group["lr"] = settings.lr * min((step + 1) / warm, 1 - step / settings.steps)
@@ -121,6 +143,8 @@ def learn_gates(
             log_scale.clamp_(-3, 3)
             for tau in gates.tau.values():
                 tau.clamp_(-1, 1)
+        if opponent is not None:
+            opponent.hold(gates)
         now = float(loss.detach())
         if not math.isfinite(now):
             raise BridgesError(
@@ -129,7 +153,8 @@ def learn_gates(
                 "out with behaviours.names."
             )
         mean = now if mean is None else MEMORY * mean + (1 - MEMORY) * now
-        price = min(1.0, price * math.exp(settings.adapt * max(-1.5, min(1.0, 1 - mean / goal))))
+        price *= math.exp(settings.adapt * max(-1.0, min(1.0, 1 - mean / goal)))
+        price = min(1.0, max(price, LEAST_PRICE * settings.k_coef))
         if settings.abandon is not None and step + 1 == (settings.steps + 1) // 2 and mean > settings.abandon:
             break
     return gates.scores()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from bridges.circuits.circuit import Circuit, kept_edges, only
+from bridges.circuits.hardening import guards_of
 from bridges.circuits.scores import attribution, real_tokens
 from bridges.circuits.task import Prompts, answer_margins, task_loss
 from bridges.circuits.wires import wires
@@ -58,11 +59,12 @@ def shrink(
 
 
 def drop_nodes(search: Search, circuit: Circuit) -> Circuit:
-    """Remove nodes of least first-order effect."""
+    """Remove nodes of least first-order effect; guards stay."""
+    guards = guards_of(circuit)
 
     def rank(current: Circuit) -> list[Any]:
         effect = attribution(search.stack, search.prompts, search.removed.reference, current)
-        named = [(p, c) for p, kept in current.nodes.items() for c in kept.nonzero()[:, 0].tolist()]
+        named = [(p, c) for p, kept in current.nodes.items() for c in (kept & ~guards[p]).nonzero()[:, 0].tolist()]
         return sorted(named, key=lambda node: float(effect[node[0]][node[1]]))
 
     return shrink(search, circuit, rank, _without_nodes)
@@ -85,7 +87,8 @@ def drop_edges(search: Search, circuit: Circuit) -> Circuit:
 
 
 def drop_dead_ends(search: Search, circuit: Circuit) -> Circuit:
-    """Remove nodes that no kept edge enters or none leaves, as long as there are any and the target holds."""
+    """Remove nodes that no kept edge enters or none leaves while there are any and the target holds; guards stay."""
+    guards = guards_of(circuit)
     while True:
         edges = kept_edges(search.stack, circuit)
         enters = {p: torch.zeros_like(kept) for p, kept in circuit.nodes.items()}
@@ -100,7 +103,7 @@ def drop_dead_ends(search: Search, circuit: Circuit) -> Circuit:
             # Queries and keys act on scores, not through an edge of their own.
             out = torch.ones_like(kept) if kind in ("q", "k", "attn_out", "mlp_out") else leaves[point]
             into = torch.ones_like(kept) if kind in ("attn_in", "mlp_in") else enters[point]
-            dead += [(point, c) for c in (kept & ~(out & into)).nonzero()[:, 0].tolist()]
+            dead += [(point, c) for c in (kept & ~(out & into) & ~guards[point]).nonzero()[:, 0].tolist()]
         if not dead:
             return circuit
         smaller = search.measure(_without_nodes(circuit, dead))

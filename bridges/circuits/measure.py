@@ -10,6 +10,7 @@ from torch import Tensor
 
 from bridges.behaviours.encoded import EncodedPairs
 from bridges.circuits.circuit import Circuit, count_edges, kept_edges, only
+from bridges.circuits.hardening import guards_of
 from bridges.circuits.search import Search, heldout_margins
 from bridges.circuits.sets import set_margins
 from bridges.circuits.task import Calibration, Prompts, answer_margins, task_loss
@@ -40,6 +41,7 @@ def circuit_row(search: Search, circuit: Circuit, heldout: Prompts) -> Row:
     return which(circuit) | {
         "ablation": circuit.ablation,
         "nodes": circuit.size,
+        "guards": int(sum(kept.sum() for kept in guards_of(circuit).values())),
         "edges": edges.inside,
         "edges_with_embeddings": edges.with_embeddings,
         "node_level_edges": edges.node_level,

@@ -12,6 +12,7 @@ from torch import Tensor
 from bridges.behaviours.encoded import EncodedPairs
 from bridges.circuits.circuit import Circuit, only
 from bridges.circuits.gates import learn_gates
+from bridges.circuits.hardening import hardened
 from bridges.circuits.leftovers import drop_dead_ends, drop_edges, drop_nodes
 from bridges.circuits.removed import Removed
 from bridges.circuits.scores import attribution, integrated_gradients, magnitude, random_scores
@@ -92,7 +93,8 @@ class Search:
         return self.by_edges(self.by_nodes())
 
     def by_nodes(self) -> Circuit:
-        """Rank nodes, take as few of them as reach the target, and remove what is left over.
+        """Rank nodes, take as few of them as reach the target, remove what is left over, and harden what an adversary
+        would undo (``hardening``).
 
         Where the whole model's loss is above ``give_up`` all nodes are returned, and where no number of nodes reaches
         the target the most there may be (``largest``), not `reached`.
@@ -100,15 +102,37 @@ class Search:
         full = self.full
         if full.train_loss > max(self.settings.give_up, self.settings.target):
             return full
-        circuit = self.bisect(self.rank(), full)
-        circuit = replace(circuit, meta={**circuit.meta, "ranked_nodes": circuit.size})
-        return drop_nodes(self, circuit) if circuit.reached else circuit
+        circuit = self.cut(self.rank(), full=full)
+        if circuit.reached and self.settings.hardening and self.settings.method == "learned":
+            circuit = hardened(self, circuit)
+        return circuit
+
+    def cut(
+        self, scores: Mapping[str, Tensor], guards: Mapping[str, list[int]] | None = None, full: Circuit | None = None
+    ) -> Circuit:
+        """The circuit of a ranking: `bisect`, and what is left over removed.
+
+        Args:
+            guards: channels by point that are no leftovers though the circuit alone does without them.
+            full: the circuit of all nodes, where it is measured already.
+        """
+        circuit = self.bisect(scores, full)
+        circuit = replace(circuit, meta={"ranked_nodes": circuit.size, **({"guards": dict(guards)} if guards else {})})
+        if not circuit.reached:
+            return circuit
+        circuit = drop_nodes(self, circuit)
+        return replace(circuit, reached=circuit.size <= self.most)
 
     def by_edges(self, circuit: Circuit) -> Circuit:
         """A circuit without the edges, and then nodes, that it can do without; as it is where it misses the target."""
         if not (circuit.reached and self.settings.edges):
             return circuit
         return drop_dead_ends(self, drop_edges(self, circuit))
+
+    @property
+    def most(self) -> int:
+        """How many nodes a circuit may have."""
+        return max(1, round(self.settings.largest * sum(len(k) for k in self.empty.nodes.values())))
 
     def rank(self) -> dict[str, Tensor]:
         """A score for every node, ``{point: [channels]}``; the larger the more it is needed."""
@@ -133,13 +157,16 @@ class Search:
         return replace(self.empty, nodes=nodes, scores=dict(scores))
 
     def bisect(self, scores: Mapping[str, Tensor], full: Circuit | None = None) -> Circuit:
-        """The fewest best nodes whose calibrated loss reaches the target; as many as there may be where none do.
+        """The fewest best nodes whose calibrated loss reaches the target; as many as are tried where none do.
+
+        Without the setting ``bisect`` those that learned pruning has opened, where they reach it. Twice as many are
+        tried as a circuit may have: of a ranking much is left over.
 
         Args:
             full: the circuit of all nodes, where it is measured already.
         """
         total = sum(len(k) for k in self.empty.nodes.values())
-        most = max(1, round(self.settings.largest * total))
+        most = min(total, 2 * self.most)
         if most < total:
             best = self.measure(self.top(scores, most))
         else:
@@ -149,6 +176,8 @@ class Search:
             # Learning has opened about as many gates as are needed, and may do the behaviour better than all nodes do.
             count = min(most, int(sum(int((s > 0).sum()) for s in scores.values())))
             opened = self.measure(self.top(scores, count)) if count < most else best
+            if opened.reached and not self.settings.bisect:
+                return opened
             if opened.reached:
                 best, high = opened, count
             else:

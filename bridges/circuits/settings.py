@@ -36,6 +36,10 @@ class CircuitSettings:
         init_bias, init_noise: mean and deviation of τ at the start.
         edges: after nodes, remove edges too.
         tries: groups of leftover nodes, and of edges, whose removal is tried.
+        bisect: take as few of the best nodes as reach the target, as published. Else what learned pruning has opened is
+            cut no further where it reaches the target: a larger circuit, and more alike from seed to seed.
+        hardening: further steps of learned pruning, against an adversary, where one on training pairs undoes the
+            circuit (`bridges.circuits.hardening`); 0: never, as published.
     """
 
     method: str = "learned"
@@ -57,6 +61,8 @@ class CircuitSettings:
     init_noise: float = 0.01
     edges: bool = True
     tries: int = 14
+    bisect: bool = True
+    hardening: int = 0
 
     def __post_init__(self) -> None:
         one_of("circuits.method", self.method, METHODS)
@@ -67,6 +73,6 @@ class CircuitSettings:
                 raise ConfigError(f"circuits.{key}={getattr(self, key)} must be greater than 0.")
         if not 0 < self.largest <= 1:
             raise ConfigError(f"circuits.largest={self.largest} must be greater than 0 and at most 1.")
-        for key in ("k_coef", "adapt", "weight_decay", "init_noise"):
+        for key in ("k_coef", "adapt", "weight_decay", "init_noise", "hardening"):
             if getattr(self, key) < 0:
                 raise ConfigError(f"circuits.{key}={getattr(self, key)} must not be negative.")

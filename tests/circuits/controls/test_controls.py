@@ -11,12 +11,14 @@ import pytest
 import torch
 
 from bridges.behaviours import nonsense_twin
+from bridges.circuits import flips
 from bridges.circuits.circuit import replaced
-from bridges.circuits.controls import REGISTRY, adversarial, run_controls
+from bridges.circuits.controls import REGISTRY, run_controls
 from bridges.circuits.controls import case as case_module
-from bridges.circuits.controls.adversarial import halves, worst_flips
+from bridges.circuits.controls.adversarial import halves
 from bridges.circuits.controls.random_weights import shuffled_model
 from bridges.circuits.controls.seeds import chance_jaccard, jaccard
+from bridges.circuits.flips import worst_flips
 from bridges.circuits.removed import windows
 from bridges.circuits.search import Search, find_circuit
 from bridges.circuits.sets import exact_parts, random_sets, set_margins
@@ -91,7 +93,7 @@ def test_the_search_that_found_the_circuit_is_not_run_again(case_of, planted, mo
 @pytest.mark.parametrize("start", [0.0, 1.0])
 def test_the_adversary_keeps_to_its_budget_and_off_the_circuit(start, case_of, true_circuit):
     case = case_of(true_circuit)
-    ablated = worst_flips(case, case.prompts, start, budget=3, steps=4)
+    ablated = worst_flips(case.stack, case.circuit, case.prompts, start, budget=3, steps=4)
     outside = torch.cat([~kept for kept in true_circuit.nodes.values()])
     flat = torch.cat(list(ablated.values()), 1)
     assert flat.shape[0] == 4 and not (flat & ~outside).any()
@@ -104,10 +106,9 @@ def test_the_adversary_is_judged_on_pairs_it_has_not_seen(case_of, true_circuit,
     shown, judged = halves(some)
     used: dict[str, list[Prompts]] = {"worst_flips": [], "set_margins": []}
     for name, calls in used.items():
-        real = getattr(adversarial, name)
-        monkeypatch.setattr(
-            adversarial, name, lambda a, b, *c, real=real, calls=calls: calls.append(b) or real(a, b, *c)
-        )
+        real = getattr(flips, name)
+        at = 2 if name == "worst_flips" else 1
+        monkeypatch.setattr(flips, name, lambda *a, real=real, calls=calls, at=at: calls.append(a[at]) or real(*a))
     REGISTRY["adversarial"](case)
     for name, wanted in (("worst_flips", shown), ("set_margins", judged)):
         assert len(used[name]) == 2 and all(torch.equal(mine.ids, wanted.ids) for mine in used[name])

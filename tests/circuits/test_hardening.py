@@ -1,0 +1,126 @@
+"""Pruning goes on against an adversary: what keeps the rest in check joins the circuit."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+
+from bridges.circuits.circuit import Circuit
+from bridges.circuits.flips import attack
+from bridges.circuits.gates import Gates
+from bridges.circuits.hardening import Opponent, guards_of
+from bridges.circuits.measure import circuit_row
+from bridges.circuits.removed import node_means
+from bridges.circuits.search import Search
+from bridges.circuits.settings import CircuitSettings
+from bridges.circuits.task import answer_margins, prompts, task_loss
+from bridges.nodes import intervene
+from bridges.training.precision import autocast
+
+YES, NO = 3, 4
+LOW = autocast("fp32", torch.device("cpu"))
+
+
+@pytest.fixture
+def balanced(planted):
+    """The planted model with two channels of opposite noise: together nothing, either alone drowns the answer."""
+    stack = copy.deepcopy(planted.stack)
+    with torch.no_grad():
+        first, head = stack.blocks[0], stack.head.weight
+        first.out.weight[2] = 0
+        first.out.weight[2, 1] = 100
+        first.out.weight[3] = -first.out.weight[2]
+        head[:, 2:4] = 0
+        head[YES, 2:4], head[NO, 2:4] = 2, -2
+    return replace(planted, stack=stack, reference=node_means(stack, planted.text.split(8)))
+
+
+def found(planted, hardening: int, **more) -> Circuit:
+    settings = CircuitSettings(hardening=hardening, **more)
+    return Search(planted.stack, planted.train, planted.reference, settings).run()
+
+
+def harm(planted, circuit: Circuit) -> float:
+    some = prompts(planted.heldout)
+    return max(max(a.losses) for a in attack(planted.stack, circuit, some, some, 0.1, 6).values())
+
+
+def test_what_keeps_the_rest_in_check_joins_the_circuit(balanced, tmp_path):
+    bare, guarded = found(balanced, 0), found(balanced, 60)
+    assert bare.reached and harm(balanced, bare) > 0.5 and not bare.meta.get("guards")
+    assert guarded.reached and harm(balanced, guarded) < 0.3
+    named = {(p, c) for p, kept in guards_of(guarded).items() for c in kept.nonzero()[:, 0].tolist()}
+    assert {("0.attn_out", 2), ("0.attn_out", 3)} & named and all(guarded.nodes[p][c] for p, c in named)
+    search = Search(balanced.stack, balanced.train, balanced.reference, CircuitSettings())
+    rows = [circuit_row(search, c, prompts(balanced.heldout)) for c in (bare, guarded)]
+    assert [row["guards"] for row in rows] == [0, len(named)]
+    guarded.save(tmp_path / "c.json")
+    again = guards_of(Circuit.load(tmp_path / "c.json"))
+    assert all(torch.equal(again[p], kept) for p, kept in guards_of(guarded).items())
+
+
+def test_a_circuit_on_which_nothing_else_bears_stays_as_it_is(planted):
+    plain, hard = found(planted, 0), found(planted, 60)
+    assert hard.meta == plain.meta and all(torch.equal(hard.nodes[p], kept) for p, kept in plain.nodes.items())
+
+
+def test_where_no_hardened_circuit_is_small_enough_the_first_stays(balanced):
+    plain = found(balanced, 0)
+    total = sum(len(kept) for kept in plain.nodes.values())
+    tight = found(balanced, 60, largest=plain.size / total)
+    assert tight.reached and tight.size <= plain.size and not tight.meta.get("guards")
+
+
+def closed(planted) -> Gates:
+    gate = Gates(planted.stack, planted.reference)
+    for tau in gate.tau.values():
+        tau.data.fill_(-0.5)
+    return gate
+
+
+def slope(planted, some, point: str, channel: int, at: float, only_it: bool) -> float:
+    """Of the loss, by finite differences: one node is moved from its mean; the rest are kept, or at their means."""
+    stack, reference = planted.stack, planted.reference
+
+    def loss(share: float) -> float:
+        def moved(name: str):
+            def function(x):
+                out = reference[name].expand_as(x).clone() if only_it else x.clone()
+                if name == point:
+                    mean = reference[point][channel]
+                    out[..., channel] = mean + share * (x[..., channel] - mean)
+                return out
+
+            return function
+
+        with torch.no_grad(), intervene(stack, {name: moved(name) for name in reference}):
+            return float(task_loss(answer_margins(stack, some)))
+
+    return (loss(at + 1e-3) - loss(at - 1e-3)) / 2e-3
+
+
+def test_the_opponent_finds_what_the_whole_model_hangs_on_and_names_it(balanced):
+    some, gate, opponent = prompts(balanced.train.take(range(8))), closed(balanced), Opponent(balanced.stack)
+    taught = opponent.gradients(gate, some, 1, LOW)
+    assert not any(t.any() for t in taught.values()) and not opponent.named.any()
+    flipped = opponent._points(opponent.sides[True].flipped)
+    point, channel = next((p, int(f.nonzero())) for p, f in flipped.items() if f.any())
+    every = {(p, c): slope(balanced, some, p, c, 1.0, False) for p in ("0.attn_out", "0.v") for c in range(4)}
+    assert slope(balanced, some, point, channel, 1.0, False) <= min(every.values()) + 1e-3 < 0
+    opponent.gradients(gate, some, 2, LOW)
+    assert opponent.guards[point][channel] and int(opponent.named.sum()) == 1
+    opponent.hold(gate)
+    assert float(gate.tau[point][channel]) == 1.0 and int(gate.count().detach()) == 1
+
+
+def test_in_the_circuit_alone_the_gates_learn_from_what_was_brought_back(planted):
+    some, gate, opponent = prompts(planted.train.take(range(8))), closed(planted), Opponent(planted.stack)
+    taught = opponent.gradients(gate, some, 0, LOW)
+    point, channel = max(
+        ((p, c) for p, t in taught.items() for c in range(len(t))), key=lambda n: abs(float(taught[n[0]][n[1]]))
+    )
+    wanted = slope(planted, some, point, channel, 0.0, True) / 4
+    assert float(taught[point][channel]) == pytest.approx(wanted, rel=0.05, abs=1e-6)
