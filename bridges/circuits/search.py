@@ -159,8 +159,8 @@ class Search:
     def bisect(self, scores: Mapping[str, Tensor], full: Circuit | None = None) -> Circuit:
         """The fewest best nodes whose calibrated loss reaches the target; as many as are tried where none do.
 
-        Without the setting ``bisect`` those that learned pruning has opened, where they reach it. Twice as many are
-        tried as a circuit may have: of a ranking much is left over.
+        Without the setting ``bisect`` those that learned pruning has opened, where they reach it and are few enough.
+        Twice as many are tried as a circuit may have: of a ranking much is left over.
 
         Args:
             full: the circuit of all nodes, where it is measured already.
@@ -176,7 +176,7 @@ class Search:
             # Learning has opened about as many gates as are needed, and may do the behaviour better than all nodes do.
             count = min(most, int(sum(int((s > 0).sum()) for s in scores.values())))
             opened = self.measure(self.top(scores, count)) if count < most else best
-            if opened.reached and not self.settings.bisect:
+            if opened.reached and not self.settings.bisect and count <= self.most:
                 return opened
             if opened.reached:
                 best, high = opened, count
