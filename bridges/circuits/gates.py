@@ -50,6 +50,7 @@ class Gates:
         self.tau = {p: nn.Parameter(torch.zeros(w, device=device)) for p, w in widths.items() if self.owner[p] == p}
         self.reference = {p: reference[p].to(device) for p in widths}
         self.temperature = temperature
+        self.total = sum(widths.values())
 
     def gate(self, tau: Tensor) -> Tensor:
         """0 or 1, with the surrogate's gradient."""
@@ -78,6 +79,13 @@ class Gates:
     def scores(self) -> dict[str, Tensor]:
         """τ of every node, ``{point: [channels]}``."""
         return {point: self.tau[owner].detach().cpu().clone() for point, owner in self.owner.items()}
+
+
+def hopeless(gates: Gates, loss: float, settings: CircuitSettings) -> bool:
+    """Whether a search is not worth its other half (``settings.abandon``), by its running loss and open gates."""
+    if settings.abandon is None:
+        return False
+    return loss > settings.abandon or float(gates.count().detach()) > 2 * settings.largest * gates.total
 
 
 def learn_gates(
@@ -155,6 +163,6 @@ def learn_gates(
         mean = now if mean is None else MEMORY * mean + (1 - MEMORY) * now
         price *= math.exp(settings.adapt * max(-1.0, min(1.0, 1 - mean / goal)))
         price = min(1.0, max(price, LEAST_PRICE * settings.k_coef))
-        if settings.abandon is not None and step + 1 == (settings.steps + 1) // 2 and mean > settings.abandon:
+        if step + 1 == (settings.steps + 1) // 2 and hopeless(gates, mean, settings):
             break
     return gates.scores()

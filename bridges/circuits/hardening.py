@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 SHARE = 0.1
 # Training pairs and gradient steps of the attack that says whether a circuit needs hardening, and the two-way loss in
 # nats up to which it does not.
-PAIRS, STEPS, ENOUGH = 24, 6, 0.3
+PAIRS, STEPS, ENOUGH = 16, 4, 0.3
 # Of the nodes whose ablation did harm in a step, the share that become guards: enough to come to an end, and few enough
 # that the next step's choice sees what they are good for.
 NAMED = 0.1

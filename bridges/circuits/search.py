@@ -118,10 +118,9 @@ class Search:
         """
         circuit = self.bisect(scores, full)
         circuit = replace(circuit, meta={"ranked_nodes": circuit.size, **({"guards": dict(guards)} if guards else {})})
-        if not circuit.reached:
-            return circuit
-        circuit = drop_nodes(self, circuit)
-        return replace(circuit, reached=circuit.size <= self.most)
+        if circuit.reached:
+            circuit = drop_nodes(self, circuit)
+        return circuit if circuit.size <= self.most else self.measure(self.top(scores, self.most))
 
     def by_edges(self, circuit: Circuit) -> Circuit:
         """A circuit without the edges, and then nodes, that it can do without; as it is where it misses the target."""

@@ -27,8 +27,8 @@ class CircuitSettings:
         largest: the most nodes a circuit may have, as a share of all; one that needs more counts as not reached.
         pairs: training pairs the loss is measured on.
         steps: of learned pruning. batch: pairs per step.
-        abandon: learned pruning ends after half of its steps where its running loss is then above so many nats (null:
-            never), so that what misses the target by far costs half.
+        abandon: learned pruning ends after half of its steps where its running loss is then above so many nats, or more
+            than twice as many gates are open as a circuit may have nodes (null: never): what is hopeless costs half.
         k_coef: price of a kept node at the first step (paper: 1e-4).
         adapt: how fast the price follows the loss, per step in logarithms; 0 keeps it fixed, as published.
         tied: queries and keys of a channel are kept or removed together.

@@ -213,3 +213,14 @@ def test_a_search_at_chance_ends_after_half_of_its_steps(planted, monkeypatch):
         settings = CircuitSettings(steps=60, abandon=abandon)
         Search(planted.stack, pairs, planted.reference, settings).rank()
         assert len(steps) == wanted
+
+
+def test_a_search_with_far_too_many_open_gates_ends_after_half_of_its_steps(planted, monkeypatch):
+    real, steps = gates_module.prompts, []
+    monkeypatch.setattr(gates_module, "prompts", lambda *a: steps.append(1) or real(*a))
+    # A price of next to nothing closes no gate.
+    free = CircuitSettings(steps=20, abandon=0.6, k_coef=1e-12, adapt=0)
+    for largest, wanted in ((0.1, 10), (0.5, 20)):
+        steps.clear()
+        Search(planted.stack, planted.train, planted.reference, replace(free, largest=largest)).rank()
+        assert len(steps) == wanted

@@ -113,7 +113,7 @@ def test_the_opponent_finds_what_the_whole_model_hangs_on_and_names_it(balanced)
     opponent.gradients(gate, some, 2, LOW)
     assert opponent.guards[point][channel] and int(opponent.named.sum()) == 1
     opponent.hold(gate)
-    assert float(gate.tau[point][channel]) == 1.0 and int(gate.count().detach()) == 1
+    assert float(gate.tau[point][channel].detach()) == 1.0 and int(gate.count().detach()) == 1
 
 
 def test_in_the_circuit_alone_the_gates_learn_from_what_was_brought_back(planted):
