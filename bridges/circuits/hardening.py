@@ -28,9 +28,11 @@ if TYPE_CHECKING:
 
 # The adversary may flip as many nodes, as a share of the circuit's, as that of the control.
 SHARE = 0.1
-# Training pairs and gradient steps of the attack that says whether a circuit needs hardening, and the two-way loss in
-# nats up to which it does not.
-PAIRS, STEPS, ENOUGH = 16, 4, 0.3
+# Training pairs and gradient steps of the attack that says whether a circuit needs hardening: where its two-way loss comes
+# to more nats than the control allows. Fewer pairs, or a lower bar, let the seeds of one behaviour decide differently.
+PAIRS, STEPS, UNDONE = 24, 6, 0.5
+# In the course of it a choice that does less harm names no guards.
+ENOUGH = 0.3
 # Of the nodes whose ablation did harm in a step, the share that become guards: enough to come to an end, and few enough
 # that the next step's choice sees what they are good for.
 NAMED = 0.1
@@ -138,7 +140,7 @@ def hardened(search: Search, circuit: Circuit) -> Circuit:
     circuit of the size that is allowed reaches the target."""
     some = search.prompts.take(slice(2 * PAIRS))
     tries = attack(search.stack, circuit, some, some, SHARE, STEPS)
-    if max(max(tried.losses) for tried in tries.values()) <= ENOUGH:
+    if max(max(tried.losses) for tried in tries.values()) <= UNDONE:
         return circuit
     opponent = Opponent(search.stack)
     settings = replace(search.settings, steps=search.settings.hardening, abandon=None)
