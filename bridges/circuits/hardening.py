@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 # The adversary may flip as many nodes, as a share of the circuit's, as that of the control.
 SHARE = 0.1
-# Training pairs and gradient steps of the attack that says whether a circuit needs hardening: where its two-way loss comes
-# to more nats than the control allows. Fewer pairs, or a lower bar, let the seeds of one behaviour decide differently.
+# Training pairs and gradient steps of the attack that says whether a circuit needs hardening: where its loss comes to more
+# nats than the control allows. With fewer pairs or a lower bar, the seeds of one behaviour decide differently.
 PAIRS, STEPS, UNDONE = 24, 6, 0.5
 # In the course of it a choice that does less harm names no guards.
 ENOUGH = 0.3
