@@ -60,6 +60,17 @@ def _gradient(
         return torch.autograd.grad(task_loss(answer_margins(stack, some)), kept)[0]
 
 
+def climb(memory: Tensor, gradient: Tensor, start: float, allowed: Tensor, budget: int) -> tuple[Tensor, Tensor]:
+    """One step of the adversary: its memory with a new gradient ``[nodes]``, and the indices of what it flips next.
+
+    Args:
+        start: of `worst_flips`. allowed: bool ``[nodes]`` it may choose from. budget: how many.
+    """
+    memory = MEMORY * memory + gradient / gradient.norm().clamp_min(1e-30)
+    gain = (memory * (1 - 2 * start)).masked_fill(~allowed, -torch.inf)
+    return memory, gain.topk(min(budget, int(allowed.sum()))).indices
+
+
 def worst_flips(
     stack: ResidualStack, circuit: Circuit, some: Prompts, start: float, budget: int, steps: int
 ) -> NodeSets:
@@ -76,10 +87,7 @@ def worst_flips(
     tried, memory = [], torch.zeros(len(allowed), device=device)
     kept = torch.full_like(memory, start)
     for _ in range(steps):
-        gradient = _gradient(stack, circuit, some, outside, kept)
-        memory = MEMORY * memory + gradient / gradient.norm().clamp_min(1e-30)
-        gain = (memory * (1 - 2 * start)).masked_fill(~allowed, -torch.inf)
-        flipped = gain.topk(min(budget, int(allowed.sum()))).indices
+        memory, flipped = climb(memory, _gradient(stack, circuit, some, outside, kept), start, allowed, budget)
         kept = torch.full_like(memory, start).index_fill(0, flipped, 1 - start)
         tried.append(kept < 0.5)
     sets = torch.stack(tried).split([len(m) for m in outside.values()], 1)

@@ -50,7 +50,6 @@ class Gates:
         self.tau = {p: nn.Parameter(torch.zeros(w, device=device)) for p, w in widths.items() if self.owner[p] == p}
         self.reference = {p: reference[p].to(device) for p in widths}
         self.temperature = temperature
-        self.total = sum(widths.values())
 
     def gate(self, tau: Tensor) -> Tensor:
         """0 or 1, with the surrogate's gradient."""
@@ -85,7 +84,8 @@ def hopeless(gates: Gates, loss: float, settings: CircuitSettings) -> bool:
     """Whether a search is not worth its other half (``settings.abandon``), by its running loss and open gates."""
     if settings.abandon is None:
         return False
-    return loss > settings.abandon or float(gates.count().detach()) > 2 * settings.largest * gates.total
+    total = sum(map(len, gates.reference.values()))
+    return loss > settings.abandon or float(gates.count().detach()) > 2 * settings.largest * total
 
 
 def learn_gates(

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from bridges.circuits.choose import choose
 from bridges.circuits.circuit import Circuit
-from bridges.circuits.flips import MEMORY, attack
+from bridges.circuits.flips import attack, climb
 from bridges.circuits.gates import Gates, learn_gates
 from bridges.circuits.task import Prompts, answer_margins, task_loss
 from bridges.nodes import NodeFunction, intervene
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 # The adversary may flip as many nodes, as a share of the circuit's, as that of the control.
 SHARE = 0.1
-# Training pairs and gradient steps of the attack that says whether a circuit needs hardening: where its loss comes to more
-# nats than the control allows. With fewer pairs or a lower bar, the seeds of one behaviour decide differently.
+# Training pairs and gradient steps of the attack that says whether a circuit needs hardening: where its loss comes to
+# more nats than the control allows. With fewer pairs or a lower bar, the seeds of one behaviour decide differently.
 PAIRS, STEPS, UNDONE = 24, 6, 0.5
 # In the course of it a choice that does less harm names no guards.
 ENOUGH = 0.3
@@ -121,10 +121,9 @@ class Opponent:
             relief = (-gradient).masked_fill(~flipped, -torch.inf)
             count = max(1, round(NAMED * int(flipped.sum())))
             self.named = self.named.index_fill(0, relief.topk(count).indices, True)
-        side.memory = MEMORY * side.memory + gradient / gradient.norm().clamp_min(1e-30)
-        gain = (-side.memory if whole else side.memory).masked_fill(open_, -torch.inf)
-        budget = min(max(1, round(SHARE * int(open_.sum()))), int((~open_).sum()))
-        side.flipped = torch.zeros_like(open_).index_fill(0, gain.topk(budget).indices, True)
+        budget = max(1, round(SHARE * int(open_.sum())))
+        side.memory, chosen = climb(side.memory, gradient, float(whole), ~open_, budget)
+        side.flipped = torch.zeros_like(open_).index_fill(0, chosen, True)
         # As the slope of the gates' own sigmoids has it.
         taught = torch.zeros_like(gradient) if whole else gradient.masked_fill(flipped, 0) / (4 * gates.temperature)
         return self._points(taught)

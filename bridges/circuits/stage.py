@@ -269,11 +269,10 @@ def find_circuits(
                 shop.means(model)
     own = [shop] if count == 1 else [shop.copy() for _ in range(count)]
 
-    def work(mine: Workshop, name: str) -> str:
+    def work(mine: Workshop, name: str) -> None:
         with mine.autocast():
             write_part(parts / file_name(name), one_behaviour(mine, expressed[name]))
         progress(name)
-        return name
 
     def halt() -> None:
         for mine in own:

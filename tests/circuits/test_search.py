@@ -170,16 +170,14 @@ def test_a_circuit_that_needs_too_many_nodes_is_not_reached(quote_model, referen
 
 
 def test_without_bisection_what_was_opened_is_kept_unless_it_is_too_much(quote_model, reference):
-    pairs = quote_pairs(64, 0)
+    pairs, total = quote_pairs(64, 0), sum(quote_model.nodes.widths.values())
 
     def bisected(**more) -> int:
         search = Search(quote_model, pairs, reference, CircuitSettings(**more))
-        total = sum(quote_model.nodes.widths.values())
         # All but ten are open, those of the last layer first.
         scores = torch.arange(total) - 10.0
         return search.bisect(dict(zip(reference, scores.split([len(r) for r in reference.values()]), strict=True))).size
 
-    total = sum(quote_model.nodes.widths.values())
     assert bisected(bisect=False) == total - 11  # a score of 0 is no open gate
     fewest = bisected()
     assert fewest < total - 11 and bisected(bisect=False, largest=fewest / total) == fewest
