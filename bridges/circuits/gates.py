@@ -22,10 +22,6 @@ from bridges.training.precision import autocast, resolve_precision
 if TYPE_CHECKING:
     from bridges.circuits.hardening import Opponent
 
-# Where the loss is steered to, as a share of the target: what is left over is removed afterwards, on other pairs.
-GOAL = 0.5
-# The price of a node falls no lower than this share of the first one, or it takes many steps to count again.
-LEAST_PRICE = 0.5
 # How much of the loss seen so far the running mean keeps.
 MEMORY = 0.75
 
@@ -123,7 +119,7 @@ def learn_gates(
         lr=settings.lr,
         betas=(0.9, 0.95),
     )
-    goal, price, mean = GOAL * settings.target, settings.k_coef, None
+    goal, price, mean = settings.goal * settings.target, settings.k_coef, None
     warm = max(1, round(0.05 * settings.steps))
     low = autocast(resolve_precision("auto", device), device)
     for step in range(settings.steps):
@@ -162,7 +158,7 @@ def learn_gates(
             )
         mean = now if mean is None else MEMORY * mean + (1 - MEMORY) * now
         price *= math.exp(settings.adapt * max(-1.0, min(1.0, 1 - mean / goal)))
-        price = min(1.0, max(price, LEAST_PRICE * settings.k_coef))
+        price = min(1.0, max(price, settings.least_price * settings.k_coef))
         if step + 1 == (settings.steps + 1) // 2 and hopeless(gates, mean, settings):
             break
     return gates.scores()

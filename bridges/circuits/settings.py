@@ -31,6 +31,10 @@ class CircuitSettings:
             than twice as many gates are open as a circuit may have nodes (null: never): what is hopeless costs half.
         k_coef: price of a kept node at the first step (paper: 1e-4).
         adapt: how fast the price follows the loss, per step in logarithms; 0 keeps it fixed, as published.
+        least_price: what the price keeps of ``k_coef`` at least. Where it may fall to nothing, many steps close few
+            gates before it counts again.
+        goal: where the loss is steered to, as a share of the target; what is left over is removed afterwards, on other
+            pairs.
         tied: queries and keys of a channel are kept or removed together.
         lr: AdamW's rate on the gates' parameters τ. temperature: of the surrogate gradient.
         init_bias, init_noise: mean and deviation of τ at the start.
@@ -53,6 +57,8 @@ class CircuitSettings:
     abandon: float | None = None
     k_coef: float = 1e-4
     adapt: float = 0.12
+    least_price: float = 0.5
+    goal: float = 0.5
     tied: bool = False
     lr: float = 3e-2
     weight_decay: float = 1e-3
@@ -67,12 +73,12 @@ class CircuitSettings:
     def __post_init__(self) -> None:
         one_of("circuits.method", self.method, METHODS)
         one_of("circuits.ablation", self.ablation, ABLATIONS)
-        given = ("target", "give_up", "pairs", "steps", "batch", "lr", "temperature", "tries")
+        given = ("target", "give_up", "pairs", "steps", "batch", "lr", "temperature", "tries", "goal")
         for key in given if self.abandon is None else (*given, "abandon"):
             if not getattr(self, key) > 0:
                 raise ConfigError(f"circuits.{key}={getattr(self, key)} must be greater than 0.")
         if not 0 < self.largest <= 1:
             raise ConfigError(f"circuits.largest={self.largest} must be greater than 0 and at most 1.")
-        for key in ("k_coef", "adapt", "weight_decay", "init_noise", "hardening"):
+        for key in ("k_coef", "adapt", "least_price", "weight_decay", "init_noise", "hardening"):
             if getattr(self, key) < 0:
                 raise ConfigError(f"circuits.{key}={getattr(self, key)} must not be negative.")

@@ -5,9 +5,11 @@ Shapes: B prompts, T tokens, b bridges, d and s widths of the two streams.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,6 +17,7 @@ from bridges.behaviours.encoded import EncodedPairs
 from bridges.compare.carry import carried
 from bridges.compare.crossing import Crossing, Transfer, added, crossings, differences, margins_of
 from bridges.compare.directions import baseline_directions
+from bridges.compare.transfer import NULLS, Margins, interchange_margins, necessity_margins, two_way_loss
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,8 @@ class Choice:
     """What the training pairs chose.
 
     Attributes:
-        bridge: where the circuit's interchange moves most. channel_bridge, channel: the best single channel.
+        bridge: where the circuit's channels are most clearly what moves the dense model and what it needs (`gain`).
+        channel_bridge, channel: the best single channel.
         directions: the baselines' directions, ``{name: [d]}`` of every bridge.
     """
 
@@ -40,35 +44,56 @@ def choose(t: Transfer, train: EncodedPairs) -> Choice:
         train: pairs of equally long prompts.
     """
     batches = list(crossings(t, train))
-    tried = _candidates(t, batches)
-    moved = torch.zeros(len(t.bridges), 1 + t.config.channels, dtype=torch.float64)
-    for crossing in batches:
-        deltas = differences(t, crossing)
-        for k in range(1 + t.config.channels):
-            changes = {}
-            for i in t.inner:
-                if k == 0:
-                    changes[i] = carried(t.bridges[i], deltas[i] * t.live[i])
-                elif k <= len(tried[i]):
-                    only = torch.zeros_like(t.live[i])
-                    only[tried[i][k - 1]] = True
-                    changes[i] = carried(t.bridges[i], deltas[i] * only)
-            if changes:
-                steered = margins_of(added(t, crossing, changes), crossing.some)
-                moved[list(changes), k] += (crossing.margins - steered).double().cpu().sum(1)
-    inner = list(t.inner)
-    bridge = inner[int(moved[inner, 0].argmax())]
-    single = moved[inner, 1:]
-    for row, i in enumerate(inner):
-        single[row, len(tried[i]) :] = -torch.inf
-    flat = int(single.argmax())
-    at, k = inner[flat // single.shape[1]], flat % single.shape[1]
-    channel = tried[at][k] if k < len(tried[at]) else -1
     directions = []
     for pair in t.bridges.pairs:
         last = [c.dense.sites[pair.dense][torch.arange(len(c.some)), c.some.last] for c in batches]
         directions.append(baseline_directions(torch.cat(last).float(), torch.cat([c.some.sign for c in batches])))
-    return Choice(bridge, at, channel, directions)
+    plain, moved = interchange_margins(t, batches, directions, t.inner)
+    gains = gain(plain, moved, necessity_margins(t, batches, t.inner))
+    return Choice(t.inner[int(gains.argmax())], *_best_channel(t, batches), directions)
+
+
+def gain(plain: np.ndarray, moved: Margins, needed: Margins) -> np.ndarray:
+    """How clearly each bridge's channels are both what moves the dense model and what it needs, ``[b]``.
+
+    The least of what the verdict asks for: the share moved beyond the best null, that beyond the difference of means,
+    and the rise of the loss by removal beyond that of other channels, as a share of ln 2, the loss of not knowing.
+
+    Args:
+        plain: margins of the dense model ``[n, 2]``. moved, needed: with the changes of interchange and removal,
+            ``{direction: [R, b, n, 2]}``.
+    """
+    whole = 2 * plain.sum()
+    if not whole > 0:
+        return np.zeros(moved["circuit"].shape[1])
+    share = {name: (plain - m.mean(0)).sum((1, 2)) / whole for name, m in moved.items()}
+    loss = {name: two_way_loss(m).mean((0, 2, 3)) for name, m in needed.items()}
+    beyond_nulls = share["circuit"] - np.max([share[name] for name in NULLS], axis=0)
+    beyond_means = np.minimum(share["circuit"], 1) - np.minimum(share["difference_of_means"], 1)
+    lost = (loss["circuit"] - loss["random_nodes"]) / math.log(2)
+    return np.min([beyond_nulls, beyond_means, lost], axis=0)
+
+
+def _best_channel(t: Transfer, batches: Sequence[Crossing]) -> tuple[int, int]:
+    """Bridge and channel of the single channel whose interchange moves most; channel -1 where none is live."""
+    tried = _candidates(t, batches)
+    moved = torch.zeros(len(t.bridges), t.config.channels, dtype=torch.float64)
+    for crossing in batches:
+        deltas = differences(t, crossing)
+        for k in range(t.config.channels):
+            changes = {}
+            for i in t.inner:
+                if k < len(tried[i]):
+                    only = torch.zeros_like(t.live[i])
+                    only[tried[i][k]] = True
+                    changes[i] = carried(t.bridges[i], deltas[i] * only)
+            if changes:
+                steered = margins_of(added(t, crossing, changes), crossing.some)
+                moved[list(changes), k] += (crossing.margins - steered).double().cpu().sum(1)
+    for i, channels in enumerate(tried):
+        moved[i, len(channels) if i in t.inner else 0 :] = -torch.inf
+    at, k = divmod(int(moved.argmax()), t.config.channels)
+    return (at, tried[at][k]) if k < len(tried[at]) and at in t.inner else (t.inner[0], -1)
 
 
 def _candidates(t: Transfer, batches: Sequence[Crossing]) -> list[list[int]]:

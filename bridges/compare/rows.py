@@ -21,6 +21,7 @@ from bridges.compare.transfer import (
     necessity_margins,
     share_moved,
     steering_chances,
+    two_way_loss,
 )
 
 Row = dict[str, Any]
@@ -47,11 +48,6 @@ class _Writer:
         """The mean over draws, pairs and prompts, ``[R, n, 2]`` to the value and its resamples."""
         per_pair = per_prompt.mean((0, 2))
         return self.draws.ratio(per_pair, np.ones(len(per_pair)))
-
-
-def _loss(margins: np.ndarray) -> np.ndarray:
-    """Two-way cross-entropy in nats."""
-    return np.logaddexp(0.0, -margins)
 
 
 def interchange_rows(
@@ -84,10 +80,10 @@ def necessity_rows(
     """The dense model's ``loss`` without what the circuit carries, and how much more that is than for other nodes."""
     w = _Writer(t, "necessity", len(plain), chosen)
     for k, i in enumerate(where):
-        losses = {name: w.mean(_loss(m[:, k])) for name, m in margins.items()}
+        losses = {name: w.mean(two_way_loss(m[:, k])) for name, m in margins.items()}
         for name, values in losses.items():
             w.put(i, name, "loss", values)
-        w.put(i, "none", "loss", w.mean(_loss(plain[None])))
+        w.put(i, "none", "loss", w.mean(two_way_loss(plain[None])))
         beyond = losses["circuit"] - losses["random_nodes"]
         w.put(i, "circuit", "loss_minus_null", beyond, p_value=p_above_zero(beyond))
     return w.rows
@@ -113,14 +109,14 @@ def continued_rows(t: Transfer, margins: dict[str, np.ndarray], where: Sequence[
     for k, i in enumerate(where):
         for name, m in margins.items():
             w.put(i, name, "accuracy", w.mean((m[:, k] > 0).astype(float)))
-            w.put(i, name, "loss", w.mean(_loss(m[:, k])))
+            w.put(i, name, "loss", w.mean(two_way_loss(m[:, k])))
     return w.rows
 
 
 def best_continued(t: Transfer, train: EncodedPairs) -> int:
     """The inner bridge from which the circuit decides most training prompts rightly, of equal ones with least loss."""
     own = continued_margins(t, train, t.inner, nulls=False)["circuit"][0]
-    ranks = [(float((m > 0).mean()), -float(_loss(m).mean())) for m in own]
+    ranks = [(float((m > 0).mean()), -float(two_way_loss(m).mean())) for m in own]
     return t.inner[ranks.index(max(ranks))]
 
 
@@ -144,7 +140,7 @@ def transfer_rows(t: Transfer, train: EncodedPairs, heldout: EncodedPairs) -> li
         needed: list[Row] = []
         for where, pairs in _plan(t, choice.bridge):
             batches = list(crossings(t, equal_pairs(heldout, pairs)))
-            plain, margins = interchange_margins(t, batches, choice, where)
+            plain, margins = interchange_margins(t, batches, choice.directions, where)
             moved += interchange_rows(t, plain, margins, where, choice.bridge)
             needed += necessity_rows(t, plain, necessity_margins(t, batches, where), where, choice.bridge)
         steered = list(crossings(t, equal_pairs(heldout, config.steering_pairs)))

@@ -11,15 +11,18 @@ Shapes: n pairs, B = 2n prompts, T tokens, b bridges, d and s widths of the two 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from bridges.compare.carry import carried, matched, random_directions, random_nodes, shuffled_bridge
-from bridges.compare.choice import Choice
 from bridges.compare.crossing import Crossing, Transfer, added, differences, last_logits, margins_of
 from bridges.compare.directions import BASELINES
+
+if TYPE_CHECKING:
+    from bridges.compare.choice import Choice
 
 NULLS = ("random_directions", "random_nodes", "shuffled_bridge")
 
@@ -57,11 +60,12 @@ def draws_of(t: Transfer, run: Callable[[], Tensor]) -> Tensor:
 
 @torch.no_grad()
 def interchange_margins(
-    t: Transfer, crossing_list: Sequence[Crossing], choice: Choice, where: Sequence[int]
+    t: Transfer, crossing_list: Sequence[Crossing], directions: Sequence[Mapping[str, Tensor]], where: Sequence[int]
 ) -> tuple[np.ndarray, Margins]:
     """Margins of the dense model, plain ``[n, 2]`` and with every direction added at each bridge, ``[R, b, n, 2]``.
 
     Args:
+        directions: the baselines' own, ``{name: [d]}`` of every bridge.
         where: indices of the b bridges.
     """
     generators = {name: t.generator(f"interchange {name}") for name in NULLS}
@@ -87,7 +91,7 @@ def interchange_margins(
         sign = crossing.some.sign[:, None, None]
         for name in BASELINES:
             # The first candidate's direction: away from it where it is this prompt's own.
-            toward = {i: -sign * choice.directions[i][name].to(own[i]) * own[i].norm(dim=-1, keepdim=True) for i in own}
+            toward = {i: -sign * directions[i][name].to(own[i]) * own[i].norm(dim=-1, keepdim=True) for i in own}
             parts.setdefault(name, []).append(run(toward)[None])
     plain = torch.cat([c.margins for c in crossing_list]).double().cpu().numpy().reshape(-1, 2)
     return plain, gather(parts)
@@ -125,6 +129,11 @@ def share_moved(plain: np.ndarray, steered: np.ndarray) -> tuple[np.ndarray, np.
         plain: ``[n, 2]``. steered: ``[R, n, 2]``, whose mean over draws counts.
     """
     return (plain - steered.mean(0)).sum(1), 2 * plain.sum(1)
+
+
+def two_way_loss(margins: np.ndarray) -> np.ndarray:
+    """Cross-entropy of the two candidates in nats, of any shape."""
+    return np.logaddexp(0.0, -margins)
 
 
 @torch.no_grad()

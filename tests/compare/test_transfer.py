@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from bridges.bridge import Bridges, pair_sites
 from bridges.circuits.task import answer_margins, prompts
 from bridges.compare.bootstrap import Resampler
-from bridges.compare.choice import choose
+from bridges.compare.choice import choose, gain
 from bridges.compare.crossing import Transfer, crossings, differences, equal_pairs
 from bridges.compare.dense_to_sparse import continued_margins
 from bridges.compare.rows import transfer_rows
@@ -29,7 +29,7 @@ def shares(t: Transfer, quote) -> dict[str, np.ndarray]:
     """Share moved by direction, ``[bridges]``."""
     choice = choose(t, quote.train)
     batches = list(crossings(t, equal_pairs(quote.heldout, 64)))
-    plain, margins = interchange_margins(t, batches, choice, range(len(t.bridges)))
+    plain, margins = interchange_margins(t, batches, choice.directions, range(len(t.bridges)))
     found = {}
     for name, m in margins.items():
         parts = [share_moved(plain, m[:, i]) for i in range(m.shape[1])]
@@ -115,7 +115,7 @@ def test_in_a_linear_model_the_share_is_the_channels_and_grows_with_the_strength
     t = Transfer(stack, stack, bridges, None, replace(true_circuit, nodes=nodes), torch.zeros(3, 8), config)
     choice = choose(t, pairs)
     batches = list(crossings(t, pairs))
-    plain, margins = interchange_margins(t, batches, choice, range(3))
+    plain, margins = interchange_margins(t, batches, choice.directions, range(3))
     # Channel 2 goes from 3 to 0 after A, from 0 to 3 after B: each margin falls by 3, of the 4 that a swap moves.
     assert np.allclose(plain, [[3, 1]] * 3)
     assert np.allclose(margins["circuit"][0, 0], [[0, -2]] * 3)
@@ -145,9 +145,28 @@ def test_choices_are_made_on_training_pairs_and_never_at_the_ends(quote, true_ci
     choice = choose(t, quote.train)
     # Only there does anything arrive; "a double one" is channel 4.
     assert (choice.bridge, choice.channel_bridge, choice.channel) == (2, 2, 4)
-    # Labels exchanged: where the change arrives it now does harm, and another bridge is chosen.
-    other = replace(quote.train, candidates=quote.train.candidates.flip(1))
-    assert choose(t, other).bridge != 2
+
+
+def test_the_bridge_is_where_the_weakest_of_the_comparisons_is_strongest():
+    plain = np.array([[2.0, 2.0]])
+    # Shares moved at three bridges: of the 8 that a swap moves, per prompt 4 · share.
+    steered = {
+        "circuit": [1.0, 0.75, 0.9],
+        "random_directions": [0.1, 0.0, 0.0],
+        "random_nodes": [0.2, 0.0, 0.6],
+        "shuffled_bridge": [0.0, 0.25, 0.0],
+        "difference_of_means": [0.5, 0.0, 1.5],
+    }
+    moved = {name: np.array([[[[2 - 4 * share] * 2] for share in row]]) for name, row in steered.items()}
+    # Without the channels: at the first bridge no harm, at the second all is lost, at the third as with others.
+    needed = {
+        "circuit": np.array([[[[2.0, 2.0]], [[0.0, 0.0]], [[0.0, 0.0]]]]),
+        "random_nodes": np.array([[[[2.0, 2.0]], [[100.0, 100.0]], [[0.0, 0.0]]]]),
+    }
+    # The least of 0.8, 0.5 and 0; of 0.5, 0.75 and 1; of 0.3, -0.1 and 0.
+    assert np.allclose(gain(plain, moved, needed), [0, 0.5, -0.1])
+    # A dense model that is wrong about the training pairs: nothing is left to choose by.
+    assert not gain(-plain, moved, needed).any()
 
 
 def test_without_a_live_channel_nothing_is_steered(quote, false_circuit):
