@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from bridges import kernels
+from bridges.kernels import head as head_kernel
 from bridges.stack import ResidualStack
 
 # Logits of about so many entries are formed at once: 64 MiB in fp32, and on a GPU, which wants more work in each call,
@@ -114,6 +116,29 @@ def _chunk_values(logits: Tensor, labels: Tensor, target: Tensor | None) -> tupl
     return ce, None if target is None else kl_from_reference(target, logp), logp
 
 
+def _chunk_gradient(
+    logits: Tensor, labels: Tensor, target: Tensor, ce_weight: Tensor, kl_weight: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """CE and KL of S streams at a chunk of n positions, ``[S, n]`` each, and the gradient ``[S, n, V]`` of their sums.
+
+    By hand, softmax minus the label, softmax minus the reference: through autograd the same costs several more passes
+    over the vocabulary.
+
+    Args:
+        logits, labels, target: as in `_chunk_values`. ce_weight, kl_weight: what each stream counts for, ``[S]``.
+    """
+    if head_kernel.supported(logits, target) and kernels.active():
+        return head_kernel.loss_and_gradient(logits, labels, target, ce_weight, kl_weight)
+    ce, kl, logp = _chunk_values(logits, labels, target)
+    assert kl is not None
+    known = (labels >= 0).view(1, -1, 1)
+    ce_weight, kl_weight = ce_weight.view(-1, 1, 1) * known, kl_weight.view(-1, 1, 1)
+    grad = logp.exp_().mul_(ce_weight + kl_weight)
+    grad.sub_(target.exp().unsqueeze(0) * kl_weight)
+    index = labels.clamp_min(0).expand(len(logits), -1).unsqueeze(-1)
+    return ce, kl, grad.scatter_add_(-1, index, -ce_weight.expand(len(logits), -1, 1).contiguous())
+
+
 def _target(reference: Reference | None, ids: Tensor, at: slice) -> Tensor | None:
     if reference is None:
         return None
@@ -169,18 +194,9 @@ class _HeadLoss(torch.autograd.Function):
                 logits = stack.unembed(piece, flat[at].expand(len(h), -1)).float()
             target = _target(reference, flat, at)
             assert target is not None
-            ce, kl, logp = _chunk_values(logits.detach(), labels[at], target)
-            assert kl is not None
+            each = (weights[0] / n_labels, weights[1] / n_positions)
+            ce, kl, grad = _chunk_gradient(logits.detach(), labels[at], target, *each)
             values += torch.stack([ce.sum(1) / n_labels, kl.sum(1) / n_positions])
-            # The gradient by hand: softmax minus the label, softmax minus the reference. Through autograd the same
-            # costs several more passes over the vocabulary.
-            known = labels[at] >= 0
-            ce_weight = (weights[0] / n_labels).view(-1, 1, 1) * known.view(1, -1, 1)
-            kl_weight = (weights[1] / n_positions).view(-1, 1, 1)
-            grad = logp.exp_().mul_(ce_weight + kl_weight)
-            grad.sub_(target.exp_().unsqueeze(0) * kl_weight)
-            index = labels[at].clamp_min(0).expand(len(h), -1).unsqueeze(-1)
-            grad.scatter_add_(-1, index, -ce_weight.expand(len(h), -1, 1).contiguous())
             grads = torch.autograd.grad(logits, [piece, *params], grad, allow_unused=True)
             grad_h[:, at] = grads[0]
             for total, piece_grad in zip(grad_params, grads[1:], strict=True):

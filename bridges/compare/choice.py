@@ -69,7 +69,8 @@ def gain(plain: np.ndarray, moved: Margins, needed: Margins) -> np.ndarray:
     share = {name: (plain - m.mean(0)).sum((1, 2)) / whole for name, m in moved.items()}
     loss = {name: two_way_loss(m).mean((0, 2, 3)) for name, m in needed.items()}
     beyond_nulls = share["circuit"] - np.max([share[name] for name in NULLS], axis=0)
-    beyond_means = np.minimum(share["circuit"], 1) - np.minimum(share["difference_of_means"], 1)
+    # Who moves the whole difference cannot be beaten.
+    beyond_means = np.where(share["circuit"] < 1, share["circuit"] - share["difference_of_means"].clip(max=1), np.inf)
     lost = (loss["circuit"] - loss["random_nodes"]) / math.log(2)
     return np.min([beyond_nulls, beyond_means, lost], axis=0)
 

@@ -16,8 +16,17 @@ from pathlib import Path
 
 log = logging.getLogger(__name__)
 
-SOURCES = ("abs_topk.cpp", "attention.cpp", "sparse.cpp", "choose.cpp", "norm.cpp", "gelu.cpp")
-HEADERS = ("vector.h", "half.h")
+SOURCES = (
+    "abs_topk.cpp",
+    "attention.cpp",
+    "choose.cpp",
+    "gelu.cpp",
+    "head.cpp",
+    "norm.cpp",
+    "sparse.cpp",
+    "transpose.cpp",
+)
+HEADERS = ("vector.h", "half.h", "turn.h")
 FLAGS = ("-O3", "-march=native", "-mprefer-vector-width=512", "-std=c++17", "-fopenmp", "-shared", "-fPIC")
 
 

@@ -7,35 +7,11 @@
 #include <vector>
 
 #include "half.h"
+#include "turn.h"
 
 namespace {
 
 constexpr int64_t VECTORS = 2, BLOCK = 16 * VECTORS;
-
-inline v16 shuffle(v16 a, v16 b, i16x order) { return __builtin_shuffle(a, b, order); }
-
-// Sixteen vectors of sixteen lanes, transposed in four rounds of exchanging what lies `step` apart.
-template <int STEP>
-inline void exchange(v16 *r) {
-    i16x low, high;
-    for (int lane = 0; lane < 16; lane++) {
-        low[lane] = (lane & STEP) ? 16 + lane - STEP : lane;
-        high[lane] = (lane & STEP) ? 16 + lane : lane + STEP;
-    }
-    for (int i = 0; i < 16; i++)
-        if (!(i & STEP)) {
-            const v16 a = r[i], b = r[i + STEP];
-            r[i] = shuffle(a, b, low);
-            r[i + STEP] = shuffle(a, b, high);
-        }
-}
-
-inline void transpose(v16 *r) {
-    exchange<1>(r);
-    exchange<2>(r);
-    exchange<4>(r);
-    exchange<8>(r);
-}
 
 // The tokens of one block, their transpose, and the way back. Tokens that are missing count as zero.
 template <typename T>

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from bridges.kernels.call import SUFFIX, call, on_cpu
+from bridges.kernels.transpose import product_over_tokens
 
 # The share of nonzeros up to which a sparse product was measured to be the faster one.
 DENSEST = 0.15
@@ -154,6 +155,8 @@ class SparseProduct(torch.autograd.Function):
         (x,) = ctx.saved_tensors
         of_x = ctx.nonzeros.back(grad) if ctx.needs_input_grad[0] else None
         flat = grad.reshape(-1, grad.shape[-1])
-        of_weight = (flat.T @ x.reshape(-1, x.shape[-1])).to(ctx.dtypes[0]) if ctx.needs_input_grad[1] else None
+        of_weight = None
+        if ctx.needs_input_grad[1]:
+            of_weight = product_over_tokens(flat, x.reshape(-1, x.shape[-1])).to(ctx.dtypes[0])
         of_bias = column_sums(flat).to(ctx.dtypes[1]) if ctx.needs_input_grad[2] else None
         return of_x, of_weight, of_bias, None

@@ -163,7 +163,9 @@ class SparseTransformer(ResidualStack, PreTrainedModel):
         logits = self.head(self.norm(h, into_linear=True))
         if self.bigram is None or not self.bigram_share:
             return logits
-        return logits + self.bigram(ids) * self.bigram_share if self.bigram_share < 1 else logits + self.bigram(ids)
+        # Streams that share their tokens, as those of hybrids do, share one look into the table.
+        table = self.bigram(ids[:1] if ids.stride(0) == 0 else ids)
+        return logits + (table * self.bigram_share if self.bigram_share < 1 else table)
 
     # --- Hugging Face ---------------------------------------------------------------------------------------------
 

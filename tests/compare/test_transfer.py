@@ -149,22 +149,22 @@ def test_choices_are_made_on_training_pairs_and_never_at_the_ends(quote, true_ci
 
 def test_the_bridge_is_where_the_weakest_of_the_comparisons_is_strongest():
     plain = np.array([[2.0, 2.0]])
-    # Shares moved at three bridges: of the 8 that a swap moves, per prompt 4 · share.
+    # Shares moved at four bridges: of the 8 that a swap moves, per prompt 4 · share.
     steered = {
-        "circuit": [1.0, 0.75, 0.9],
-        "random_directions": [0.1, 0.0, 0.0],
-        "random_nodes": [0.2, 0.0, 0.6],
-        "shuffled_bridge": [0.0, 0.25, 0.0],
-        "difference_of_means": [0.5, 0.0, 1.5],
+        "circuit": [1.0, 0.75, 0.9, 1.0],
+        "random_directions": [0.1, 0.0, 0.0, 0.0],
+        "random_nodes": [0.2, 0.0, 0.6, 0.0],
+        "shuffled_bridge": [0.0, 0.25, 0.0, 0.4],
+        "difference_of_means": [0.5, 0.0, 1.5, 1.5],
     }
     moved = {name: np.array([[[[2 - 4 * share] * 2] for share in row]]) for name, row in steered.items()}
-    # Without the channels: at the first bridge no harm, at the second all is lost, at the third as with others.
+    # Without the channels: at the first bridge no harm, at the second and last all is lost, at the third as with others.
     needed = {
-        "circuit": np.array([[[[2.0, 2.0]], [[0.0, 0.0]], [[0.0, 0.0]]]]),
-        "random_nodes": np.array([[[[2.0, 2.0]], [[100.0, 100.0]], [[0.0, 0.0]]]]),
+        "circuit": np.array([[[[2.0, 2.0]], [[0.0, 0.0]], [[0.0, 0.0]], [[0.0, 0.0]]]]),
+        "random_nodes": np.array([[[[2.0, 2.0]], [[100.0, 100.0]], [[0.0, 0.0]], [[100.0, 100.0]]]]),
     }
-    # The least of 0.8, 0.5 and 0; of 0.5, 0.75 and 1; of 0.3, -0.1 and 0.
-    assert np.allclose(gain(plain, moved, needed), [0, 0.5, -0.1])
+    # The least of 0.8 and 0, of 0.5, 0.75 and 1, of 0.3, -0.1 and 0, of 0.6 and 1: what moves all is not beaten.
+    assert np.allclose(gain(plain, moved, needed), [0, 0.5, -0.1, 0.6])
     # A dense model that is wrong about the training pairs: nothing is left to choose by.
     assert not gain(-plain, moved, needed).any()
 

@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bridges import kernels
-from bridges.kernels import sparse
+from bridges.kernels import head, sparse
 from bridges.kernels.build import KernelsUnavailable, library
+from bridges.kernels.transpose import transposed
 from bridges.sparse import ops
 
 DTYPES = (torch.float32, torch.bfloat16)
@@ -156,12 +157,48 @@ def test_sparse_product(seed, monkeypatch):
         case.equal("output", out.detach(), terms.sum(-1) + base, finite(terms).sum(-1) + base.abs())
         terms = torch.where(weight != 0, g[:, :, None] * w, 0.0)
         case.equal("gradient of x", of_x, terms.sum(1), finite(terms).sum(1))
-        # Against PyTorch's own product in this dtype, which in bf16 takes the smallest numbers for zero.
-        dense = leaves[1].detach().to(case.dtype).requires_grad_()
-        (wanted,) = torch.autograd.grad(F.linear(leaves[0].detach(), dense), dense, grad.to(case.dtype))
+        # Against PyTorch's own product in this dtype, which in bf16 takes the smallest numbers for zero or not as the
+        # matrices lie in memory.
+        wanted = grad.to(case.dtype).T.contiguous() @ leaves[0].detach()
         case.equal("gradient of the weight", of_weight, wanted.double(), finite(g).T @ finite(x))
         if bias is not None:
             case.equal("gradient of the bias", of_bias[0], g.sum(0), finite(g).sum(0))
+
+
+@pytest.mark.parametrize("seed", range(4000, 4200, 50))
+def test_head_loss(seed):
+    """CE, KL and their gradient; tokens that are ruled out have logits of minus infinity in both models or in one."""
+    for case in map(Case, range(seed, seed + 50)):
+        streams, n, width = case.below(4), case.below(6), case.below(90) + 1
+        logits, other = case.values(streams, n, width, special=0.01), case.values(n, width, special=0.01)
+        if case.kind == "ties":
+            logits[..., 0], other[..., 0] = -math.inf, -math.inf
+        target = other.log_softmax(-1)
+        labels = torch.randint(-1, width, (n,), generator=case.generator)
+        weights = torch.rand(2, streams, generator=case.generator)
+        got_ce, got_kl, got = head.loss_and_gradient(logits, labels, target, *weights)
+        x, t = logits.double(), target.double()
+        logp, p, known = x.log_softmax(-1), t.exp(), labels >= 0
+        ce = -logp.gather(-1, labels.clamp_min(0).expand(streams, n)[..., None])[..., 0]
+        # Zero where there is no label, even beside NaN.
+        case.equal("cross-entropy", got_ce, torch.where(known, ce, 0.0), 1 + finite(ce) + finite(x).amax(-1))
+        # The exponential of less than -87 is zero in the kernel.
+        terms = torch.where(p.float() <= 2e-38, 0.0, p * (t - logp))
+        case.equal("KL", got_kl, terms.sum(-1), 1 + finite(terms).sum(-1) + finite(x).amax(-1))
+        ce_weight, kl_weight = (
+            weights.double()[:, :, None, None] * torch.stack([known[:, None], torch.ones(n, 1)])[:, None]
+        )
+        grad = (ce_weight + kl_weight) * logp.exp() - kl_weight * p
+        grad -= ce_weight * (torch.arange(width) == labels[:, None])
+        case.equal("gradient", got, grad, 2.0)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (32, 32), (64, 96), (33, 65), (31, 200), (100, 31), (0, 5), (5, 0), (96, 7)])
+def test_transpose(shape):
+    # Every pattern of bits, NaN of every kind among them, is only moved.
+    bits = torch.randint(-(1 << 15), 1 << 15, shape, generator=torch.Generator().manual_seed(5), dtype=torch.int16)
+    turned = transposed(bits.view(torch.bfloat16))
+    assert turned.is_contiguous() and torch.equal(turned.view(torch.int16), bits.T)
 
 
 @pytest.mark.parametrize("seed", range(3000, 3200, 50))
