@@ -158,7 +158,8 @@ def test_the_bridge_is_where_the_weakest_of_the_comparisons_is_strongest():
         "difference_of_means": [0.5, 0.0, 1.5, 1.5],
     }
     moved = {name: np.array([[[[2 - 4 * share] * 2] for share in row]]) for name, row in steered.items()}
-    # Without the channels: at the first bridge no harm, at the second and last all is lost, at the third as with others.
+    # Without the channels: no harm at the first bridge, all is lost at the second and last, as much as with others at
+    # the third.
     needed = {
         "circuit": np.array([[[[2.0, 2.0]], [[0.0, 0.0]], [[0.0, 0.0]], [[0.0, 0.0]]]]),
         "random_nodes": np.array([[[[2.0, 2.0]], [[100.0, 100.0]], [[0.0, 0.0]], [[100.0, 100.0]]]]),
