@@ -53,7 +53,8 @@ def _prepare(
     precision = resolve_precision(config.train.precision, device)
     plan = estimate(config, dense, shape, len(pairs), config.data.context, precision, accelerator.num_processes, device)
     check_memory(plan)
-    chosen(config.behaviours, tokenizer)  # a misspelt name or a broken file must not wait until training is over
+    # A misspelt name or a broken file must not wait until training is over.
+    chosen(config.behaviours, tokenizer, config.circuits.targets)
     say(f"Reading text ({config.data.source}) …")
     data = token_blocks(config.data, tokenizer, config.data.context)
     sparse, bridges = build(config, dense, start)

@@ -11,6 +11,7 @@ import yaml
 
 from bridges.config import (
     BridgeConfig,
+    CircuitsConfig,
     Config,
     DataConfig,
     EvalConfig,
@@ -19,6 +20,7 @@ from bridges.config import (
     TermConfig,
     TrackingConfig,
     TrainConfig,
+    VerdictConfig,
     flat,
     from_dict,
     to_dict,
@@ -230,3 +232,13 @@ def test_double_paths_may_be_none_but_not_negative():
     assert EvalConfig(double_paths=0).double_paths == 0
     with pytest.raises(ConfigError, match=r"eval\.double_paths=-1"):
         EvalConfig(double_paths=-1)
+
+
+def test_verdicts_are_given_on_learned_circuits_of_behaviours_that_were_searched():
+    with pytest.raises(ConfigError, match=r"circuits\.baselines=\[attribution\]"):
+        CircuitsConfig(method="attribution")
+    with pytest.raises(ConfigError, match=r"circuits\.baselines"):
+        CircuitsConfig(baselines=["learned"])
+    with pytest.raises(ConfigError, match=r"verdict\.dense_accuracy=0\.7 is below circuits\.min_accuracy=0\.9"):
+        Config(verdict=VerdictConfig(dense_accuracy=0.7))
+    assert Config(verdict=VerdictConfig(dense_accuracy=0.7), circuits=CircuitsConfig(models=[])).verdict

@@ -129,8 +129,21 @@ def _behaviour(name: str, path: Path, rows: list[tuple[Split | None, Draft]]) ->
     free = [draft for split, draft in rows if split is None]
     # The order comes from the text alone, so that neither the order of the lines nor a seed moves a pair.
     free.sort(key=lambda d: hashlib.sha256(f"{d.clean}\0{d.counterfactual}".encode()).digest())
-    for draft in free:
-        known = where.get(draft.clean) or where.get(draft.counterfactual)
+    for together in _joined(free):
+        known = [where[p] for d in together for p in (d.clean, d.counterfactual) if p in where]
         fewer: Split = "train" if len(chosen["train"]) <= len(chosen["heldout"]) else "heldout"
-        put(draft, known[0] if known else fewer)
+        for draft in together:
+            put(draft, known[0][0] if known else fewer)
     return FileBehaviour(name, f"Pairs of {path.name}.", chosen["train"], chosen["heldout"])
+
+
+def _joined(drafts: list[Draft]) -> list[list[Draft]]:
+    """Pairs that share a prompt, directly or through others, together; in the order of the first of each."""
+    group: dict[str, list[Draft]] = {}
+    for draft in drafts:
+        mine = [draft]
+        for other in {id(g): g for p in (draft.clean, draft.counterfactual) if (g := group.get(p))}.values():
+            mine = other + mine
+        for member in mine:
+            group[member.clean] = group[member.counterfactual] = mine
+    return list({id(g): g for d in drafts for g in (group[d.clean],)}.values())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -27,8 +27,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-def chosen(config: BehavioursConfig, tokenizer: PreTrainedTokenizerBase) -> dict[str, Behaviour]:
+def chosen(
+    config: BehavioursConfig, tokenizer: PreTrainedTokenizerBase, targets: Iterable[str] = ()
+) -> dict[str, Behaviour]:
     """The behaviours that the settings name.
+
+    Args:
+        targets: names that have a target of their own in ``circuits.targets``.
 
     Raises:
         BehaviourError: a name is unknown, or the file of pairs is missing or broken.
@@ -47,9 +52,10 @@ def chosen(config: BehavioursConfig, tokenizer: PreTrainedTokenizerBase) -> dict
         every |= world_named(config.path or "0").behaviours
     else:
         every |= get_suite(config.suite)
-    for name in config.names or ():
-        if name not in every:
-            raise BehaviourError(f"behaviours.names: there is no behaviour {name!r}. {nearest(name, every)}")
+    for key, names in (("behaviours.names", config.names or ()), ("circuits.targets", targets)):
+        for name in names:
+            if name not in every:
+                raise BehaviourError(f"{key}: there is no behaviour {name!r}. {nearest(name, every)}")
     return {name: every[name] for name in every if config.names is None or name in config.names}
 
 

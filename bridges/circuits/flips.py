@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -18,11 +19,14 @@ from bridges.stack import ResidualStack
 MEMORY = 0.7
 # Where it starts from: everything outside the circuit is kept and it ablates, or nothing is and it brings back.
 STARTS = {"ablated": 1.0, "restored": 0.0}
+# What it climbs: the loss, or the margins' mean, downwards. Where nearly all prompts are safe the loss has next to no
+# gradient but that of the few that are lost; the margins count on all of them alike.
+GOALS: dict[str, Callable[[Tensor], Tensor]] = {"loss": task_loss, "margin": lambda margins: -margins.mean()}
 
 
 @dataclass(frozen=True)
 class Attack:
-    """What an adversary tried from one start.
+    """What an adversary tried from one start, towards one goal.
 
     Attributes:
         start: 1: nodes outside the circuit were kept and some of them ablated; 0: the other way round.
@@ -47,9 +51,9 @@ def _scaled(share: Tensor, mean: Tensor) -> NodeFunction:
 
 
 def _gradient(
-    stack: ResidualStack, circuit: Circuit, some: Prompts, outside: Mapping[str, Tensor], kept: Tensor
+    stack: ResidualStack, circuit: Circuit, some: Prompts, outside: Mapping[str, Tensor], kept: Tensor, goal: str
 ) -> Tensor:
-    """Of the task loss with respect to ``kept [nodes]``, 1 where a node outside the circuit is kept and 0 where not."""
+    """Of the goal with respect to ``kept [nodes]``, 1 where a node outside the circuit is kept and 0 where not."""
     kept = kept.requires_grad_()
     shares = dict(zip(outside, kept.split([len(m) for m in outside.values()]), strict=True))
     functions = {
@@ -57,7 +61,7 @@ def _gradient(
         for p, mask in outside.items()
     }
     with torch.enable_grad(), intervene(stack, functions):
-        return torch.autograd.grad(task_loss(answer_margins(stack, some)), kept)[0]
+        return torch.autograd.grad(GOALS[goal](answer_margins(stack, some)), kept)[0]
 
 
 def climb(memory: Tensor, gradient: Tensor, start: float, allowed: Tensor, budget: int) -> tuple[Tensor, Tensor]:
@@ -72,14 +76,14 @@ def climb(memory: Tensor, gradient: Tensor, start: float, allowed: Tensor, budge
 
 
 def worst_flips(
-    stack: ResidualStack, circuit: Circuit, some: Prompts, start: float, budget: int, steps: int
+    stack: ResidualStack, circuit: Circuit, some: Prompts, start: float, budget: int, steps: int, goal: str = "loss"
 ) -> NodeSets:
     """What the adversary ablates after each of its steps, ``{point: bool [steps, channels]}``.
 
     Args:
         some: the prompts it wants to harm.
         start: 1: nodes outside the circuit are kept, and some of them ablated; 0: the other way round.
-        budget: how many it may flip.
+        budget: how many it may flip. goal: of `GOALS`.
     """
     device = some.ids.device
     outside = {p: kept.to(device) for p, kept in complement(circuit.nodes).items()}
@@ -87,7 +91,7 @@ def worst_flips(
     tried, memory = [], torch.zeros(len(allowed), device=device)
     kept = torch.full_like(memory, start)
     for _ in range(steps):
-        memory, flipped = climb(memory, _gradient(stack, circuit, some, outside, kept), start, allowed, budget)
+        memory, flipped = climb(memory, _gradient(stack, circuit, some, outside, kept, goal), start, allowed, budget)
         kept = torch.full_like(memory, start).index_fill(0, flipped, 1 - start)
         tried.append(kept < 0.5)
     sets = torch.stack(tried).split([len(m) for m in outside.values()], 1)
@@ -97,7 +101,7 @@ def worst_flips(
 def attack(
     stack: ResidualStack, circuit: Circuit, shown: Prompts, judged: Prompts, share: float, steps: int
 ) -> dict[str, Attack]:
-    """The adversary's tries from both starts.
+    """The adversary's tries from both starts towards both goals.
 
     Args:
         shown: prompts it chooses on. judged: prompts its choices are judged on.
@@ -106,8 +110,8 @@ def attack(
     """
     budget = max(1, round(share * circuit.size))
     found = {}
-    for name, start in STARTS.items():
-        sets = worst_flips(stack, circuit, shown, start, budget, steps)
+    for (name, start), goal in itertools.product(STARTS.items(), GOALS):
+        sets = worst_flips(stack, circuit, shown, start, budget, steps, goal)
         margins = set_margins(stack, judged, sets, circuit.reference)
-        found[name] = Attack(start, sets, [fitted_loss(m, judged.sign) for m in margins])
+        found[f"{name}_by_{goal}"] = Attack(start, sets, [fitted_loss(m, judged.sign) for m in margins])
     return found

@@ -17,7 +17,6 @@ from bridges.circuits.task import answer_margins, prompts, task_loss
 from bridges.errors import BridgesError
 from bridges.nodes import NodeFunction, intervene
 from bridges.stack import ResidualStack
-from bridges.training.precision import autocast, resolve_precision
 
 if TYPE_CHECKING:
     from bridges.circuits.hardening import Opponent
@@ -97,7 +96,8 @@ def learn_gates(
 
     Minimises task loss + price · open gates. The paper tunes a fixed price for every model and task; here the price
     follows the loss (``settings.adapt``): it rises while the loss is below its goal and falls while it is above, so
-    that one setting serves circuits of any size. Scale and shift of the logits are learned beside the gates.
+    that one setting serves circuits of any size. Scale and shift of the logits are learned beside the gates. The stack
+    runs in the precision that the caller's autocast says.
 
     Args:
         start: τ to go on from, ``{point: [channels]}``; else ``init_bias`` and noise.
@@ -121,13 +121,11 @@ def learn_gates(
     )
     goal, price, mean = settings.goal * settings.target, settings.k_coef, None
     warm = max(1, round(0.05 * settings.steps))
-    low = autocast(resolve_precision("auto", device), device)
     for step in range(settings.steps):
         chosen = torch.randperm(len(encoded), generator=generator)[: settings.batch].tolist()
         batch = prompts(encoded.take(chosen), device)
-        with low:
-            values = removed.values(batch, generator)
-        with torch.enable_grad(), low, intervene(stack, gates.functions(values)):
+        values = removed.values(batch, generator)
+        with torch.enable_grad(), intervene(stack, gates.functions(values)):
             margins = answer_margins(stack, batch) * log_scale.exp() + batch.sign * shift
             loss = task_loss(margins)
             grads = torch.autograd.grad(loss + price * gates.count(), parameters)
@@ -135,7 +133,7 @@ def learn_gates(
             parameter.grad = grad
         if opponent is not None:
             few = torch.randperm(len(encoded), generator=generator)[: max(1, settings.batch // 2)].tolist()
-            for point, taught in opponent.gradients(gates, prompts(encoded.take(few), device), step, low).items():
+            for point, taught in opponent.gradients(gates, prompts(encoded.take(few), device), step).items():
                 tau = gates.tau[gates.owner[point]]
                 assert tau.grad is not None
                 tau.grad += taught

@@ -8,7 +8,6 @@ without them. An adversary on training pairs names them while the gates still mo
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 
 from bridges.circuits.choose import choose
 from bridges.circuits.circuit import Circuit
-from bridges.circuits.flips import attack, climb
+from bridges.circuits.flips import GOALS, attack, climb
 from bridges.circuits.gates import Gates, learn_gates
 from bridges.circuits.task import Prompts, answer_margins, task_loss
 from bridges.nodes import NodeFunction, intervene
@@ -94,7 +93,7 @@ class Opponent:
         """The guards it has named, ``{point: bool [channels]}``."""
         return self._points(self.named.cpu())
 
-    def gradients(self, gates: Gates, some: Prompts, step: int, low: AbstractContextManager) -> dict[str, Tensor]:
+    def gradients(self, gates: Gates, some: Prompts, step: int) -> dict[str, Tensor]:
         """What its last choice teaches the gates, ``{point: [channels]}``, to be added to the gradients of their τ.
 
         In the circuit alone, one step of three, it has brought nodes back: the gradient lets the others make up for
@@ -112,10 +111,12 @@ class Opponent:
             return lambda x: choose(x, kept[point], gates.reference[point], probes[point], _PLAIN)
 
         log_scale, shift = side.fit
-        with torch.enable_grad(), low, intervene(self.stack, {point: gated(point) for point in probes}):
+        with torch.enable_grad(), intervene(self.stack, {point: gated(point) for point in probes}):
             margins = answer_margins(self.stack, some) * log_scale.clamp(-3, 3).exp() + some.sign * shift
             loss = task_loss(margins)
-            *found, log_scale.grad, shift.grad = torch.autograd.grad(loss, [*probes.values(), log_scale, shift])
+            log_scale.grad, shift.grad = torch.autograd.grad(loss, side.fit, retain_graph=True)
+            # In turn what the control's adversary climbs apart.
+            found = torch.autograd.grad(GOALS["margin" if step % 3 == 2 else "loss"](margins), list(probes.values()))
         gradient = torch.cat(found)
         if whole and float(loss.detach()) > ENOUGH and bool(flipped.any()):
             relief = (-gradient).masked_fill(~flipped, -torch.inf)
@@ -139,7 +140,7 @@ def hardened(search: Search, circuit: Circuit) -> Circuit:
     circuit of the size that is allowed reaches the target."""
     some = search.prompts.take(slice(2 * PAIRS))
     tries = attack(search.stack, circuit, some, some, SHARE, STEPS)
-    if max(max(tried.losses) for tried in tries.values()) <= UNDONE:
+    if max(loss for tried in tries.values() for loss in tried.losses) <= UNDONE:
         return circuit
     opponent = Opponent(search.stack)
     settings = replace(search.settings, steps=search.settings.hardening, abandon=None)

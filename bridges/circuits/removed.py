@@ -53,7 +53,7 @@ class Removed:
         stack: the model.
         reference: `node_means` over ordinary text.
         ablation: ``mean``, ``zero``, ``resample``: the node's value at the same position of random text, or ``mixed``:
-            mean and resample on every other pair of prompts.
+            mean in one half of the pairs of prompts, which is drawn, resample in the other.
         text: token ids ``[n, context]`` that resampled values come from.
 
     Attributes:
@@ -78,15 +78,17 @@ class Removed:
         if self.ablation not in FROM_TEXT:
             return None
         assert self.text is not None
-        # Both prompts of every second pair keep the mean.
-        pairs = torch.arange(len(some)).view(-1, 2)
-        drawn = pairs[1::2] if self.ablation == "mixed" else pairs
-        ids = windows(self.text, drawn.numel(), some.ids.shape[1], generator)
+        pairs = len(some) // 2
+        drawn = torch.arange(pairs)
+        if self.ablation == "mixed":
+            # Not every second pair, which stand in the order of their templates.
+            drawn = torch.randperm(pairs, generator=generator)[: pairs // 2]
+        ids = windows(self.text, 2 * len(drawn), some.ids.shape[1], generator)
         values = node_values(self.stack, ids.to(some.ids.device))
         if self.ablation == "mixed":
             for point, value in values.items():
-                both = value.new_empty(len(pairs), 2, *value.shape[1:])
-                both[0::2] = self.reference[point].to(value)
-                both[1::2] = value.view(-1, 2, *value.shape[1:])
+                both = value.new_empty(pairs, 2, *value.shape[1:])
+                both[:] = self.reference[point].to(value)
+                both[drawn.to(value.device)] = value.view(-1, 2, *value.shape[1:])
                 values[point] = both.flatten(0, 1)
         return values

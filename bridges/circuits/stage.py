@@ -261,7 +261,8 @@ def find_circuits(
         if name not in left:
             progress(name)
     expressed = {name: express(behaviours[name], shop.tokenizer, shop.pairs, shop.seed) for name in left}
-    count = max(1, min(worker_count(shop.config.workers, shop.stacks), len(left)))
+    # By all of them, not by what is left: a run that goes on works with as many threads as one that was not ended.
+    count = max(1, min(worker_count(shop.config.workers, shop.stacks), len(able)))
     if count > 1:
         # Once for all copies.
         with shop.autocast():

@@ -81,15 +81,19 @@ def estimate(values: Array) -> Estimate:
     return Estimate(float(values[0]), float(low), float(high))
 
 
-def p_above_zero(values: Array) -> float:
+def p_above_zero(values: Array, units: int) -> float:
     """One-sided p that a quantity is not above 0: the share of draws where it is not, ``[1 + R]`` to a number.
 
-    One more counts as not above it, so that no finite number of draws gives p = 0.
+    One more counts as not above it, so that no finite number of draws gives p = 0. Nor is it below 2^-n, the chance
+    that n units all come out above 0 where each is as likely to come out below: resamples of few say too little.
+
+    Args:
+        units: n.
     """
     if not np.isfinite(values[0]):
         return float("nan")
     above = np.nan_to_num(values[1:], nan=-np.inf) > 0
-    return float((1 + (~above).sum()) / (1 + len(above)))
+    return max(float((1 + (~above).sum()) / (1 + len(above))), 0.5**units)
 
 
 def holm(p_values: Array) -> Array:

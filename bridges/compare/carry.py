@@ -50,11 +50,14 @@ def random_channels(used: Tensor, count: int, pairs: int, generator: torch.Gener
 
 
 def random_nodes(bridge: Bridge, delta: Tensor, used: Tensor, count: int, like: Tensor, generator: torch.Generator):
-    """The change of ``count`` channels that the circuit does not use, carried, as long as ``like`` at every token.
+    """The change of ``count`` channels that the circuit does not use, carried, as long as ``like`` at every token; NaN
+    where it uses all of them.
 
     Args:
         delta: the whole stream's change ``[B, T, s]``. used: ``bool [s]``.
     """
+    if bool(used.all()):
+        return torch.full_like(like, torch.nan)
     chosen = random_channels(used, count, len(delta) // 2, generator)
     return matched(carried(bridge, delta * chosen), like)
 

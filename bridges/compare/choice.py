@@ -17,7 +17,7 @@ from bridges.behaviours.encoded import EncodedPairs
 from bridges.compare.carry import carried
 from bridges.compare.crossing import Crossing, Transfer, added, crossings, differences, margins_of
 from bridges.compare.directions import baseline_directions
-from bridges.compare.transfer import NULLS, Margins, interchange_margins, necessity_margins, two_way_loss
+from bridges.compare.transfer import NULLS, WHOLE, Margins, interchange_margins, necessity_margins, two_way_loss
 
 
 @dataclass(frozen=True)
@@ -70,9 +70,11 @@ def gain(plain: np.ndarray, moved: Margins, needed: Margins) -> np.ndarray:
     loss = {name: two_way_loss(m).mean((0, 2, 3)) for name, m in needed.items()}
     beyond_nulls = share["circuit"] - np.max([share[name] for name in NULLS], axis=0)
     # Who moves the whole difference cannot be beaten.
-    beyond_means = np.where(share["circuit"] < 1, share["circuit"] - share["difference_of_means"].clip(max=1), np.inf)
+    best = share["difference_of_means"].clip(max=WHOLE)
+    beyond_means = np.where(share["circuit"] < WHOLE, share["circuit"] - best, np.inf)
     lost = (loss["circuit"] - loss["random_nodes"]) / math.log(2)
-    return np.min([beyond_nulls, beyond_means, lost], axis=0)
+    # Where there is no null to compare with nothing is shown.
+    return np.nan_to_num(np.min([beyond_nulls, beyond_means, lost], axis=0), nan=-np.inf)
 
 
 def _best_channel(t: Transfer, batches: Sequence[Crossing]) -> tuple[int, int]:

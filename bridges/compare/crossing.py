@@ -144,6 +144,9 @@ def added(t: Transfer, crossing: Crossing, changes: Mapping[int, Tensor] | Seque
 
 def differences(t: Transfer, crossing: Crossing) -> list[Tensor]:
     """The sparse stream on the other prompt of the pair minus on this one, ``[B, T, s]`` of every bridge."""
-    other = torch.arange(len(crossing.some), device=crossing.some.ids.device) ^ 1
-    sites = (crossing.sparse.sites[pair.sparse].float() for pair in t.bridges.pairs)
-    return [h[other] - h for h in sites]
+    return [on_other(crossing.sparse.sites[pair.sparse].float()) for pair in t.bridges.pairs]
+
+
+def on_other(h: Tensor) -> Tensor:
+    """A stream on the other prompt of the pair minus on this one, ``[B, T, s]``."""
+    return h[torch.arange(len(h), device=h.device) ^ 1] - h

@@ -6,13 +6,14 @@ Shapes: n pairs, B = 2n prompts, b bridges, R draws, s width of the sparse strea
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from bridges.behaviours.encoded import EncodedPairs
 from bridges.circuits.circuit import only
-from bridges.circuits.task import Calibration, prompts, split
+from bridges.circuits.task import Calibration, calibrate, prompts, split
 from bridges.compare.agreement import device_of
 from bridges.compare.carry import channel_orders
 from bridges.compare.crossing import TOKENS, Transfer, last_logits, margins_of
@@ -20,15 +21,18 @@ from bridges.compare.transfer import Margins, draws_of, gather
 
 
 @torch.no_grad()
-def continued_margins(t: Transfer, encoded: EncodedPairs, where: Sequence[int], nulls: bool = True) -> Margins:
+def continued_margins(t: Transfer, encoded: EncodedPairs, where: Sequence[int]) -> Margins:
     """Calibrated margins of the circuit that runs from each bridge on the encoded dense stream, ``[R, b, n, 2]``.
 
-    Beside the ``circuit`` the same with ``shuffled_bridge``: the encoder's outputs in an order drawn for every pair.
+    Beside the ``circuit`` the same with ``shuffled_bridge``: the encoder's outputs in an order drawn for every pair;
+    and the ``empty_circuit``, no node at all, calibrated on these very prompts: late in the dense model its answer is
+    in the stream already, which goes on whatever the circuit does.
 
     Args:
-        where: indices of the b bridges. nulls: whether ``shuffled_bridge`` is wanted.
+        where: indices of the b bridges.
     """
     calibration = Calibration(t.circuit.scale, t.circuit.shift)
+    empty = replace(t.circuit, nodes={p: torch.zeros_like(k) for p, k in t.circuit.nodes.items()})
     generator = t.generator(f"dense_to_sparse {encoded.split}")
     whole = prompts(encoded, device_of(t.dense))
     parts: dict[str, list[Tensor]] = {}
@@ -39,7 +43,7 @@ def continued_margins(t: Transfer, encoded: EncodedPairs, where: Sequence[int], 
         def run(streams: list[Tensor], some=some) -> Tensor:
             entries = [(t.bridges.pairs[i].sparse, h) for i, h in zip(where, streams, strict=True)]
             final = list(t.sparse.run_from(entries).final.values())
-            return calibration.apply(margins_of(last_logits(t.sparse, final, some), some), some.sign)
+            return margins_of(last_logits(t.sparse, final, some), some)
 
         def shuffled(own: list[Tensor] = own, some=some, run=run) -> Tensor:
             width, device = own[0].shape[-1], some.ids.device
@@ -47,7 +51,10 @@ def continued_margins(t: Transfer, encoded: EncodedPairs, where: Sequence[int], 
             return run([h.gather(-1, order.expand_as(h)) for h, order in zip(own, orders, strict=True)])
 
         with only(t.sparse, t.circuit):
-            parts.setdefault("circuit", []).append(run(own)[None])
-            if nulls:
-                parts.setdefault("shuffled_bridge", []).append(draws_of(t, shuffled))
+            for name, margins in (("circuit", run(own)[None]), ("shuffled_bridge", draws_of(t, shuffled))):
+                parts.setdefault(name, []).append(calibration.apply(margins, some.sign))
+        with only(t.sparse, empty):
+            parts.setdefault("empty_circuit", []).append(run(own)[None])
+    alone = torch.cat(parts["empty_circuit"], -1)[0]
+    parts["empty_circuit"] = [torch.stack([calibrate(m, whole.sign).apply(m, whole.sign) for m in alone])[None]]
     return gather(parts)

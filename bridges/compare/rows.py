@@ -17,6 +17,7 @@ from bridges.compare.crossing import Transfer, crossings, equal_pairs
 from bridges.compare.dense_to_sparse import continued_margins
 from bridges.compare.transfer import (
     NULLS,
+    WHOLE,
     interchange_margins,
     necessity_margins,
     share_moved,
@@ -67,9 +68,9 @@ def interchange_rows(
         w.put(i, "none", "share_moved", np.zeros_like(shares["circuit"]))
         # The best null of every resample, not of the data: which one is best is chance too.
         beyond = shares["circuit"] - np.max([shares[name] for name in NULLS], axis=0)
-        w.put(i, "circuit", "share_moved_minus_null", beyond, p_value=p_above_zero(beyond))
+        w.put(i, "circuit", "share_moved_minus_null", beyond, p_value=p_above_zero(beyond, len(plain)))
         # Who moves the whole difference cannot be beaten by moving more than that.
-        whole = {name: np.minimum(shares[name], 1.0) for name in ("circuit", "difference_of_means")}
+        whole = {name: np.minimum(shares[name], WHOLE) for name in ("circuit", "difference_of_means")}
         w.put(i, "circuit", "share_moved_minus_baseline", whole["circuit"] - whole["difference_of_means"])
     return w.rows
 
@@ -85,7 +86,7 @@ def necessity_rows(
             w.put(i, name, "loss", values)
         w.put(i, "none", "loss", w.mean(two_way_loss(plain[None])))
         beyond = losses["circuit"] - losses["random_nodes"]
-        w.put(i, "circuit", "loss_minus_null", beyond, p_value=p_above_zero(beyond))
+        w.put(i, "circuit", "loss_minus_null", beyond, p_value=p_above_zero(beyond, len(plain)))
     return w.rows
 
 
@@ -114,9 +115,14 @@ def continued_rows(t: Transfer, margins: dict[str, np.ndarray], where: Sequence[
 
 
 def best_continued(t: Transfer, train: EncodedPairs) -> int:
-    """The inner bridge from which the circuit decides most training prompts rightly, of equal ones with least loss."""
-    own = continued_margins(t, train, t.inner, nulls=False)["circuit"][0]
-    ranks = [(float((m > 0).mean()), -float(two_way_loss(m).mean())) for m in own]
+    """The inner bridge from which the circuit decides most training prompts rightly that no circuit at all does not, of
+    equal ones with least loss."""
+    margins = continued_margins(t, train, t.inner)
+    own, none = margins["circuit"][0], margins["empty_circuit"][0]
+    ranks = [
+        (float((m > 0).mean() - (empty > 0).mean()), -float(two_way_loss(m).mean()))
+        for m, empty in zip(own, none, strict=True)
+    ]
     return t.inner[ranks.index(max(ranks))]
 
 

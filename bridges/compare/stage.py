@@ -27,8 +27,9 @@ from bridges.compare.crossing import Transfer
 from bridges.compare.rows import transfer_rows
 from bridges.compare.similarity import similarity_rows
 from bridges.compare.verdict import decide
-from bridges.config import CompareConfig, VerdictConfig
+from bridges.config import CompareConfig, VerdictConfig, searched_from
 from bridges.data.blocks import TokenBlocks
+from bridges.folder import RunFolder
 from bridges.stack import ResidualStack
 from bridges.tables import TABLES, read_table, table_names, write_part, write_table
 
@@ -115,7 +116,12 @@ def judge(folder: Path, config: VerdictConfig) -> dict[str, pd.DataFrame]:
 
     Args:
         folder: of the run. config: the bars, perhaps others than when it ran.
+
+    Raises:
+        ConfigError: behaviours would be judged that no circuit was searched for.
     """
+    if (folder / "config.yaml").is_file():
+        searched_from(RunFolder(folder).config.circuits, config)
     written = table_names(folder)
     evidence, verdicts = decide({name: read_table(folder, name) for name in _JUDGED_BY if name in written}, config)
     for name, frame in (("evidence", evidence), ("verdicts", verdicts)):

@@ -3,7 +3,8 @@
 At every bridge the sparse stream's difference between the two prompts of a pair, on the channels that the circuit uses
 there, is decoded and added to the dense stream. Beside it stand changes of equal size at every token: random
 directions, channels that the circuit does not use, a bridge whose channels are shuffled, a ridge-regressed bridge, and
-directions that linear methods find in the dense stream alone.
+directions that linear methods find in the dense stream alone. One more is the change of the tokens' embeddings alone,
+in the same channels: where it moves as much, the sparse model has computed nothing that is carried.
 
 Shapes: n pairs, B = 2n prompts, T tokens, b bridges, d and s widths of the two streams.
 """
@@ -18,13 +19,16 @@ import torch
 from torch import Tensor
 
 from bridges.compare.carry import carried, matched, random_directions, random_nodes, shuffled_bridge
-from bridges.compare.crossing import Crossing, Transfer, added, differences, last_logits, margins_of
+from bridges.compare.crossing import Crossing, Transfer, added, differences, last_logits, margins_of, on_other
 from bridges.compare.directions import BASELINES
 
 if TYPE_CHECKING:
     from bridges.compare.choice import Choice
 
-NULLS = ("random_directions", "random_nodes", "shuffled_bridge")
+DRAWN = ("random_directions", "random_nodes", "shuffled_bridge")
+# `tokens` is not drawn: what the prompts' own tokens bring along in the circuit's channels, before anything is
+# computed.
+NULLS = (*DRAWN, "tokens")
 
 
 def null_change(
@@ -41,6 +45,9 @@ def null_change(
         return random_nodes(t.bridges[i], delta, t.live[i], int(nodes.sum()), like, generator)
     return shuffled_bridge(t.bridges[i], delta * nodes, like, generator)
 
+
+# Who moves so much of the difference moves all of it: more cannot be told from the bridges' own errors.
+WHOLE = 0.95
 
 Margins = dict[str, np.ndarray]
 
@@ -68,7 +75,7 @@ def interchange_margins(
         directions: the baselines' own, ``{name: [d]}`` of every bridge.
         where: indices of the b bridges.
     """
-    generators = {name: t.generator(f"interchange {name}") for name in NULLS}
+    generators = {name: t.generator(f"interchange {name}") for name in DRAWN}
     parts: dict[str, list[Tensor]] = {}
     for crossing in crossing_list:
         deltas = differences(t, crossing)
@@ -78,7 +85,10 @@ def interchange_margins(
             return margins_of(added(t, crossing, changes), crossing.some)
 
         parts.setdefault("circuit", []).append(run(own)[None])
-        for name in NULLS:
+        embedded = on_other(t.sparse.embed(crossing.some.ids).float())
+        tokens = {i: carried(t.bridges[i], embedded * t.live[i]) for i in where}
+        parts.setdefault("tokens", []).append(run(tokens)[None])
+        for name in DRAWN:
 
             def null(name: str = name, own=own, deltas=deltas, run=run) -> Tensor:
                 g = generators[name]
@@ -153,7 +163,7 @@ def steering_chances(t: Transfer, crossing_list: Sequence[Crossing], choice: Cho
                 continue
             nodes = torch.zeros_like(nodes)
             nodes[choice.channel] = True
-        generators = {name: t.generator(f"steering {which} {name}") for name in NULLS}
+        generators = {name: t.generator(f"steering {which} {name}") for name in DRAWN}
         parts: dict[str, list[Tensor]] = {}
         for crossing in crossing_list:
             delta = differences(t, crossing)[i]
@@ -171,7 +181,7 @@ def steering_chances(t: Transfer, crossing_list: Sequence[Crossing], choice: Cho
 
             parts.setdefault("circuit", []).append(curve(own)[None])
             parts.setdefault("none", []).append(untouched.expand(1, len(t.config.strengths), -1))
-            for name in NULLS:
+            for name in DRAWN:
 
                 def null(name=name, i=i, delta=delta, nodes=nodes, own=own, curve=curve, generators=generators):
                     return curve(null_change(t, name, i, delta, nodes, own, generators[name]))

@@ -143,7 +143,7 @@ class _Case:
             self._share_moved(),
             self._test(
                 "beats_nulls",
-                "the share of the dense logit difference that the circuit moves beyond the best null of equal norm",
+                "the share of the dense logit difference that the circuit moves beyond the best null",
                 self.beyond_nulls,
                 veto=True,
             ),
@@ -169,6 +169,8 @@ class _Case:
     @staticmethod
     def _test(name: str, meaning: str, row: Row | None, veto: bool = False) -> Evidence:
         p = _number(row, "p_value")
+        # What was not measured has not been passed, but neither has it been failed.
+        veto = veto and not math.isnan(_number(row))
         return Evidence(name, meaning, threshold=0.0, passed=False, veto=veto, p_value=p, **_interval(row))
 
     def _circuit_found(self) -> Evidence:
@@ -211,9 +213,12 @@ class _Case:
     def _dense_to_sparse(self) -> Evidence:
         bar = self.config.dense_to_sparse
         rows = _pick(self.of["transfer"], measurement="dense_to_sparse", chosen=True, quantity="accuracy")
-        row, null = _first(rows, direction="circuit"), _number(_first(rows, direction="shuffled_bridge"))
-        passed = _number(row) >= bar and _number(row, "value_low") > null
-        beside = "" if math.isnan(null) else f" ({null:.3g} with shuffled encoders)"
+        row = _first(rows, direction="circuit")
+        shuffled, empty = (_number(_first(rows, direction=name)) for name in ("shuffled_bridge", "empty_circuit"))
+        low = _number(row, "value_low")
+        passed = _number(row) >= bar and low > shuffled and low > empty
+        known = not math.isnan(shuffled) and not math.isnan(empty)
+        beside = f" ({shuffled:.3g} with shuffled encoders, {empty:.3g} without the circuit)" if known else ""
         meaning = f"the share of prompts that the circuit decides rightly from the encoded dense stream{beside}"
         return Evidence("dense_to_sparse", meaning, threshold=bar, passed=passed, **_interval(row))
 

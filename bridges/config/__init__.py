@@ -21,6 +21,7 @@ from bridges.config.measuring import (
     ControlsConfig,
     EvalConfig,
     VerdictConfig,
+    searched_from,
 )
 from bridges.config.training import BridgeConfig, DataConfig, ModelConfig, SparseConfig, TermConfig, TrainConfig
 from bridges.errors import ConfigError, nearest
@@ -45,6 +46,7 @@ __all__ = [
     "VerdictConfig",
     "flat",
     "from_dict",
+    "searched_from",
     "to_dict",
 ]
 
@@ -108,6 +110,7 @@ class Config:
             raise ConfigError(
                 f"sparsity={self.sparsity} must lie in (0, 1]: it is the fraction of weights that are not zero."
             )
+        searched_from(self.circuits, self.verdict)
 
 
 def to_dict(config: Config) -> dict[str, Any]:

@@ -179,8 +179,13 @@ class CircuitsConfig(CircuitSettings):
         super().__post_init__()
         for name in self.models:
             one_of("circuits.models", name, STACKS)
+        if self.method != "learned":
+            raise ConfigError(
+                f"circuits.method={self.method}: a run's circuits are learned, and verdicts are given on them. Other "
+                f"rankings stand beside them with circuits.baselines=[{self.method}]."
+            )
         for name in self.baselines:
-            one_of("circuits.baselines", name, METHODS)
+            one_of("circuits.baselines", name, [m for m in METHODS if m != "learned"])
         between("circuits.min_accuracy", self.min_accuracy, 0, 1)
         for key in ("heldout_pairs", "reference_tokens", "activation_tokens"):
             positive(f"circuits.{key}", getattr(self, key))
@@ -269,3 +274,12 @@ class VerdictConfig:
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):
             between(f"verdict.{f.name}", getattr(self, f.name), 0, 1)
+
+
+def searched_from(circuits: CircuitsConfig, verdict: VerdictConfig) -> None:
+    """A `ConfigError` where behaviours would be judged that no circuit is searched for."""
+    if circuits.models and verdict.dense_accuracy < circuits.min_accuracy:
+        raise ConfigError(
+            f"verdict.dense_accuracy={verdict.dense_accuracy} is below circuits.min_accuracy={circuits.min_accuracy}, "
+            "from which on circuits are searched for: what lies between would count as not reproduced. Lower both."
+        )

@@ -25,6 +25,8 @@ DIRECTION_LOOKS = {
     "random_directions": ("random directions", "second"),
     "random_nodes": ("random nodes", "third"),
     "shuffled_bridge": ("shuffled bridge", "fourth"),
+    "tokens": ("the tokens alone", "plain"),
+    "empty_circuit": ("no circuit", "plain"),
     "ridge_bridge": ("ridge bridge", "fifth"),
     "difference_of_means": ("difference of means", "sixth"),
     "probe": ("linear probe", "plain"),

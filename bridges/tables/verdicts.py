@@ -12,6 +12,8 @@ DIRECTIONS = (
     "random_directions",
     "random_nodes",
     "shuffled_bridge",
+    "tokens",
+    "empty_circuit",
     "ridge_bridge",
     "difference_of_means",
     "probe",

@@ -89,3 +89,17 @@ def test_empty_and_missing_files(tmp_path):
         load(write(tmp_path / "empty.jsonl", "", "  "))
     with pytest.raises(BehaviourError, match="Cannot read"):
         load(tmp_path / "nowhere.jsonl")
+
+
+def test_pairs_that_are_joined_by_a_prompt_come_to_one_split(tmp_path, tokenizer_of):
+    # a–b, c–d and b–c: whichever order the hash puts them in, no prompt may come to both splits.
+    for shift in range(12):
+        names = [f"{letter}{shift}" for letter in "abcd"]
+        links = ((0, 1), (2, 3), (1, 2))
+        rows = [row(0, clean=names[i], counterfactual=names[j]) for i, j in links]
+        path = write(tmp_path / f"chain{shift}.jsonl", *rows, *(row(n) for n in range(3)))
+        found = load(path)[f"chain{shift}"]
+        drawn = [found.drafts(random.Random(0), split) for split in SPLITS]
+        sides = [{p for d in drafts for p in (d.clean, d.counterfactual)} for drafts in drawn]
+        assert not sides[0] & sides[1] and any(set(names) <= side for side in sides)
+        assert all(sides) and len(sides[0] | sides[1]) == 10

@@ -57,9 +57,22 @@ def test_what_cannot_be_known_is_nan():
 
 
 def test_p_is_the_share_of_draws_not_above_zero_and_never_zero():
-    assert p_above_zero(np.array([1.0, 1.0, -1.0, 0.0, np.nan])) == pytest.approx((1 + 3) / 5)
-    assert p_above_zero(np.ones(100)) == pytest.approx(1 / 100)
-    assert np.isnan(p_above_zero(np.array([np.nan, 1.0])))
+    assert p_above_zero(np.array([1.0, 1.0, -1.0, 0.0, np.nan]), 9) == pytest.approx((1 + 3) / 5)
+    assert p_above_zero(np.ones(100), 9) == pytest.approx(1 / 100)
+    assert np.isnan(p_above_zero(np.array([np.nan, 1.0]), 9))
+
+
+def test_few_pairs_prove_nothing():
+    # Three pairs that all come out above zero do so by chance in one case of eight.
+    assert p_above_zero(np.ones(2000), 3) == 1 / 8
+
+
+def test_where_a_circuit_uses_all_channels_there_are_no_others_to_compare_with(tmp_path):
+    bridge, delta = Bridges(4, 6, [SitePair(0, 0)], None)[0], torch.ones(2, 3, 6)
+    like = torch.ones(2, 3, 4)
+    g = torch.Generator().manual_seed(0)
+    assert random_nodes(bridge, delta, torch.ones(6, dtype=torch.bool), 6, like, g).isnan().all()
+    assert random_nodes(bridge, delta, torch.arange(6) < 5, 5, like, g).isfinite().all()
 
 
 def test_holm_steps_down():

@@ -137,7 +137,7 @@ def test_the_true_circuit_reproduces_what_the_dense_model_does(finished):
     assert verdicts.loc["quote", "share_moved"] == pytest.approx(1, abs=1e-3)
     assert verdicts.loc["nonsense", "verdict"] == "dense model cannot"
     # Both models do it, but nothing can be exchanged between prompts of unequal length.
-    assert verdicts.loc["uneven", "verdict"] == "not" and verdicts.loc["uneven", "circuit_accuracy"] == 1
+    assert verdicts.loc["uneven", "verdict"] == "partial" and verdicts.loc["uneven", "circuit_accuracy"] == 1
     assert "beats_nulls" in verdicts.loc["uneven", "failed"] and "not measured" in verdicts.loc["uneven", "reason"]
     text = tables["agreement"].query("behaviour == 'text'").set_index("second")["value"]
     assert text["sparse"] == pytest.approx(1, abs=1e-4) and text["dense2"] == pytest.approx(1, abs=1e-4)

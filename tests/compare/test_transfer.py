@@ -18,7 +18,7 @@ from bridges.compare.choice import choose, gain
 from bridges.compare.crossing import Transfer, crossings, differences, equal_pairs
 from bridges.compare.dense_to_sparse import continued_margins
 from bridges.compare.rows import transfer_rows
-from bridges.compare.transfer import NULLS, interchange_margins, necessity_margins, share_moved, steering_chances
+from bridges.compare.transfer import DRAWN, NULLS, interchange_margins, necessity_margins, share_moved, steering_chances
 from bridges.config import CompareConfig
 from bridges.nodes import NodeBus
 from bridges.stack import ResidualStack
@@ -52,8 +52,10 @@ def test_the_true_circuit_moves_everything_and_nothing_else_does(quote, true_cir
     # Whatever the other prompt would change on the answer's way is carried, at every bridge.
     assert np.allclose(found["circuit"], 1, atol=1e-3)
     inner = slice(1, 4)
-    for null in NULLS:
+    for null in DRAWN:
         assert (found[null][inner] < 0.7).all(), (null, found[null])
+    # Before the first MLP only the tokens are there to be carried, after it only what it has made of them.
+    assert np.allclose(found["tokens"][:4], [1, 1, 0, 0], atol=1e-3)
 
 
 def test_channels_beside_the_way_move_nothing(quote, false_circuit):
@@ -149,23 +151,27 @@ def test_choices_are_made_on_training_pairs_and_never_at_the_ends(quote, true_ci
 
 def test_the_bridge_is_where_the_weakest_of_the_comparisons_is_strongest():
     plain = np.array([[2.0, 2.0]])
-    # Shares moved at four bridges: of the 8 that a swap moves, per prompt 4 · share.
+    # Shares moved at five bridges: of the 8 that a swap moves, per prompt 4 · share.
     steered = {
-        "circuit": [1.0, 0.75, 0.9, 1.0],
-        "random_directions": [0.1, 0.0, 0.0, 0.0],
-        "random_nodes": [0.2, 0.0, 0.6, 0.0],
-        "shuffled_bridge": [0.0, 0.25, 0.0, 0.4],
-        "difference_of_means": [0.5, 0.0, 1.5, 1.5],
+        "circuit": [1.0, 0.75, 0.9, 1.0, 1.0],
+        "random_directions": [0.1, 0.0, 0.0, 0.0, 0.0],
+        "random_nodes": [0.2, 0.0, 0.6, 0.0, 0.0],
+        "shuffled_bridge": [0.0, 0.25, 0.0, 0.4, 0.0],
+        "tokens": [0.0, 0.0, 0.0, 0.0, 0.9],
+        "difference_of_means": [0.5, 0.0, 1.5, 1.5, 0.0],
     }
     moved = {name: np.array([[[[2 - 4 * share] * 2] for share in row]]) for name, row in steered.items()}
-    # Without the channels: no harm at the first bridge, all is lost at the second and last, as much as with others at
-    # the third.
+    # Without the channels: no harm at the first bridge, as much as with others at the third, all is lost elsewhere.
     needed = {
-        "circuit": np.array([[[[2.0, 2.0]], [[0.0, 0.0]], [[0.0, 0.0]], [[0.0, 0.0]]]]),
-        "random_nodes": np.array([[[[2.0, 2.0]], [[100.0, 100.0]], [[0.0, 0.0]], [[100.0, 100.0]]]]),
+        "circuit": np.array([[[[2.0, 2.0]], *[[[0.0, 0.0]]] * 4]]),
+        "random_nodes": np.array([[[[2.0, 2.0]], [[100.0, 100.0]], [[0.0, 0.0]], *[[[100.0, 100.0]]] * 2]]),
     }
-    # The least of 0.8 and 0, of 0.5, 0.75 and 1, of 0.3, -0.1 and 0, of 0.6 and 1: what moves all is not beaten.
-    assert np.allclose(gain(plain, moved, needed), [0, 0.5, -0.1, 0.6])
+    # The least of 0.8 and 0, of 0.5, 0.75 and 1, of 0.3, -0.05 and 0, of 0.6 and 1, where what moves all is not beaten,
+    # and at the last, where the tokens alone do nearly as much, of 0.1 and 1.
+    assert np.allclose(gain(plain, moved, needed), [0, 0.5, -0.05, 0.6, 0.1])
+    # Without a null to compare with nothing is shown.
+    needed["random_nodes"][0, 1] = np.nan
+    assert gain(plain, moved, needed)[1] == -np.inf
     # A dense model that is wrong about the training pairs: nothing is left to choose by.
     assert not gain(-plain, moved, needed).any()
 
@@ -240,8 +246,9 @@ def test_rows_fit_the_table_and_say_what_was_found(quote, true_circuit, tmp_path
     beyond = frame.query("quantity == 'share_moved_minus_null'").set_index("pair")
     best = np.max([by[name].sort_index() for name in NULLS], axis=0)
     assert np.allclose(beyond["value"].sort_index(), by["circuit"].sort_index() - best)
-    assert (beyond.loc[1:3, "p_value"] <= 0.02).all() and (beyond.loc[1:3, "value_low"] > 0).all()
-    assert moved[moved["chosen"]]["pair"].nunique() == 1
+    assert (beyond.loc[2:3, "p_value"] <= 0.02).all() and (beyond.loc[2:3, "value_low"] > 0).all()
+    # At the first inner bridge nothing has been computed yet that could be carried.
+    assert beyond.loc[1, "p_value"] > 0.5 and moved[moved["chosen"]]["pair"].unique() in (2, 3)
     curve = frame.query("measurement == 'steering' and direction == 'circuit' and nodes == 'all'")
     assert (curve.sort_values("strength")["value"].diff().dropna() > 0).all()
     steered = frame.query("measurement == 'steering' and strength == 0").groupby("nodes")["value"]

@@ -25,6 +25,7 @@ GOOD = {
     "loss_p": 0.0005,
     "back": 0.95,
     "back_null": 0.5,
+    "back_none": 0.5,
     "expressible": True,
     "without": None,
 }
@@ -80,6 +81,7 @@ def tables(**behaviours: dict) -> dict[str, pd.DataFrame]:
         transfer("necessity", "circuit", "loss_minus_null", 0.4, g["loss_p"])
         transfer("dense_to_sparse", "circuit", "accuracy", g["back"])
         transfer("dense_to_sparse", "shuffled_bridge", "accuracy", g["back_null"])
+        transfer("dense_to_sparse", "empty_circuit", "accuracy", g["back_none"])
     return {name: pd.DataFrame(rows) for name, rows in out.items()}
 
 
@@ -118,6 +120,7 @@ def test_a_good_circuit_is_reproduced(tmp_path):
         ({"means": 0.9}, "beats_difference_of_means", "partial"),
         ({"back": 0.7}, "dense_to_sparse", "partial"),
         ({"back_null": 0.92}, "dense_to_sparse", "partial"),
+        ({"back_none": 0.92}, "dense_to_sparse", "partial"),
         ({"moved": 0.4, "means": 0.3}, "share_moved", "partial"),
     ],
 )
@@ -151,6 +154,15 @@ def test_what_was_not_found_or_asked_is_no_evidence():
         rest = {name: frame for name, frame in some.items() if name != missing}
         found = decide(rest, CONFIG)[1].iloc[0]["verdict"]
         assert found == {"controls": "partial", "transfer": "not"}[missing]
+
+
+def test_a_test_that_could_not_be_made_is_not_met_and_rules_nothing_out():
+    some = tables(b={})
+    # As where no two prompts of a pair are equally long: only the way back is measured.
+    some["transfer"] = some["transfer"].query("measurement == 'dense_to_sparse'")
+    evidence, verdicts = decide(some, CONFIG)
+    assert verdicts.iloc[0]["verdict"] == "partial"
+    assert not evidence.set_index("criterion").loc["beats_nulls", "passed"]
 
 
 def test_a_control_whose_own_circuit_was_not_found_again_failed_and_says_so():

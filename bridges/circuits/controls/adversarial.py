@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from bridges.circuits.controls.case import Case, Row, control
@@ -9,10 +10,15 @@ from bridges.circuits.flips import attack
 from bridges.circuits.task import Prompts
 
 
-def halves(some: Prompts) -> tuple[Prompts, Prompts]:
-    """Every second pair of prompts, and the others; one pair is both."""
-    pairs = torch.arange(len(some), device=some.ids.device).view(-1, 2)
-    return some.take(pairs[0::2].flatten()), some.take(pairs[min(1, len(pairs) - 1) :: 2].flatten())
+def halves(some: Prompts, generator: torch.Generator) -> tuple[Prompts, Prompts]:
+    """One half of the pairs of prompts and the other, drawn; one pair is both.
+
+    Pairs stand in the order of their templates: every second one would share no template with the rest.
+    """
+    pairs = torch.arange(len(some)).view(-1, 2)
+    pairs = pairs[torch.randperm(len(pairs), generator=generator)].to(some.ids.device)
+    middle = (len(pairs) + 1) // 2
+    return some.take(pairs[:middle].flatten()), some.take(pairs[min(middle, len(pairs) - 1) :].flatten())
 
 
 @control("adversarial")
@@ -22,11 +28,12 @@ def adversarial(case: Case) -> list[Row]:
 
     An adversary that chose for every prompt apart could carry the answer itself; one choice for all cannot, provided it
     is judged on other prompts than those it was made on: what undoes a few prompts may say nothing about the behaviour.
-    It chooses on every second held-out pair and is judged on the rest. It may flip ``adversary_budget`` times as many
-    nodes as the circuit has: with thousands of nodes to choose from and no bound, some choice undoes any behaviour of
-    any model. It climbs ``adversary_steps`` times, and its worst choice counts; passed up to ``adversarial`` nats.
+    It chooses on one half of the held-out pairs and is judged on the other. It may flip ``adversary_budget`` times as
+    many nodes as the circuit has: with thousands of nodes to choose from and no bound, some choice undoes any behaviour
+    of any model. It climbs ``adversary_steps`` times, the loss and, apart, the margins, and its worst choice counts;
+    passed up to ``adversarial`` nats.
     """
-    config, (shown, judged) = case.config, halves(case.prompts)
+    config, (shown, judged) = case.config, halves(case.prompts, case.generator("adversarial"))
     found = attack(case.stack, case.circuit, shown, judged, config.adversary_budget, config.adversary_steps)
     more = {"n_pairs": len(judged) // 2, "size": max(1, round(config.adversary_budget * case.circuit.size))}
     rows = [
@@ -34,5 +41,6 @@ def adversarial(case: Case) -> list[Row]:
         for name, tried in found.items()
         for i, loss in enumerate(tried.losses)
     ]
-    worst, bar = max(row["value"] for row in rows), config.adversarial
+    # NaN, unlike in max(), comes through.
+    worst, bar = float(np.max([row["value"] for row in rows])), config.adversarial
     return [*rows, case.row("adversarial", "worst_loss", worst, threshold=bar, passed=worst <= bar, **more)]

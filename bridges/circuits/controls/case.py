@@ -98,10 +98,19 @@ class Case:
     def _unbound(self, steps: int, pairs: int) -> CircuitSettings:
         return replace(self.settings, edges=False, give_up=math.inf, steps=steps, pairs=pairs)
 
-    def search(self, pairs: EncodedPairs, seed: int, null: Null | None = None) -> Circuit:
-        """One search at `twin_settings`, in the model or in a null."""
+    def search(self, pairs: EncodedPairs, seed: int) -> Circuit:
+        """One search at `twin_settings`."""
+        return find_circuit(
+            self.stack, pairs, self.reference, self.twin_settings, seed, self.circuit.model, self.search_text
+        )
+
+    def null_search(self, pairs: EncodedPairs, null: Null | None = None) -> Circuit:
+        """One search for what should not be there, in the model or in a null: at `twin_settings`, but not ended early,
+        nor bound to fewer nodes than what tells it apart from the behaviour's own."""
         stack, reference = (self.stack, self.reference) if null is None else (null.stack, null.reference)
-        return find_circuit(stack, pairs, reference, self.twin_settings, seed, self.circuit.model, self.search_text)
+        largest = min(1.0, self.config.null_ratio * self.settings.largest)
+        settings = replace(self.twin_settings, largest=largest, abandon=None)
+        return find_circuit(stack, pairs, reference, settings, self.seed, self.circuit.model, self.search_text)
 
     @cached_property
     def repeats(self) -> list[Circuit]:

@@ -58,7 +58,8 @@ def interchange(case: Case) -> list[Row]:
     rows, agreements = [], []
     for share in SHARES:
         mine = [i for i, s in enumerate(shares) if s == share]
-        agreement = float(((whole[mine] > 0) == (alone[mine] > 0)).float().mean())
+        finite = whole[mine].isfinite() & alone[mine].isfinite()
+        agreement = float((finite & ((whole[mine] > 0) == (alone[mine] > 0))).float().mean())
         if share:
             agreements.append(agreement)
         size = round(share * case.circuit.size)

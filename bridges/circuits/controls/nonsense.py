@@ -38,4 +38,4 @@ def nonsense(case: Case) -> list[Row]:
 
     The median size over seeds of the behaviour's own circuit is compared, so that luck on one seed does not decide.
     """
-    return against_null(case, "nonsense", case.search(nonsense_twin(case.train), case.seed))
+    return against_null(case, "nonsense", case.null_search(nonsense_twin(case.train)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from bridges.circuits.controls.case import Case, Row, control
@@ -32,5 +33,5 @@ def stochastic(case: Case) -> list[Row]:
         rows.append(case.row("stochastic", f"loss_{share:g}", loss, draw=draw, size=int(sizes[i]), **more))
     for i in range(len(SHARES)):
         means.append(sum(losses[i * draws : (i + 1) * draws]) / draws)
-    worst, bar = max(means), case.config.stochastic
+    worst, bar = float(np.max(means)), case.config.stochastic
     return [*rows, case.row("stochastic", "worst_loss", worst, threshold=bar, passed=worst <= bar, **more)]

@@ -19,6 +19,7 @@ from bridges.circuits.study.storage import was_killed
 from bridges.circuits.wires import wires
 from bridges.errors import DivergenceError
 from bridges.stack import ResidualStack
+from bridges.training.precision import autocast, resolve_precision
 
 
 def score(size: int, reached: bool, loss: float, target: float, whole: int) -> float:
@@ -95,7 +96,9 @@ class Objective:
     ) -> dict[str, Any]:
         """One search: its row of `SEARCHES` without what all rows of a trial share, and its seconds."""
         started = time.perf_counter()
-        circuit = find_circuit(stack, encoded, self.reference, settings, self.seed, self.model, self.text)
+        device = next(stack.parameters()).device  # type: ignore[attr-defined]
+        with autocast(resolve_precision("auto", device), device):
+            circuit = find_circuit(stack, encoded, self.reference, settings, self.seed, self.model, self.text)
         loss = float(circuit.train_loss)
         if not math.isfinite(loss):
             raise DivergenceError(f"{name}: the circuit's loss is {loss}. Try smaller values of lr and k_coef.")
