@@ -74,11 +74,11 @@ def sizes(runs: Runs) -> pd.DataFrame:
 
 def _status(row: Mapping[Any, Any]) -> str:
     missing = [model for model in ("sparse", "dense") if pd.isna(row[f"{model}_reached"])]
-    if missing:
-        return f"no {' and no '.join(missing)} circuit"
-    failed = [model for model in ("sparse", "dense") if not row[f"{model}_reached"]]
+    failed = [model for model in ("sparse", "dense") if model not in missing and not row[f"{model}_reached"]]
     if failed:
         return f"target not reached: {' and '.join(failed)}"
+    if missing:
+        return f"no {' and no '.join(missing)} circuit"
     return COUNTED if np.isclose(row["sparse_target"], row["dense_target"]) else "different targets"
 
 

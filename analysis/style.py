@@ -10,6 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
+from bridges.errors import BridgesError
+
 # Okabe and Ito's palette, from the strongest contrast on white down.
 BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9"
 BLACK, GREY = "#222222", "#8A8A8A"
@@ -61,6 +63,9 @@ def log_scale(axes: Axes, which: Literal["x", "y"], percent: bool = False) -> No
 
 def save(figure: Figure, path: Path) -> Path:
     """Write the figure, making its folder where needed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BridgesError(f"{path.parent} cannot be made: {error}. Choose another folder with --out.") from error
     figure.savefig(path, dpi=160)
     return path

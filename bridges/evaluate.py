@@ -1,7 +1,6 @@
 """Measuring hybrids on held-out text: the ``sites`` and ``paths`` tables.
 
-The one evaluation of the project: training-time and offline figures come from the same functions, with the same number
-format and the same sparsity switches.
+Figures of finished and of unfinished training come from these functions, with training's number format and switches.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from bridges.bridge import Bridges
-from bridges.errors import BridgesError, CheckpointError
+from bridges.errors import BridgesError, CheckpointError, ConfigError
 from bridges.folder import RunFolder
 from bridges.sparse import SparseTransformer
 from bridges.sparse.packed import save_packed
@@ -29,12 +29,17 @@ def export(run: str | Path, target: str | Path) -> Path:
 
     Raises:
         CheckpointError: the run has not finished, or its files are damaged.
+        ConfigError: the target cannot be made.
     """
     folder, target = RunFolder(run), Path(target)
+    _ = folder.config  # a folder that is no run says so
     if not folder.done("evaluate"):
         raise CheckpointError(f"{run} is not finished; go on with resume={run}.")
     sparse = SparseTransformer.from_pretrained(folder.model)
-    target.mkdir(parents=True, exist_ok=True)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{target} cannot be made: {error}. Choose another target.") from error
     sparse.config.architectures = ["SparseTransformer"]
     sparse.config.save_pretrained(target / "model")
     # A frozen table of counts makes most of the size; the rest is a few nonzeros.

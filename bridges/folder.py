@@ -67,7 +67,10 @@ class RunFolder:
                     f"{path} holds a run with other settings. Give another name=…, or resume={path} to go on with it."
                 )
             return folder
-        path.mkdir(parents=True, exist_ok=True)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"The run's folder {path} cannot be made: {error}. Choose another runs_dir=….") from error
         write_atomically(path / "environment.json", json.dumps(environment(), indent=2) + "\n")
         folder.write_status("running")
         write_atomically(path / "config.yaml", yaml.safe_dump(to_dict(config), sort_keys=False))

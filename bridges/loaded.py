@@ -163,7 +163,7 @@ class Run:
         if not bool(row["reached"].iloc[0]):
             raise CheckpointError(
                 f"The {model} model did not reach the target on {behaviour!r}: loss {row['train_loss'].iloc[0]:.3f} "
-                f"with all of its nodes, {row['target'].iloc[0]:g} wanted."
+                f"with {row['nodes'].iloc[0]} of {row['total_nodes'].iloc[0]} nodes, {row['target'].iloc[0]:g} wanted."
             )
         circuit = Circuit.load(circuit_file(self.folder.path, behaviour, model))
         tables = {}

@@ -111,7 +111,9 @@ def check_command_line(arguments: list[str]) -> None:
             continue
         if key in choices:
             for value in _values(override):
-                if value is not None and str(value) not in choices[key]:
+                if value is None:
+                    raise ConfigError(f"{key}=null: a group cannot be empty. Leave {key} out, or choose one of it.")
+                if str(value) not in choices[key]:
                     raise ConfigError(f"{key}={value}: there is no such choice. {nearest(value, choices[key])}")
         elif key in settings:
             for value in _values(override):

@@ -232,10 +232,15 @@ def _save(model, tokenizer, config: PretrainConfig, curve: list[dict], out: Path
 def main(arguments: list[str]) -> None:
     """``key=value`` arguments over the fields of `PretrainConfig`."""
     defaults = dataclasses.asdict(PretrainConfig())
+    if {"-h", "--help"} & set(arguments):
+        print(f"{__doc__}\n\nSettings, key=value: " + ", ".join(f"{k}={v}" for k, v in defaults.items()))
+        return
     overrides: dict[str, Any] = {}
     for argument in arguments:
         key, _, value = argument.partition("=")
-        if key not in defaults or not value:
+        if key in defaults and not value:
+            sys.exit(f"error: {key} has no value: write {key}=….")
+        if key not in defaults:
             sys.exit(f"error: {argument!r} is no setting. {nearest(key, defaults)}")
         try:
             overrides[key] = yaml.safe_load(value) if key == "mixture" else type(defaults[key])(value)

@@ -1,4 +1,4 @@
-"""``python -m bridges.run``: compose the settings and hand them over. The only file that knows Hydra, with `sweep`."""
+"""``python -m bridges.run``: compose the settings and hand them over. Hydra is known here and in two files beside."""
 
 from __future__ import annotations
 
@@ -64,12 +64,15 @@ def execute(cfg: DictConfig, sweep: bool) -> Path:
     from bridges.pipeline import run
 
     _quiet_libraries()
+    for key in OmegaConf.missing_keys(cfg):
+        raise ConfigError(f"{key} has no value: add {key}=… (what for, says the file of conf/ that leaves it open).")
     config = OmegaConf.to_object(cfg)
     assert isinstance(config, Config)
     if config.resume:
         tracking = config.tracking
         config, path = _resumed(config.resume)
-        config.tracking = tracking
+        if any(o.startswith("tracking") for o in HydraConfig.get().overrides.task):
+            config.tracking = tracking
     else:
         path = Path(config.runs_dir) / folder_name(config, unique=not sweep)
     accelerator = Accelerator()

@@ -242,3 +242,9 @@ def test_verdicts_are_given_on_learned_circuits_of_behaviours_that_were_searched
     with pytest.raises(ConfigError, match=r"verdict\.dense_accuracy=0\.7 is below circuits\.min_accuracy=0\.9"):
         Config(verdict=VerdictConfig(dense_accuracy=0.7))
     assert Config(verdict=VerdictConfig(dense_accuracy=0.7), circuits=CircuitsConfig(models=[])).verdict
+
+
+def test_a_hand_written_value_of_the_wrong_type_names_its_key():
+    # What YAML makes of 1e-3.
+    with pytest.raises(ConfigError, match=r"train\.lr.*1e-3"):
+        from_dict({"train": {"lr": "1e-3"}})

@@ -126,6 +126,12 @@ def test_two_processes_give_the_tables_of_one(command: Command, workplace: Path,
         (["train.lr=abc"], "train.lr=abc"),
         (["sparsity=0"], "(0, 1]"),
         (["resume=/nowhere"], "no run folder"),
+        (["model=hf"], "model.name has no value"),
+        (["experiment=null"], "a group cannot be empty"),
+        (["runs_dir=/dev/null"], "cannot be made"),
+        (["data=files", f"data.path={__file__}"], "is a file"),
+        (["circuits.method=random"], "circuits.baselines=[random]"),
+        (["+circuits.targets={for_whlie: 0.1}"], "for_while"),
     ],
 )
 def test_wrong_settings_end_in_one_message(overrides: list[str], message: str) -> None:

@@ -13,7 +13,7 @@ from bridges.behaviours.encoded import EncodedPairs
 from bridges.circuits.choose import choose
 from bridges.circuits.removed import Removed
 from bridges.circuits.settings import CircuitSettings
-from bridges.circuits.task import answer_margins, prompts, task_loss
+from bridges.circuits.task import Prompts, answer_margins, prompts, task_loss
 from bridges.errors import BridgesError
 from bridges.nodes import NodeFunction, intervene
 from bridges.stack import ResidualStack
@@ -83,6 +83,23 @@ def hopeless(gates: Gates, loss: float, settings: CircuitSettings) -> bool:
     return loss > settings.abandon or float(gates.count().detach()) > 2 * settings.largest * total
 
 
+@torch.no_grad()
+def softened(stack: ResidualStack, some: Prompts, goal: float) -> float:
+    """The logarithm of the factor on the logits, at most 1, with which the whole stack's loss comes to ``goal``.
+
+    A model that is sure of every prompt has a loss of zero, and a gradient of zero: its gates would close alike, those
+    that matter among them, until it fails at once.
+    """
+    margins = answer_margins(stack, some)
+    low, high = -3.0, 0.0
+    if task_loss(margins) >= goal:
+        return 0.0
+    for _ in range(20):
+        middle = (low + high) / 2
+        low, high = (middle, high) if task_loss(margins * math.exp(middle)) > goal else (low, middle)
+    return low
+
+
 def learn_gates(
     stack: ResidualStack,
     encoded: EncodedPairs,
@@ -103,6 +120,7 @@ def learn_gates(
         start: τ to go on from, ``{point: [channels]}``; else ``init_bias`` and noise.
         opponent: an adversary to withstand, on half as many pairs as are in a batch.
     """
+    goal = settings.goal * settings.target
     generator = torch.Generator().manual_seed(seed)
     gates = Gates(stack, removed.reference, settings.temperature, settings.tied)
     device = next(stack.parameters()).device  # type: ignore[attr-defined]
@@ -110,6 +128,9 @@ def learn_gates(
         noise = torch.randn(tau.shape, generator=generator) * settings.init_noise
         tau.data.copy_((settings.init_bias + noise if start is None else start[point].clamp(-1, 1)).to(device))
     log_scale, shift = (nn.Parameter(torch.zeros((), device=device)) for _ in range(2))
+    if start is None:
+        first = encoded.take(range(min(settings.batch, len(encoded))))
+        log_scale.data.fill_(softened(stack, prompts(first, device), goal))
     parameters = [*gates.tau.values(), log_scale, shift]
     optimizer = torch.optim.AdamW(
         [
@@ -119,7 +140,7 @@ def learn_gates(
         lr=settings.lr,
         betas=(0.9, 0.95),
     )
-    goal, price, mean = settings.goal * settings.target, settings.k_coef, None
+    price, mean = settings.k_coef, None
     warm = max(1, round(0.05 * settings.steps))
     for step in range(settings.steps):
         chosen = torch.randperm(len(encoded), generator=generator)[: settings.batch].tolist()

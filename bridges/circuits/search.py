@@ -120,7 +120,9 @@ class Search:
         circuit = replace(circuit, meta={"ranked_nodes": circuit.size, **({"guards": dict(guards)} if guards else {})})
         if circuit.reached:
             circuit = drop_nodes(self, circuit)
-        return circuit if circuit.size <= self.most else self.measure(self.top(scores, self.most))
+        if circuit.size <= self.most:
+            return circuit
+        return replace(self.measure(self.top(scores, self.most)), meta=circuit.meta)
 
     def by_edges(self, circuit: Circuit) -> Circuit:
         """A circuit without the edges, and then nodes, that it can do without; as it is where it misses the target."""

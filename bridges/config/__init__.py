@@ -139,7 +139,12 @@ def _build(cls: type, values: dict[str, Any], prefix: str) -> Any:
         section: Any = f.default_factory
         if isinstance(section, type) and dataclasses.is_dataclass(section) and name in values:
             nested[name] = _build(section, values[name], f"{prefix}{name}.")
-    return cls(**{**values, **nested})
+    try:
+        return cls(**{**values, **nested})
+    except TypeError as error:
+        # YAML reads 1e-3 as a text: a number needs its point, 1.0e-3.
+        wrong = {f"{prefix}{k}": v for k, v in values.items() if isinstance(v, str) and fields[k].type not in ("str",)}
+        raise ConfigError(f"A value below {prefix or 'the settings'} has the wrong type ({error}): {wrong}.") from error
 
 
 def flat(config: Config) -> dict[str, Any]:

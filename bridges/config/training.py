@@ -52,7 +52,7 @@ class DataConfig:
         source: ``tinypython`` (what the bundled model learned from: standard library, installed packages under
             permissive licences, generated idioms), ``python`` (the standard library alone), ``files``, ``hub`` or
             ``planted`` (a world's own language).
-        path: folder or file for ``files``, dataset id for ``hub``, seed of the world for ``planted``.
+        path: folder of ``files``, dataset id for ``hub``, seed of the world for ``planted``.
         pattern: glob below ``path``.
         subset: configuration of a Hub dataset. column: its text column.
         context: tokens per sequence.
@@ -206,7 +206,8 @@ class TrainConfig:
         lr: AdamW's peak rate. bridge_lr: the bridges' own (null: ``lr``). muon_lr: Muon's.
         pair_rate: factor on all three where training goes on from a trained pair, which large steps would undo.
         freeze_sparse: train the bridges alone; the sparse model stays as it starts.
-        eps: AdamW's ε (paper: 0.1, for gradients normalised to RMS 1).
+        beta1, beta2, weight_decay: AdamW's. eps: its ε (paper: 0.1, for gradients normalised to RMS 1).
+        sharkfin: the sparse model's rates rise as one over the root of the fraction of weights that are left.
         gradient_rms: ``clip`` the RMS over all gradients to ``max_grad_rms`` or always ``normalise`` it.
         warmup, anneal: shares of the steps, see `bridges.sparse.Schedule`. anneal_shape: ``linear`` or ``exponential``.
         log_every, checkpoint_every: optimizer steps. keep_checkpoints: how many stay on disk.

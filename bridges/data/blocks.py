@@ -75,9 +75,11 @@ def read_documents(config: DataConfig) -> Iterator[Document]:
         if not path.exists():
             raise DataError(f"data.path={config.path} does not exist.")
         if path.is_file():
-            yield from read_files(path.parent, path.name)
-        else:
-            yield from read_files(path, config.pattern)
+            raise DataError(
+                f"data.path={config.path} is a file. Text is split into training and held-out parts by document: give "
+                "a folder of several files, and data.pattern='**/*.txt' for what they are called."
+            )
+        yield from read_files(path, config.pattern)
     elif config.source == "planted":
         from bridges.planted import world_named
 

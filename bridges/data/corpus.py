@@ -49,7 +49,11 @@ def read_files(
         prefix: put before each document's name.
     """
     passed_over = set(exclude)
-    for path in sorted(root.glob(pattern)):
+    try:
+        found = sorted(root.glob(pattern))
+    except (ValueError, NotImplementedError) as error:
+        raise DataError(f"data.pattern={pattern!r} is no pattern of files: {error}. Try '**/*.txt'.") from error
+    for path in found:
         relative = path.relative_to(root)
         if not path.is_file() or passed_over.intersection(relative.parts[:-1]):
             continue

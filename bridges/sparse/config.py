@@ -95,6 +95,10 @@ class SparseTransformerConfig(PretrainedConfig):
         for name in ("vocab_size", "n_layer", "d_model", "d_mlp", "d_head", "n_head", "context"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"sparse.{name}={getattr(self, name)} must be at least 1.")
+        if position == "concat" and d_position < 1:
+            raise ConfigError(f"sparse.d_position={d_position} must be at least 1.")
+        if norm_eps is not None and not norm_eps > 0:
+            raise ConfigError(f"sparse.norm_eps={norm_eps} must be greater than 0.")
         kwargs.setdefault("tie_word_embeddings", False)
         super().__init__(**kwargs)
 

@@ -18,10 +18,8 @@ from bridges.circuits.search import Search
 from bridges.circuits.settings import CircuitSettings
 from bridges.circuits.task import answer_margins, prompts, task_loss
 from bridges.nodes import intervene
-from bridges.training.precision import autocast
 
 YES, NO = 3, 4
-LOW = autocast("fp32", torch.device("cpu"))
 
 
 @pytest.fixture
@@ -104,13 +102,13 @@ def slope(planted, some, point: str, channel: int, at: float, only_it: bool) -> 
 
 def test_the_opponent_finds_what_the_whole_model_hangs_on_and_names_it(balanced):
     some, gate, opponent = prompts(balanced.train.take(range(8))), closed(balanced), Opponent(balanced.stack)
-    taught = opponent.gradients(gate, some, 1, LOW)
+    taught = opponent.gradients(gate, some, 1)
     assert not any(t.any() for t in taught.values()) and not opponent.named.any()
     flipped = opponent._points(opponent.sides[True].flipped)
     point, channel = next((p, int(f.nonzero())) for p, f in flipped.items() if f.any())
     every = {(p, c): slope(balanced, some, p, c, 1.0, False) for p in ("0.attn_out", "0.v") for c in range(4)}
     assert slope(balanced, some, point, channel, 1.0, False) <= min(every.values()) + 1e-3 < 0
-    opponent.gradients(gate, some, 2, LOW)
+    opponent.gradients(gate, some, 2)
     assert opponent.guards[point][channel] and int(opponent.named.sum()) == 1
     opponent.hold(gate)
     assert float(gate.tau[point][channel].detach()) == 1.0 and int(gate.count().detach()) == 1
@@ -118,7 +116,7 @@ def test_the_opponent_finds_what_the_whole_model_hangs_on_and_names_it(balanced)
 
 def test_in_the_circuit_alone_the_gates_learn_from_what_was_brought_back(planted):
     some, gate, opponent = prompts(planted.train.take(range(8))), closed(planted), Opponent(planted.stack)
-    taught = opponent.gradients(gate, some, 0, LOW)
+    taught = opponent.gradients(gate, some, 0)
     point, channel = max(
         ((p, c) for p, t in taught.items() for c in range(len(t))), key=lambda n: abs(float(taught[n[0]][n[1]]))
     )
