@@ -20,6 +20,7 @@ from bridges.circuits.study import PAPER, RANGES, SEARCHES, score, trial, tune
 from bridges.circuits.study import __main__ as command
 from bridges.errors import BridgesError, CheckpointError, ConfigError
 from bridges.overrides import check_command_line
+from bridges.training.precision import autocast, resolve_precision
 
 from .conftest import QUOTE_EDGES, quote_pairs
 
@@ -286,7 +287,8 @@ def test_searches_side_by_side_do_not_read_each_other(quote_model, tasks, refere
     assert len(stacks) == 2 and torch.get_num_threads() == threads
     for row in study.table.to_dict("records"):
         settings = replace(FEW, **{n: row[n] for n in NAMES})
-        alone = find_circuit(quote_model, tasks["first"], reference, settings, 5)
+        with autocast(resolve_precision("auto", torch.device("cpu")), torch.device("cpu")):
+            alone = find_circuit(quote_model, tasks["first"], reference, settings, 5)
         assert (alone.train_loss, count_edges(quote_model, alone).inside) == (row["train_loss"], row["edges"])
     assert all(torch.equal(before[n], p) for n, p in quote_model.named_parameters())
 
