@@ -64,8 +64,6 @@ def execute(cfg: DictConfig, sweep: bool) -> Path:
     from bridges.pipeline import run
 
     _quiet_libraries()
-    for key in OmegaConf.missing_keys(cfg):
-        raise ConfigError(f"{key} has no value: add {key}=… (what for, says the file of conf/ that leaves it open).")
     config = OmegaConf.to_object(cfg)
     assert isinstance(config, Config)
     if config.resume:
@@ -129,10 +127,20 @@ def _task(cfg: DictConfig) -> float | None:
     return headline(RunFolder(outcome["folder"]))["hybrid/kl_d2s"]
 
 
+def _check_folder(arguments: list[str]) -> None:
+    """Hydra makes ``runs_dir`` before anything else, and would end in its own words where it cannot."""
+    for folder in (a.partition("=")[2].strip("'\"") for a in arguments if a.startswith("runs_dir=")):
+        try:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"runs_dir={folder} cannot be made: {error}. Choose another folder.") from error
+
+
 def main() -> None:
     """The command line; every error a user can cause ends in one message and exit status 1."""
     try:
         check_command_line(sys.argv[1:])
+        _check_folder(sys.argv[1:])
         _task()
     except BridgesError as error:
         _fail(error)

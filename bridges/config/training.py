@@ -39,6 +39,8 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         one_of("model.dtype", self.dtype, DTYPES)
+        if not self.name:
+            raise ConfigError("model.name is empty: model=hf needs model.name=<folder or Hub id>.")
         # `hf.yaml` leaves the label open: the last part of a path or Hub id reads best in tables.
         if not self.label:
             self.label = self.name.rstrip("/").rsplit("/", 1)[-1]
