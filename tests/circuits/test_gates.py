@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 from bridges.behaviours import nonsense_twin
 from bridges.circuits import gates as gates_module
 from bridges.circuits.circuit import Circuit, count_edges, kept_edges
-from bridges.circuits.gates import Gates, learn_gates
+from bridges.circuits.gates import Gates, learn_gates, softened
 from bridges.circuits.leftovers import drop_edges, drop_nodes, edge_effects
 from bridges.circuits.removed import Removed, node_means, node_values, windows
 from bridges.circuits.search import Search, find_circuit
@@ -232,3 +233,22 @@ def test_a_search_with_far_too_many_open_gates_ends_after_half_of_its_steps(plan
         Search(planted.stack, planted.train, planted.reference, replace(free, largest=largest)).rank()
         # One more look at the prompts for the start.
         assert len(steps) == wanted + 1
+
+
+def test_logits_are_softened_to_the_goal_where_the_model_is_sure(quote_model, planted):
+    some = prompts(planted.train.take(range(8)))
+    margins = answer_margins(planted.stack, some)
+    factor = math.exp(softened(planted.stack, some, 0.075))
+    assert factor < 1 and float(task_loss(margins * factor)) == pytest.approx(0.075, rel=1e-3)
+    # One that is not is left alone.
+    assert softened(planted.stack, some, float(task_loss(margins)) / 2) == 0.0
+
+
+def test_in_a_model_that_is_sure_the_search_finds_the_circuit_from_any_seed(planted):
+    """Without the softened start all gates closed at once, and the way back was a matter of luck."""
+    sizes = []
+    for seed in range(3):
+        search = Search(planted.stack, planted.train, planted.reference, CircuitSettings(steps=60), seed)
+        circuit = search.bisect(search.rank())
+        sizes.append(circuit.size if circuit.reached else None)
+    assert sizes == [3, 3, 3]
