@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -48,7 +48,9 @@ def choose(t: Transfer, train: EncodedPairs) -> Choice:
     for pair in t.bridges.pairs:
         last = [c.dense.sites[pair.dense][torch.arange(len(c.some)), c.some.last] for c in batches]
         directions.append(baseline_directions(torch.cat(last).float(), torch.cat([c.some.sign for c in batches])))
-    plain, moved = interchange_margins(t, batches, directions, t.inner)
+    # No more than what `gain` asks for.
+    rival = [{"difference_of_means": d["difference_of_means"]} for d in directions]
+    plain, moved = interchange_margins(replace(t, ridge=None), batches, rival, t.inner)
     gains = gain(plain, moved, necessity_margins(t, batches, t.inner))
     return Choice(t.inner[int(gains.argmax())], *_best_channel(t, batches), directions)
 

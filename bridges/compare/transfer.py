@@ -20,7 +20,6 @@ from torch import Tensor
 
 from bridges.compare.carry import carried, matched, random_directions, random_nodes, shuffled_bridge
 from bridges.compare.crossing import Crossing, Transfer, added, differences, last_logits, margins_of, on_other
-from bridges.compare.directions import BASELINES
 
 if TYPE_CHECKING:
     from bridges.compare.choice import Choice
@@ -72,7 +71,7 @@ def interchange_margins(
     """Margins of the dense model, plain ``[n, 2]`` and with every direction added at each bridge, ``[R, b, n, 2]``.
 
     Args:
-        directions: the baselines' own, ``{name: [d]}`` of every bridge.
+        directions: of the baselines that are wanted, ``{name: [d]}`` of every bridge.
         where: indices of the b bridges.
     """
     generators = {name: t.generator(f"interchange {name}") for name in DRAWN}
@@ -99,7 +98,7 @@ def interchange_margins(
             ridge = {i: matched(carried(t.ridge[i], deltas[i] * t.live[i]), own[i]) for i in own}
             parts.setdefault("ridge_bridge", []).append(run(ridge)[None])
         sign = crossing.some.sign[:, None, None]
-        for name in BASELINES:
+        for name in directions[0]:
             # The first candidate's direction: away from it where it is this prompt's own.
             toward = {i: -sign * directions[i][name].to(own[i]) * own[i].norm(dim=-1, keepdim=True) for i in own}
             parts.setdefault(name, []).append(run(toward)[None])
@@ -143,7 +142,8 @@ def share_moved(plain: np.ndarray, steered: np.ndarray) -> tuple[np.ndarray, np.
 
 def two_way_loss(margins: np.ndarray) -> np.ndarray:
     """Cross-entropy of the two candidates in nats, of any shape."""
-    return np.logaddexp(0.0, -margins)
+    with np.errstate(invalid="ignore"):  # NaN stands for what could not be measured, and stays NaN
+        return np.logaddexp(0.0, -margins)
 
 
 @torch.no_grad()
