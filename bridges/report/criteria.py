@@ -41,7 +41,11 @@ CRITERIA = {
     "control_seeds": ("seeds", "overlap of the circuits that other seeds find (Jaccard index)", "≥"),
     "decision_agreement": ("agreement", "share of held-out prompts that circuit and dense model decide alike", "≥"),
     "share_moved": ("share moved", "share of the dense logit difference that the circuit moves across its bridge", "≥"),
-    "beats_nulls": ("beats nulls", "share moved beyond the best random or shuffled change of equal size", ">"),
+    "beats_nulls": (
+        "beats nulls",
+        "share moved beyond the best null: a random or shuffled change of equal size, or the tokens’ embeddings alone",
+        ">",
+    ),
     "necessity": (
         "dense necessity",
         "rise of the dense model’s loss without the circuit’s channels beyond that without as many others, nats",
@@ -49,7 +53,7 @@ CRITERIA = {
     ),
     "dense_to_sparse": (
         "dense to sparse",
-        "share of prompts that the circuit decides rightly from the dense stream; also above shuffled encoders",
+        "share of prompts that the circuit decides rightly from the dense stream; also above shuffled encoders and no circuit",
         "≥",
     ),
     "beats_difference_of_means": ("beats means", "share moved beyond that of a difference of means of equal size", "≥"),

@@ -109,7 +109,7 @@ VERDICT_TABLES: tuple[Table, ...] = (
             Column("correlation", "float", "correlation of circuit's and dense model's logit differences"),
             Column("share_moved", "float", "share of the dense logit difference moved by the circuit's interchange"),
             Column("share_moved_low", "float", "lower end of its interval"),
-            Column("share_moved_null", "float", "the same for the best null direction of equal norm"),
+            Column("share_moved_null", "float", "the same for the best null"),
             Column("share_moved_baseline", "float", "the same for the difference of means of equal norm"),
             Column("failed", "str", "criteria that were not met, comma-separated", optional=True),
         ),
