@@ -53,7 +53,7 @@ CRITERIA = {
     ),
     "dense_to_sparse": (
         "dense to sparse",
-        "share of prompts that the circuit decides rightly from the dense stream; above shuffled encoders and no circuit",
+        "share of prompts the circuit decides rightly from the dense stream; above shuffled encoders and no circuit",
         "≥",
     ),
     "beats_difference_of_means": ("beats means", "share moved beyond that of a difference of means of equal size", "≥"),
