@@ -81,6 +81,9 @@ class _Reader:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer
+        # Tens of thousands of short texts: transformers' own wrapping of each call takes longer than the tokens do.
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        self.backend = backend if backend and backend.truncation is None and backend.padding is None else None
         bos = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
         self.start: list[int] = [] if bos is None else [int(bos)]
         pad = tokenizer.pad_token_id
@@ -90,6 +93,8 @@ class _Reader:
 
     def ids(self, text: str) -> list[int]:
         """Token ids of `text` alone, without special tokens."""
+        if self.backend is not None:
+            return self.backend.encode(text, add_special_tokens=False).ids
         return list(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
     def answer(self, prompt: str, base: list[int], answer: Answer) -> tuple[int, str]:
