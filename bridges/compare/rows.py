@@ -26,6 +26,8 @@ from bridges.compare.transfer import (
 )
 
 Row = dict[str, Any]
+# Most of what there is to gain over chance.
+WORTH = 0.4
 
 
 class _Writer:
@@ -116,14 +118,18 @@ def continued_rows(t: Transfer, margins: dict[str, np.ndarray], where: Sequence[
 
 def best_continued(t: Transfer, train: EncodedPairs) -> int:
     """The inner bridge from which the circuit decides most training prompts rightly that no circuit at all does not, of
-    equal ones with least loss."""
-    margins = continued_margins(t, train, t.inner)
+    equal ones with least loss.
+
+    Where the dense stream has the answer at all of them, as behind a circuit that lies in the first sublayer, the first
+    bridge: from there all of the work is the circuit's.
+    """
+    where = range(len(t.bridges))
+    margins = continued_margins(t, train, where)
     own, none = margins["circuit"][0], margins["empty_circuit"][0]
-    ranks = [
-        (float((m > 0).mean() - (empty > 0).mean()), -float(two_way_loss(m).mean()))
-        for m, empty in zip(own, none, strict=True)
-    ]
-    return t.inner[ranks.index(max(ranks))]
+    gains = (own > 0).mean((1, 2)) - (none > 0).mean((1, 2))
+    losses = two_way_loss(own).mean((1, 2))
+    best = max(t.inner, key=lambda i: (gains[i], -losses[i]))
+    return best if gains[best] >= WORTH else 0
 
 
 def _in_order(rows: list[Row]) -> list[Row]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from bridges.bridge import Bridges, pair_sites
 from bridges.circuits.task import answer_margins, prompts
+from bridges.compare import rows
 from bridges.compare.bootstrap import Resampler
 from bridges.compare.choice import choose, gain
 from bridges.compare.crossing import Transfer, crossings, differences, equal_pairs
@@ -283,3 +284,17 @@ def test_only_the_chosen_bridge_is_measured_on_all_pairs(quote, true_circuit):
     # The chosen bridge does not hang on what is done at the others.
     own = rows["chosen"] & (rows["direction"] == "circuit") & ~rows["quantity"].str.contains("minus")
     assert np.allclose(rows.loc[own, "value"], whole.loc[own, "value"], atol=1e-5)
+
+
+def test_the_way_back_starts_where_the_circuit_has_something_to_do(quote, true_circuit, monkeypatch):
+    t, right, wrong = quote.transfer(true_circuit), np.ones((4, 2)), np.array([[1.0, -1.0]] * 4)
+
+    def margins(empty):
+        return lambda *_: {"circuit": np.stack([right] * 5)[None], "empty_circuit": np.stack(empty)[None]}
+
+    # At the second bridge nothing is decided without the circuit; at the others everything is.
+    monkeypatch.setattr(rows, "continued_margins", margins([wrong, right, wrong, right, right]))
+    assert rows.best_continued(t, quote.train) == 2
+    # The answer is in the dense stream at every inner bridge: only from the tokens on is the work the circuit's.
+    monkeypatch.setattr(rows, "continued_margins", margins([wrong, right, right, right, right]))
+    assert rows.best_continued(t, quote.train) == 0
