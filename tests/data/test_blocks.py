@@ -167,8 +167,13 @@ def test_reading_files(tmp_path):
     found = list(read_files(tmp_path, exclude=["skip"], prefix="p/"))
     assert found == [Document("p/a.py", "first"), Document("p/b/two.py", "x\ny\n")]
     assert [d.name for d in read_files(tmp_path, "*.txt")] == ["other.txt"]
-    one = DataConfig(source="files", path=str(tmp_path / "other.txt"))
-    assert list(read_documents(one)) == [Document("other.txt", "text")]
+    all_text = DataConfig(source="files", path=str(tmp_path), pattern="*.txt")
+    assert list(read_documents(all_text)) == [Document("other.txt", "text")]
+    # One file is one document, which cannot be split into training and held-out text.
+    with pytest.raises(DataError, match="folder of several files"):
+        list(read_documents(DataConfig(source="files", path=str(tmp_path / "other.txt"))))
+    with pytest.raises(DataError, match="is no pattern of files"):
+        list(read_files(tmp_path, "/tmp/*.txt"))
 
 
 def test_the_standard_library_is_read_without_its_tests():
