@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from bridges.errors import BridgesError
+from bridges.folder import make_folder
 
 # Okabe and Ito's palette, from the strongest contrast on white down.
 BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9"
@@ -63,9 +63,6 @@ def log_scale(axes: Axes, which: Literal["x", "y"], percent: bool = False) -> No
 
 def save(figure: Figure, path: Path) -> Path:
     """Write the figure, making its folder where needed."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BridgesError(f"{path.parent} cannot be made: {error}. Choose another folder with --out.") from error
+    make_folder(path.parent, "--out")
     figure.savefig(path, dpi=160)
     return path

@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from bridges.bridge import Bridges
-from bridges.errors import BridgesError, CheckpointError, ConfigError
-from bridges.folder import RunFolder
+from bridges.errors import BridgesError, CheckpointError
+from bridges.folder import RunFolder, make_folder
 from bridges.sparse import SparseTransformer
 from bridges.sparse.packed import save_packed
 from bridges.start import INITS
@@ -36,10 +36,7 @@ def export(run: str | Path, target: str | Path) -> Path:
     if not folder.done("evaluate"):
         raise CheckpointError(f"{run} is not finished; go on with resume={run}.")
     sparse = SparseTransformer.from_pretrained(folder.model)
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"{target} cannot be made: {error}. Choose another target.") from error
+    make_folder(target, "the second argument")
     sparse.config.architectures = ["SparseTransformer"]
     sparse.config.save_pretrained(target / "model")
     # A frozen table of counts makes most of the size; the rest is a few nonzeros.

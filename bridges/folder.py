@@ -29,6 +29,21 @@ def write_atomically(path: Path, text: str) -> None:
     os.replace(temporary, path)
 
 
+def make_folder(path: Path, setting: str) -> None:
+    """Make a folder and those above it.
+
+    Args:
+        setting: which names it, for the message.
+
+    Raises:
+        ConfigError: it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be made: {error}. Choose another folder with {setting}.") from error
+
+
 def _now() -> str:
     return datetime.now().astimezone().isoformat(timespec="seconds")
 
@@ -67,10 +82,7 @@ class RunFolder:
                     f"{path} holds a run with other settings. Give another name=…, or resume={path} to go on with it."
                 )
             return folder
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigError(f"The run's folder {path} cannot be made: {error}. Choose another runs_dir=….") from error
+        make_folder(path, "runs_dir=…")
         write_atomically(path / "environment.json", json.dumps(environment(), indent=2) + "\n")
         folder.write_status("running")
         write_atomically(path / "config.yaml", yaml.safe_dump(to_dict(config), sort_keys=False))

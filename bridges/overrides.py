@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from bridges.config import Config, flat
 from bridges.errors import ConfigError, nearest
+from bridges.folder import make_folder
 
 # Hydra plugins that launch a sweep's jobs: choice of `launcher` or `hydra/launcher`, module, extra that installs it.
 LAUNCHERS = {
@@ -118,6 +119,9 @@ def check_command_line(arguments: list[str]) -> None:
         elif key in settings:
             for value in _values(override):
                 _check_type(key, value)
+                if key == "runs_dir":
+                    # Hydra makes it before anything of ours runs, and would end in its own words where it cannot.
+                    make_folder(Path(str(value)), "runs_dir=…")
         else:
             close = nearest(key.rsplit(".", 1)[-1], {k.rsplit(".", 1)[-1] for k in settings})
             near = sorted(k for k in settings if k.rsplit(".", 1)[-1] in close.split("Valid:")[0])

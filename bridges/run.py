@@ -127,20 +127,10 @@ def _task(cfg: DictConfig) -> float | None:
     return headline(RunFolder(outcome["folder"]))["hybrid/kl_d2s"]
 
 
-def _check_folder(arguments: list[str]) -> None:
-    """Hydra makes ``runs_dir`` before anything else, and would end in its own words where it cannot."""
-    for folder in (a.partition("=")[2].strip("'\"") for a in arguments if a.startswith("runs_dir=")):
-        try:
-            Path(folder).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigError(f"runs_dir={folder} cannot be made: {error}. Choose another folder.") from error
-
-
 def main() -> None:
     """The command line; every error a user can cause ends in one message and exit status 1."""
     try:
         check_command_line(sys.argv[1:])
-        _check_folder(sys.argv[1:])
         _task()
     except BridgesError as error:
         _fail(error)

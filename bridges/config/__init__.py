@@ -143,7 +143,8 @@ def _build(cls: type, values: dict[str, Any], prefix: str) -> Any:
         return cls(**{**values, **nested})
     except TypeError as error:
         # YAML reads 1e-3 as a text: a number needs its point, 1.0e-3.
-        wrong = {f"{prefix}{k}": v for k, v in values.items() if isinstance(v, str) and fields[k].type not in ("str",)}
+        texts = {k: v for k, v in values.items() if isinstance(v, str) and "str" not in str(fields[k].type)}
+        wrong = {f"{prefix}{k}": v for k, v in texts.items()}
         raise ConfigError(f"A value below {prefix or 'the settings'} has the wrong type ({error}): {wrong}.") from error
 
 
