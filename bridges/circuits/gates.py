@@ -140,12 +140,13 @@ def learn_gates(
         lr=settings.lr,
         betas=(0.9, 0.95),
     )
+    pool = removed.pool(int(encoded.lengths.max()), generator)
     price, mean = settings.k_coef, None
     warm = max(1, round(0.05 * settings.steps))
     for step in range(settings.steps):
         chosen = torch.randperm(len(encoded), generator=generator)[: settings.batch].tolist()
         batch = prompts(encoded.take(chosen), device)
-        values = removed.values(batch, generator)
+        values = removed.values(batch, generator, pool)
         with torch.enable_grad(), intervene(stack, gates.functions(values)):
             margins = answer_margins(stack, batch) * log_scale.exp() + batch.sign * shift
             loss = task_loss(margins)

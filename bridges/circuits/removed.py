@@ -13,6 +13,11 @@ from bridges.errors import ConfigError
 from bridges.nodes import record
 from bridges.stack import ResidualStack
 
+# Stretches of text that a search draws from, and the bytes they may take: a tenth of what it would go through if it
+# ran the model on others at every step. Where fewer than the least fit, it does.
+MOST, LEAST, MEMORY = 256, 64, 1 << 28
+_BATCH = 32
+
 
 @torch.no_grad()
 def node_means(stack: ResidualStack, batches: Iterable[Tensor]) -> dict[str, Tensor]:
@@ -73,22 +78,52 @@ class Removed:
             p: torch.zeros_like(reference[p]) if ablation == "zero" else reference[p] for p in stack.nodes.widths
         }
 
-    def values(self, some: Prompts, generator: torch.Generator) -> dict[str, Tensor] | None:
-        """``{point: [2n, T, channels]}`` drawn for these prompts; None where the reference says it all."""
+    def pool(self, length: int, generator: torch.Generator) -> dict[str, Tensor] | None:
+        """Values over random stretches of text for many calls of `values`; None where there is no use for them, or where
+        too few fit into memory.
+
+        Returns:
+            ``{point: [stretches + 1, length, channels]}``, the reference in the last row.
+        """
         if self.ablation not in FROM_TEXT:
             return None
         assert self.text is not None
-        pairs = len(some) // 2
-        drawn = torch.arange(pairs)
+        ids = windows(self.text, MOST, length, generator).to(next(self.stack.parameters()).device)  # type: ignore[attr-defined]
+        first = node_values(self.stack, ids[:_BATCH])
+        count = MEMORY // (sum(v.numel() * v.element_size() for v in first.values()) // _BATCH)
+        if count < LEAST:
+            return None
+        parts = [first, *(node_values(self.stack, some) for some in ids[_BATCH:count].split(_BATCH))]
+        parts.append({p: self.reference[p].to(value).expand(1, length, -1) for p, value in first.items()})
+        return {point: torch.cat([part.pop(point) for part in parts]) for point in self.stack.nodes.widths}
+
+    def values(
+        self, some: Prompts, generator: torch.Generator, pool: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Tensor] | None:
+        """``{point: [2n, T, channels]}`` drawn for these prompts; None where the reference says it all.
+
+        Args:
+            pool: what is drawn from; else from all the text, which takes a run of the model.
+        """
+        if self.ablation not in FROM_TEXT:
+            return None
+        assert self.text is not None
+        count, length = len(some), some.ids.shape[1]
+        drawn = torch.arange(count)
         if self.ablation == "mixed":
             # Not every second pair, which stand in the order of their templates.
-            drawn = torch.randperm(pairs, generator=generator)[: pairs // 2]
-        ids = windows(self.text, 2 * len(drawn), some.ids.shape[1], generator)
-        values = node_values(self.stack, ids.to(some.ids.device))
+            pairs = torch.randperm(count // 2, generator=generator)[: count // 4]
+            drawn = torch.stack([2 * pairs, 2 * pairs + 1], 1).flatten()
+        if pool is not None:
+            last = len(next(iter(pool.values()))) - 1
+            rows = torch.full((count,), last)
+            rows[drawn] = torch.randint(last, (len(drawn),), generator=generator)
+            rows = rows.to(some.ids.device)
+            return {point: value[rows, :length] for point, value in pool.items()}
+        values = node_values(self.stack, windows(self.text, len(drawn), length, generator).to(some.ids.device))
         if self.ablation == "mixed":
             for point, value in values.items():
-                both = value.new_empty(pairs, 2, *value.shape[1:])
-                both[:] = self.reference[point].to(value)
-                both[drawn.to(value.device)] = value.view(-1, 2, *value.shape[1:])
-                values[point] = both.flatten(0, 1)
+                every = self.reference[point].to(value).repeat(count, length, 1)
+                every[drawn.to(value.device)] = value
+                values[point] = every
         return values

@@ -11,16 +11,43 @@
 
 namespace {
 
-constexpr int64_t VECTORS = 2, BLOCK = 16 * VECTORS;
+// Tokens of a tile, and the tiles of a block. One tile's sums would be too few to hide what an addition takes.
+constexpr int64_t TILE = 32, TILES = 2;
 
-// The tokens of one block, their transpose, and the way back. Tokens that are missing count as zero.
+// One channel of a tile of tokens, as they are stored: what two vectors of floats are made from.
+template <typename T>
+struct alignas(64) Column;
+
+template <>
+struct Column<float> {
+    v16 half[2];
+    void get(v16 *x) const { x[0] = half[0], x[1] = half[1]; }
+    // The token of the tile that lane `i` of vector `v` belongs to.
+    static int64_t token(int64_t v, int64_t i) { return 16 * v + i; }
+};
+
+// Two tokens to a lane, so that half as much is read.
+template <>
+struct Column<bf16> {
+    u16x pairs;
+    void get(v16 *x) const { x[0] = (v16)(pairs << 16), x[1] = (v16)(pairs & 0xffff0000u); }
+    static int64_t token(int64_t v, int64_t i) { return 2 * i + v; }
+};
+
+// A sum with nothing, for which the compiler need not add: 0 - 0 is 0, and -0 - 0 is -0.
+inline v16 all(float x) { return x - v16{}; }
+
+// The tokens of one block. Those that are missing count as zero.
 template <typename T>
 struct Block {
     const T *x;
     int64_t count, width;
 
+    int64_t tiles() const { return (count + TILE - 1) / TILE; }
+    Block tile(int64_t t) const { return {x + t * TILE * width, std::min(TILE, count - t * TILE), width}; }
+
     // Sixteen channels from `j` on of sixteen tokens from `t` on, a vector for each token.
-    void tile(v16 *r, int64_t t, int64_t j) const {
+    void corner(v16 *r, int64_t t, int64_t j) const {
         const int64_t lanes = std::min<int64_t>(16, width - j);
         for (int64_t i = 0; i < 16; i++) {
             r[i] = v16{};
@@ -30,41 +57,64 @@ struct Block {
         }
     }
 
-    // All channels as [width][BLOCK] floats.
-    void gather(float *columns) const {
-        v16 r[16];
-        for (int64_t t = 0; t < BLOCK; t += 16)
-            for (int64_t j = 0; j < width; j += 16) {
-                tile(r, t, j);
-                transpose(r);
-                for (int64_t c = 0; c < std::min<int64_t>(16, width - j); c++) put(columns + (j + c) * BLOCK + t, r[c]);
-            }
-    }
-
     // The lanes whose channel of the sixteen from `j` on is not zero in every token.
     i16x used(int64_t j) const {
         v16 r[16];
         i16x any = {};
         for (int64_t t = 0; t < count; t += 16) {
-            tile(r, t, j);
+            corner(r, t, j);
             for (int64_t i = 0; i < 16; i++) any |= r[i] != 0.0f;
         }
         return any;
     }
 };
 
-// Sixteen channels of a block, a vector for each, into out[token][channel].
-template <typename T>
-void scatter(v16 (*sums)[16], T *out, int64_t count, int64_t stride, int64_t lanes) {
-    for (int64_t t = 0; t < count; t += 16) {
-        v16 *r = sums[t / 16];
-        transpose(r);
-        for (int64_t i = 0; i < 16 && t + i < count; i++) {
-            if (lanes == 16)
-                put(out + (t + i) * stride, r[i]);
-            else
-                put(out + (t + i) * stride, r[i], lanes);
+// All channels of a tile, those of one and the same tile `stride` columns apart.
+void gather(const Block<float> &tile, Column<float> *columns, int64_t stride) {
+    v16 r[16];
+    for (int64_t half = 0; half < 2; half++)
+        for (int64_t j = 0; j < tile.width; j += 16) {
+            tile.corner(r, 16 * half, j);
+            transpose(r);
+            for (int64_t c = 0; c < std::min<int64_t>(16, tile.width - j); c++) columns[(j + c) * stride].half[half] = r[c];
         }
+}
+
+void gather(const Block<bf16> &tile, Column<bf16> *columns, int64_t stride) {
+    v16 low[16], high[16];
+    for (int64_t j = 0; j < tile.width; j += 32) {
+        const int64_t lanes = std::min<int64_t>(32, tile.width - j);
+        for (int64_t pair = 0; pair < 16; pair++) {
+            u32h row[2] = {};
+            for (int64_t t = 2 * pair; t < std::min(tile.count, 2 * pair + 2); t++) {
+                const bf16 *from = tile.x + t * tile.width + j;
+                if (lanes == 32)
+                    row[t % 2] = *reinterpret_cast<const u32hu *>(from);
+                else
+                    std::memcpy(&row[t % 2], from, lanes * sizeof *from);
+            }
+            join(row[0], row[1], low[pair], high[pair]);
+        }
+        transpose(low);
+        transpose(high);
+        for (int64_t c = 0; c < lanes; c++) columns[(j + c) * stride].pairs = (u16x)(c < 16 ? low[c] : high[c - 16]);
+    }
+}
+
+// Thirty-two channels of a tile, a vector for each, into out[token][channel]; lane `i` is the token `token(i)`. So many at
+// a time, since a line of memory that is written in two goes would have left the cache before the second.
+template <typename T, typename F>
+void scatter(v16 *r, T *out, int64_t count, int64_t stride, int64_t lanes, F token) {
+    transpose(r);
+    transpose(r + 16);
+    for (int64_t i = 0; i < 16; i++) {
+        if (token(i) >= count) continue;
+        T *to = out + token(i) * stride;
+        for (int64_t c = 0; c < lanes; c += 16)
+            if (lanes - c >= 16)
+                put(to + c, r[c + i]);
+            else
+                put(to + c, r[c + i], lanes - c);
     }
 }
 
@@ -75,47 +125,96 @@ struct Rows {
     const float *value;
 };
 
-// A block through all rows of a matrix, which reads the nonzeros of each.
-template <typename T>
-void by_rows(const Block<T> &block, T *out, const Rows &w, const float *bias, int64_t outputs, float *columns) {
-    block.gather(columns);
-    for (int64_t o = 0; o < outputs; o += 16) {
-        const int64_t lanes = std::min<int64_t>(16, outputs - o);
-        v16 sums[VECTORS][16] = {};
+// A block of N tiles through all rows of a matrix, which reads the nonzeros of each.
+template <int N, typename T>
+void by_rows(const Block<T> &block, T *out, const Rows &w, const float *bias, int64_t outputs, Column<T> *columns) {
+    for (int64_t t = 0; t < N; t++) gather(block.tile(t), columns + t, N);
+    for (int64_t o = 0; o < outputs; o += 32) {
+        const int64_t lanes = std::min<int64_t>(32, outputs - o);
+        v16 sums[2 * N][32] = {};
         for (int64_t r = 0; r < lanes; r++) {
-            v16 sum[VECTORS];
-            for (int64_t v = 0; v < VECTORS; v++) sum[v] = v16{} + (bias ? bias[o + r] : 0.0f);
+            v16 sum[2 * N], x[2 * N];
+            for (int64_t v = 0; v < 2 * N; v++) sum[v] = all(bias ? bias[o + r] : 0.0f);
             for (int64_t e = w.start[o + r]; e < w.start[o + r + 1]; e++) {
-                const float *column = columns + int64_t(w.index[e]) * BLOCK;
-                const v16 weight = v16{} + w.value[e];
-                for (int64_t v = 0; v < VECTORS; v++) sum[v] += weight * get(column + 16 * v);
+                const Column<T> *column = columns + int64_t(w.index[e]) * N;
+                const v16 weight = all(w.value[e]);
+                for (int64_t t = 0; t < N; t++) column[t].get(x + 2 * t);
+                for (int64_t v = 0; v < 2 * N; v++) sum[v] += weight * x[v];
             }
-            for (int64_t v = 0; v < VECTORS; v++) sums[v][r] = sum[v];
+            for (int64_t v = 0; v < 2 * N; v++) sums[v][r] = sum[v];
         }
-        scatter(sums, out + o, block.count, outputs, lanes);
+        for (int64_t v = 0; v < 2 * N; v++)
+            scatter(sums[v], out + v / 2 * TILE * outputs + o, block.count - v / 2 * TILE, outputs, lanes,
+                    [v](int64_t i) { return Column<T>::token(v % 2, i); });
     }
+}
+
+template <typename T>
+void rows_of(const Block<T> &block, T *out, const Rows &w, const float *bias, int64_t outputs,
+             std::vector<Column<T>> &columns) {
+    columns.resize(TILES * block.width);
+    if (block.tiles() == 1)
+        by_rows<1>(block, out, w, bias, outputs, columns.data());
+    else
+        by_rows<TILES>(block, out, w, bias, outputs, columns.data());
 }
 
 template <typename T>
 void product(const T *x, T *out, const Rows &w, const float *bias, int64_t n, int64_t in, int64_t outputs) {
+    constexpr int64_t BLOCK = TILE * TILES;
 #pragma omp parallel
     {
-        std::vector<float> columns(in * BLOCK);
+        std::vector<Column<T>> columns;
 #pragma omp for schedule(dynamic, 1)
         for (int64_t first = 0; first < n; first += BLOCK)
-            by_rows(Block<T>{x + first * in, std::min(BLOCK, n - first), in}, out + first * outputs, w, bias, outputs,
-                    columns.data());
+            rows_of(Block<T>{x + first * in, std::min(BLOCK, n - first), in}, out + first * outputs, w, bias, outputs,
+                    columns);
+    }
+}
+
+// A tile through the rows of those channels that are used; each adds to the sums of the columns it touches.
+template <typename T>
+void by_columns(const Block<T> &tile, T *out, const Rows &w, const i16x *used, int64_t columns, Column<float> *sums) {
+    std::fill(sums, sums + columns, Column<float>{});
+    for (int64_t j = 0; j < tile.width; j += 16) {
+        const i16x lanes = used[j / 16];
+        int64_t any = 0;
+        for (int64_t c = 0; c < 16; c++) any |= lanes[c];
+        if (!any) continue;
+        v16 r[2][16];
+        for (int64_t v = 0; v < 2; v++) {
+            tile.corner(r[v], 16 * v, j);
+            transpose(r[v]);
+        }
+        for (int64_t c = 0; c < 16; c++) {
+            if (!lanes[c]) continue;
+            for (int64_t e = w.start[j + c]; e < w.start[j + c + 1]; e++) {
+                Column<float> &sum = sums[w.index[e]];
+                const v16 weight = all(w.value[e]);
+                for (int64_t v = 0; v < 2; v++) sum.half[v] += weight * r[v][c];
+            }
+        }
+    }
+    for (int64_t o = 0; o < columns; o += 32) {
+        const int64_t lanes = std::min<int64_t>(32, columns - o);
+        v16 r[2][32] = {};
+        for (int64_t c = 0; c < lanes; c++)
+            for (int64_t v = 0; v < 2; v++) r[v][c] = sums[o + c].half[v];
+        for (int64_t v = 0; v < 2; v++)
+            scatter(r[v], out + o, tile.count, columns, lanes, [v](int64_t i) { return 16 * v + i; });
     }
 }
 
 // The other way through a matrix: y = g W. Where most channels of a block are zero in all of its tokens, as behind gates
-// that are mostly closed, only the rows of the others are gone through; each adds to the sums of the columns it touches.
+// that are mostly closed, only the rows of the others are gone through.
 template <typename T>
 void back(const T *g, T *out, const Rows &w, const Rows &transposed, int64_t n, int64_t rows, int64_t columns) {
+    constexpr int64_t BLOCK = TILE * TILES;
     const int64_t groups = (rows + 15) / 16;
 #pragma omp parallel
     {
-        std::vector<float> sums(std::max(rows, columns) * BLOCK);
+        std::vector<Column<T>> turned;
+        std::vector<Column<float>> sums;
         std::vector<i16x> used(groups);
 #pragma omp for schedule(dynamic, 1)
         for (int64_t first = 0; first < n; first += BLOCK) {
@@ -127,36 +226,12 @@ void back(const T *g, T *out, const Rows &w, const Rows &transposed, int64_t n, 
                 for (int64_t c = 0; c < 16; c++) open -= used[j][c];
             }
             if (4 * open > rows) {
-                by_rows(block, to, transposed, nullptr, columns, sums.data());
+                rows_of(block, to, transposed, nullptr, columns, turned);
                 continue;
             }
-            std::fill(sums.begin(), sums.begin() + columns * BLOCK, 0.0f);
-            for (int64_t j = 0; j < groups; j++) {
-                int64_t any = 0;
-                for (int64_t c = 0; c < 16; c++) any |= used[j][c];
-                if (!any) continue;
-                v16 r[VECTORS][16];
-                for (int64_t v = 0; v < VECTORS; v++) {
-                    block.tile(r[v], 16 * v, 16 * j);
-                    transpose(r[v]);
-                }
-                for (int64_t c = 0; c < 16; c++) {
-                    if (!used[j][c]) continue;
-                    for (int64_t e = w.start[16 * j + c]; e < w.start[16 * j + c + 1]; e++) {
-                        float *column = sums.data() + int64_t(w.index[e]) * BLOCK;
-                        const v16 weight = v16{} + w.value[e];
-                        for (int64_t v = 0; v < VECTORS; v++)
-                            put(column + 16 * v, get(column + 16 * v) + weight * r[v][c]);
-                    }
-                }
-            }
-            for (int64_t o = 0; o < columns; o += 16) {
-                const int64_t lanes = std::min<int64_t>(16, columns - o);
-                v16 r[VECTORS][16] = {};
-                for (int64_t c = 0; c < lanes; c++)
-                    for (int64_t v = 0; v < VECTORS; v++) r[v][c] = get(sums.data() + (o + c) * BLOCK + 16 * v);
-                scatter(r, to + o, block.count, columns, lanes);
-            }
+            sums.resize(columns);
+            for (int64_t t = 0; t < block.tiles(); t++)
+                by_columns(block.tile(t), to + t * TILE * columns, w, used.data(), columns, sums.data());
         }
     }
 }

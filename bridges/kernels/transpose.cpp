@@ -10,20 +10,6 @@ namespace {
 
 constexpr int64_t TILE = 32;
 
-typedef uint16_t u32h __attribute__((vector_size(64)));
-typedef uint16_t u32hu __attribute__((vector_size(64), aligned(2), may_alias));
-
-// Two rows of 32 halves as twice sixteen lanes that hold a half of each row.
-inline void join(u32h a, u32h b, v16 &low, v16 &high) {
-    u32h first, second;
-    for (int i = 0; i < TILE; i++) {
-        first[i] = uint16_t(i % 2 ? TILE + i / 2 : i / 2);
-        second[i] = uint16_t(first[i] + TILE / 2);
-    }
-    low = (v16)__builtin_shuffle(a, b, first);
-    high = (v16)__builtin_shuffle(a, b, second);
-}
-
 // A whole line of memory past the caches: lines that lie a power of two apart would push each other out of them.
 inline void put_line(bf16 *to, v16 x) {
 #ifdef __AVX512F__

@@ -1,6 +1,20 @@
-// Sixteen vectors of sixteen lanes, transposed.
+// Sixteen vectors of sixteen lanes, transposed; lanes of floats, or of two halves each.
 #pragma once
 #include "vector.h"
+
+typedef uint16_t u32h __attribute__((vector_size(64)));
+typedef uint16_t u32hu __attribute__((vector_size(64), aligned(2), may_alias));
+
+// Two rows of 32 halves as twice sixteen lanes that hold a half of each row.
+inline void join(u32h a, u32h b, v16 &low, v16 &high) {
+    u32h first, second;
+    for (int i = 0; i < 32; i++) {
+        first[i] = uint16_t(i % 2 ? 32 + i / 2 : i / 2);
+        second[i] = uint16_t(first[i] + 16);
+    }
+    low = (v16)__builtin_shuffle(a, b, first);
+    high = (v16)__builtin_shuffle(a, b, second);
+}
 
 // One of four rounds of exchanging what lies `STEP` apart.
 template <int STEP>

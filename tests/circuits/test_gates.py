@@ -14,7 +14,7 @@ from bridges.circuits import gates as gates_module
 from bridges.circuits.circuit import Circuit, count_edges, kept_edges
 from bridges.circuits.gates import Gates, learn_gates, softened
 from bridges.circuits.leftovers import drop_edges, drop_nodes, edge_effects
-from bridges.circuits.removed import Removed, node_means, node_values, windows
+from bridges.circuits.removed import MOST, Removed, node_means, node_values, windows
 from bridges.circuits.search import Search, find_circuit
 from bridges.circuits.settings import CircuitSettings
 from bridges.circuits.task import answer_margins, prompts, task_loss
@@ -126,6 +126,31 @@ def test_mixed_ablation_is_the_mean_in_a_drawn_half_of_the_pairs(quote_model, qu
         resampled.append(set(drawn.tolist()))
     # Pairs stand in the order of their templates: not always the same ones.
     assert set().union(*resampled) == set(range(6))
+
+
+def test_what_is_drawn_from_a_pool_is_what_nodes_say_in_text_or_their_mean(
+    quote_model, quote_text, reference, monkeypatch
+):
+    text, some = torch.cat(quote_text), prompts(quote_pairs(6, 0))
+    length = some.ids.shape[1]
+    removed = Removed(quote_model, reference, "mixed", text)
+    pool = removed.pool(length + 3, torch.Generator().manual_seed(0))
+    whole = node_values(quote_model, windows(text, MOST, length + 3, torch.Generator().manual_seed(0)))
+    mixed = removed.values(some, torch.Generator().manual_seed(1), pool)
+    means = {point: reference[point].expand(length, -1) for point in mixed}
+    rows = []
+    for row in range(len(some)):
+        at = [w for w in range(MOST) if all(torch.equal(mixed[p][row], whole[p][w, :length]) for p in mixed)]
+        mean = all(torch.equal(mixed[p][row], means[p]) for p in mixed)
+        assert mean or at
+        rows.append(mean)
+    assert sum(rows) == 6 and rows[::2] == rows[1::2]
+    resampled = Removed(quote_model, reference, "resample", text)
+    values = resampled.values(some, torch.Generator().manual_seed(1), pool)
+    assert not any(all(torch.equal(values[p][row], means[p]) for p in means) for row in range(len(some)))
+    assert Removed(quote_model, reference).pool(length, torch.Generator()) is None
+    monkeypatch.setattr("bridges.circuits.removed.MEMORY", 1000)
+    assert removed.pool(length, torch.Generator()) is None
 
 
 @pytest.mark.parametrize("ablation", ["resample", "mixed"])
