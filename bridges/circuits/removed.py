@@ -79,8 +79,8 @@ class Removed:
         }
 
     def pool(self, length: int, generator: torch.Generator) -> dict[str, Tensor] | None:
-        """Values over random stretches of text for many calls of `values`; None where there is no use for them, or where
-        too few fit into memory.
+        """Values over random stretches of text for many calls of `values`; None where there is no use for them, or
+        where too few fit into memory.
 
         Returns:
             ``{point: [stretches + 1, length, channels]}``, the reference in the last row.

@@ -32,6 +32,11 @@ def matched(x: Tensor, like: Tensor) -> Tensor:
     return x * torch.where(length > 0, like.norm(dim=-1, keepdim=True) / length.clamp_min(1e-30), 0.0)
 
 
+def shortened(x: Tensor, like: Tensor) -> Tensor:
+    """``x`` with the tokens that are longer than those of ``like`` made as long, ``[B, T, d]`` all."""
+    return x * (like.norm(dim=-1, keepdim=True) / x.norm(dim=-1, keepdim=True).clamp_min(1e-30)).clamp(max=1)
+
+
 def random_directions(like: Tensor, generator: torch.Generator) -> Tensor:
     """A random direction for each token, as long as that token of ``like``."""
     return matched(torch.randn(like.shape, generator=generator).to(like), like)
@@ -49,17 +54,20 @@ def random_channels(used: Tensor, count: int, pairs: int, generator: torch.Gener
     return chosen.repeat_interleave(2, 0).unsqueeze(1).to(used.device)
 
 
-def random_nodes(bridge: Bridge, delta: Tensor, used: Tensor, count: int, like: Tensor, generator: torch.Generator):
-    """The change of ``count`` channels that the circuit does not use, carried, as long as ``like`` at every token; NaN
-    where it uses all of them.
+def other_channels(bridge: Bridge, delta: Tensor, used: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """The change of ``count`` channels that the circuit does not use, carried, ``[B, T, d]``; NaN where it uses all.
 
     Args:
         delta: the whole stream's change ``[B, T, s]``. used: ``bool [s]``.
     """
-    if bool(used.all()):
-        return torch.full_like(like, torch.nan)
     chosen = random_channels(used, count, len(delta) // 2, generator)
-    return matched(carried(bridge, delta * chosen), like)
+    change = carried(bridge, delta * chosen)
+    return torch.full_like(change, torch.nan) if bool(used.all()) else change
+
+
+def random_nodes(bridge: Bridge, delta: Tensor, used: Tensor, count: int, like: Tensor, generator: torch.Generator):
+    """`other_channels`, as long as ``like`` at every token."""
+    return matched(other_channels(bridge, delta, used, count, generator), like)
 
 
 def channel_orders(pairs: int, width: int, generator: torch.Generator, device: torch.device) -> Tensor:

@@ -17,7 +17,15 @@ from bridges.behaviours.encoded import EncodedPairs
 from bridges.compare.carry import carried
 from bridges.compare.crossing import Crossing, Transfer, added, crossings, differences, margins_of
 from bridges.compare.directions import baseline_directions
-from bridges.compare.transfer import NULLS, WHOLE, Margins, interchange_margins, necessity_margins, two_way_loss
+from bridges.compare.transfer import (
+    NULLS,
+    REMOVED,
+    WHOLE,
+    Margins,
+    interchange_margins,
+    necessity_margins,
+    two_way_loss,
+)
 
 
 @dataclass(frozen=True)
@@ -59,7 +67,7 @@ def gain(plain: np.ndarray, moved: Margins, needed: Margins) -> np.ndarray:
     """How clearly each bridge's channels are both what moves the dense model and what it needs, ``[b]``.
 
     The least of what the verdict asks for: the share moved beyond the best null, that beyond the difference of means,
-    and the rise of the loss by removal beyond that of other channels, as a share of ln 2, the loss of not knowing.
+    and the rise of the loss by removal beyond that of the nulls, as a share of ln 2, the loss of not knowing.
 
     Args:
         plain: margins of the dense model ``[n, 2]``. moved, needed: with the changes of interchange and removal,
@@ -74,7 +82,7 @@ def gain(plain: np.ndarray, moved: Margins, needed: Margins) -> np.ndarray:
     # Who moves the whole difference cannot be beaten.
     best = share["difference_of_means"].clip(max=WHOLE)
     beyond_means = np.where(share["circuit"] < WHOLE, share["circuit"] - best, np.inf)
-    lost = (loss["circuit"] - loss["random_nodes"]) / math.log(2)
+    lost = (loss["circuit"] - np.max([loss[name] for name in REMOVED], axis=0)) / math.log(2)
     # Where there is no null to compare with nothing is shown.
     return np.nan_to_num(np.min([beyond_nulls, beyond_means, lost], axis=0), nan=-np.inf)
 

@@ -17,6 +17,7 @@ from bridges.compare.crossing import Transfer, crossings, equal_pairs
 from bridges.compare.dense_to_sparse import continued_margins
 from bridges.compare.transfer import (
     NULLS,
+    REMOVED,
     WHOLE,
     interchange_margins,
     necessity_margins,
@@ -80,14 +81,14 @@ def interchange_rows(
 def necessity_rows(
     t: Transfer, plain: np.ndarray, margins: dict[str, np.ndarray], where: Sequence[int], chosen: int
 ) -> list[Row]:
-    """The dense model's ``loss`` without what the circuit carries, and how much more that is than for other nodes."""
+    """The dense model's ``loss`` without what the circuit carries, and how much more that is than the worst null's."""
     w = _Writer(t, "necessity", len(plain), chosen)
     for k, i in enumerate(where):
         losses = {name: w.mean(two_way_loss(m[:, k])) for name, m in margins.items()}
         for name, values in losses.items():
             w.put(i, name, "loss", values)
         w.put(i, "none", "loss", w.mean(two_way_loss(plain[None])))
-        beyond = losses["circuit"] - losses["random_nodes"]
+        beyond = losses["circuit"] - np.max([losses[name] for name in REMOVED], axis=0)
         w.put(i, "circuit", "loss_minus_null", beyond, p_value=p_above_zero(beyond, len(plain)))
     return w.rows
 

@@ -18,7 +18,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bridges.compare.carry import carried, matched, random_directions, random_nodes, shuffled_bridge
+from bridges.compare.carry import (
+    carried,
+    matched,
+    other_channels,
+    random_directions,
+    random_nodes,
+    shortened,
+    shuffled_bridge,
+)
 from bridges.compare.crossing import Crossing, Transfer, added, differences, last_logits, margins_of, on_other
 
 if TYPE_CHECKING:
@@ -28,6 +36,7 @@ DRAWN = ("random_directions", "random_nodes", "shuffled_bridge")
 # `tokens` is not drawn: what the prompts' own tokens bring along in the circuit's channels, before anything is
 # computed.
 NULLS = (*DRAWN, "tokens")
+REMOVED = ("random_directions", "random_nodes")
 
 
 def null_change(
@@ -110,9 +119,11 @@ def interchange_margins(
 def necessity_margins(t: Transfer, crossing_list: Sequence[Crossing], where: Sequence[int]) -> Margins:
     """Margins of the dense model when the circuit's channels are moved to their mean over text, ``[R, b, n, 2]``.
 
-    Beside the circuit's ``random_nodes``: as many other channels moved to their means, at equal length.
+    Beside the circuit's, ``random_nodes``: as many other channels moved to their means, no longer than the circuit's.
+    They say little as a rule; made longer they would be driven past their means, which is no removal. What a change
+    of that length does wherever it points is said by ``random_directions``.
     """
-    generator = t.generator("necessity random_nodes")
+    generators = {name: t.generator(f"necessity {name}") for name in REMOVED}
     parts: dict[str, list[Tensor]] = {}
     for crossing in crossing_list:
         deltas = {
@@ -120,12 +131,19 @@ def necessity_margins(t: Transfer, crossing_list: Sequence[Crossing], where: Seq
         }
         own = {i: carried(t.bridges[i], delta * t.live[i]) for i, delta in deltas.items()}
         parts.setdefault("circuit", []).append(margins_of(added(t, crossing, own), crossing.some)[None])
+        for name, g in generators.items():
 
-        def null(crossing: Crossing = crossing, deltas=deltas, own=own) -> Tensor:
-            changes = {i: null_change(t, "random_nodes", i, deltas[i], t.live[i], own[i], generator) for i in own}
-            return margins_of(added(t, crossing, changes), crossing.some)
+            def null(name: str = name, g=g, crossing: Crossing = crossing, deltas=deltas, own=own) -> Tensor:
+                changes = {}
+                for i, like in own.items():
+                    if name == "random_directions":
+                        changes[i] = random_directions(like, g)
+                    else:
+                        others = other_channels(t.bridges[i], deltas[i], t.live[i], int(t.live[i].sum()), g)
+                        changes[i] = shortened(others, like)
+                return margins_of(added(t, crossing, changes), crossing.some)
 
-        parts.setdefault("random_nodes", []).append(draws_of(t, null))
+            parts.setdefault(name, []).append(draws_of(t, null))
     return gather(parts)
 
 

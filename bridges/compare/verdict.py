@@ -149,7 +149,7 @@ class _Case:
             ),
             self._test(
                 "necessity",
-                "the rise of the dense loss without the circuit's channels beyond that without as many others, nats,",
+                "the rise of the dense loss without the circuit's channels beyond that of the worst null, nats,",
                 _first(
                     self.of["transfer"],
                     measurement="necessity",

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "half.h"
+#include "turn.h"
 
 namespace {
 
@@ -23,8 +24,11 @@ float largest(const float *x, int64_t n) {
         const v16 y = get(x + j);
         lanes = y > lanes ? y : lanes;
     }
-    float most = -INFINITY;
-    for (int lane = 0; lane < 16; lane++) most = std::max(most, lanes[lane]);
+    for (int half = 8; half; half /= 2) {
+        const v16 other = __builtin_shuffle(lanes, (LANES + half) & 15);
+        lanes = other > lanes ? other : lanes;
+    }
+    float most = lanes[0];
     for (; j < n; j++) most = std::max(most, x[j]);
     return most;
 }
@@ -63,8 +67,13 @@ void scatter(const float *from, T *to, const Shape &s, int64_t count) {
             }
 }
 void transpose(const float *from, float *to, const Shape &s) {
-    for (int64_t c = 0; c < s.d; c++)
-        for (int64_t j = 0; j < s.np; j++) to[c * s.np + j] = from[j * s.dp + c];
+    v16 tile[16];
+    for (int64_t j = 0; j < s.np; j += 16)
+        for (int64_t c = 0; c < s.d; c += 16) {
+            for (int64_t i = 0; i < 16; i++) tile[i] = get(from + (j + i) * s.dp + c);
+            transpose(tile);
+            for (int64_t i = 0; i < std::min<int64_t>(16, s.d - c); i++) put(to + (c + i) * s.np + j, tile[i]);
+        }
 }
 
 // sums[r] += x[r * dp + c] * key for every row: the scores of sixteen keys.

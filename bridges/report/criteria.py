@@ -48,7 +48,7 @@ CRITERIA = {
     ),
     "necessity": (
         "dense necessity",
-        "rise of the dense model’s loss without the circuit’s channels beyond that without as many others, nats",
+        "rise of the dense loss without the circuit’s channels beyond that without others, or of a random change, nats",
         ">",
     ),
     "dense_to_sparse": (

@@ -14,7 +14,7 @@ from transformers.modeling_outputs import CausalLMOutput
 
 from bridges.nodes import NodeBus
 from bridges.sparse.config import SparseTransformerConfig, kept
-from bridges.sparse.ops import abs_topk, gelu, linear, rms_norm, sink_attention
+from bridges.sparse.ops import abs_topk, autocast_once, gelu, linear, rms_norm, sink_attention
 from bridges.stack import ResidualStack
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -67,7 +67,7 @@ class _Attention(nn.Module):
         self.sink = nn.Parameter(torch.zeros(config.n_head)) if config.attention_sink else None
 
     def forward(self, h: Tensor, node) -> Tensor:
-        x = node("attn_in", self.read(h))
+        x = autocast_once(node("attn_in", self.read(h)))
         q, k, v = (
             node(kind, part(x)).unflatten(-1, (self.n_head, -1)).transpose(1, 2)
             for kind, part in (("q", self.q), ("k", self.k), ("v", self.v))

@@ -194,6 +194,12 @@ def sink_attention(q: Tensor, k: Tensor, v: Tensor, sink: Tensor | None) -> Tens
 # --- linear -----------------------------------------------------------------------------------------------------------
 
 
+def autocast_once(x: Tensor) -> Tensor:
+    """``x`` as autocast rounds what a linear map reads, for several maps that read it."""
+    kind = x.device.type
+    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
+
+
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """``x [..., in]`` through a weight-sparse ``weight [out, in]`` to ``[..., out]``.
 
@@ -201,8 +207,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     does for any linear map.
     """
     if x.device.type == "cpu" and kernels.active():
-        if torch.is_autocast_enabled("cpu"):
-            x = x.to(torch.get_autocast_dtype("cpu"))
+        x = autocast_once(x)
         nonzeros = sparse_kernel.packed(weight, x.dtype) if sparse_kernel.supported(x, weight, bias) else None
         if nonzeros is not None:
             return sparse_kernel.SparseProduct.apply(x, weight, bias, nonzeros)

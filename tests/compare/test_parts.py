@@ -11,7 +11,16 @@ import torch
 from bridges.bridge import Bridges, SitePair
 from bridges.circuits.circuit import kept_edges
 from bridges.compare.bootstrap import Resampler, estimate, holm, p_above_zero
-from bridges.compare.carry import carried, matched, random_channels, random_directions, random_nodes, shuffled_bridge
+from bridges.compare.carry import (
+    carried,
+    matched,
+    other_channels,
+    random_channels,
+    random_directions,
+    random_nodes,
+    shortened,
+    shuffled_bridge,
+)
 from bridges.compare.channels import live_channels
 from bridges.compare.directions import baseline_directions
 from bridges.evaluate import bootstrap_interval
@@ -73,6 +82,7 @@ def test_where_a_circuit_uses_all_channels_there_are_no_others_to_compare_with(t
     g = torch.Generator().manual_seed(0)
     assert random_nodes(bridge, delta, torch.ones(6, dtype=torch.bool), 6, like, g).isnan().all()
     assert random_nodes(bridge, delta, torch.arange(6) < 5, 5, like, g).isfinite().all()
+    assert shortened(other_channels(bridge, delta, torch.ones(6, dtype=torch.bool), 6, g), like).isnan().all()
 
 
 def test_holm_steps_down():
@@ -145,6 +155,20 @@ def test_nulls_are_as_long_at_every_token_and_zero_where_nothing_changes(bridge)
         assert torch.allclose(null.norm(dim=-1), like.norm(dim=-1), rtol=1e-4)
         assert not null[:, 0].any() and not torch.allclose(null[:, 1], like[:, 1], rtol=0.1)
     assert not matched(torch.zeros(2, 2, 6), torch.ones(2, 2, 6)).any()
+
+
+def test_other_channels_are_removed_no_further_than_to_their_means(bridge):
+    g = torch.Generator().manual_seed(0)
+    delta = torch.randn(4, 3, 5, generator=g)
+    used = torch.tensor([True, True, False, False, False])
+    others = other_channels(bridge, delta, used, 3, g)
+    # All that are left: their own change, as long as it is.
+    assert torch.equal(others, carried(bridge, delta * ~used))
+    like = torch.randn(4, 3, 4, generator=g) * torch.tensor([0.0, 0.01, 100.0]).view(1, 3, 1)
+    length = shortened(others, like).norm(dim=-1)
+    assert not length[:, 0].any()
+    assert torch.allclose(length[:, 1], like[:, 1].norm(dim=-1), rtol=1e-4)
+    assert torch.equal(shortened(others, like)[:, 2], others[:, 2])
 
 
 def test_random_channels_are_never_the_circuits_and_a_draw_belongs_to_a_pair():

@@ -166,10 +166,14 @@ def test_the_bridge_is_where_the_weakest_of_the_comparisons_is_strongest():
     needed = {
         "circuit": np.array([[[[2.0, 2.0]], *[[[0.0, 0.0]]] * 4]]),
         "random_nodes": np.array([[[[2.0, 2.0]], [[100.0, 100.0]], [[0.0, 0.0]], *[[[100.0, 100.0]]] * 2]]),
+        "random_directions": np.full((1, 5, 1, 2), 100.0),
     }
     # The least of 0.8 and 0, of 0.5, 0.75 and 1, of 0.3, -0.05 and 0, of 0.6 and 1, where what moves all is not beaten,
     # and at the last, where the tokens alone do nearly as much, of 0.1 and 1.
     assert np.allclose(gain(plain, moved, needed), [0, 0.5, -0.05, 0.6, 0.1])
+    # The worse of the two nulls counts.
+    other = needed | {"random_nodes": needed["random_directions"], "random_directions": needed["random_nodes"]}
+    assert np.allclose(gain(plain, moved, other), gain(plain, moved, needed))
     # Without a null to compare with nothing is shown.
     needed["random_nodes"][0, 1] = np.nan
     assert gain(plain, moved, needed)[1] == -np.inf
@@ -194,8 +198,8 @@ def test_without_the_circuits_channels_the_dense_model_is_lost(quote, true_circu
         t = quote.transfer(circuit)
         batches = list(crossings(t, quote.heldout))
         plain = answer_margins(quote.dense, prompts(quote.heldout)).double().numpy()
-        margins = necessity_margins(t, batches, range(5))["circuit"][0]
-        loss = np.logaddexp(0, -margins).mean((1, 2))
+        found = {name: m[0] for name, m in necessity_margins(t, batches, range(5)).items()}
+        loss = np.logaddexp(0, -found["circuit"]).mean((1, 2))
         whole = np.logaddexp(0, -plain).mean()
         assert (loss[1:4] > whole + 0.3).all() if needed else (loss[1:4] < whole + 0.05).all()
 
