@@ -71,7 +71,7 @@ void transpose(const float *from, float *to, const Shape &s) {
     for (int64_t j = 0; j < s.np; j += 16)
         for (int64_t c = 0; c < s.d; c += 16) {
             for (int64_t i = 0; i < 16; i++) tile[i] = get(from + (j + i) * s.dp + c);
-            transpose(tile);
+            ::transpose(tile);
             for (int64_t i = 0; i < std::min<int64_t>(16, s.d - c); i++) put(to + (c + i) * s.np + j, tile[i]);
         }
 }

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+
 import pytest
 
 from bridges import kernels
 from bridges.config import Config
 from bridges.errors import BridgesError, ConfigError
+from bridges.kernels import build
 from bridges.kernels.build import KernelsUnavailable
 
 
@@ -18,6 +22,12 @@ def restored(monkeypatch):
 
 def _without_compiler():
     raise KernelsUnavailable("there is no g++")
+
+
+@pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="there is no g++")
+def test_where_there_is_a_compiler_they_compile():
+    """All other tests of kernels are skipped, or compare PyTorch with itself, where they do not."""
+    build.library()
 
 
 def test_python_is_taken_whatever_can_be_compiled(monkeypatch):
