@@ -48,6 +48,11 @@ def _settings() -> set[str]:
     return keys | {key.rsplit(".", n)[0] for key in keys for n in range(1, key.count(".") + 1)}
 
 
+def _named_by_user(key: str) -> str | None:
+    """The setting that ``key`` would be an entry of, where the user names its entries, as those of circuits.targets."""
+    return next((k for k, value in flat(Config()).items() if isinstance(value, dict) and key.startswith(f"{k}.")), None)
+
+
 def _values(override: Override) -> list[Any]:
     if override.is_sweep_override():
         return [yaml.safe_load(v) for v in override.sweep_string_iterator()] if override.is_choice_sweep() else []
@@ -122,6 +127,12 @@ def check_command_line(arguments: list[str]) -> None:
                 if key == "runs_dir":
                     # Hydra makes it before anything of ours runs, and would end in its own words where it cannot.
                     make_folder(Path(str(value)), "runs_dir=…")
+        elif table := _named_by_user(key):
+            entry = key.removeprefix(f"{table}.")
+            if not (override.is_add() or override.is_force_add()):
+                raise ConfigError(f"{argument}: {table} has no entries by itself. To give it one, write +{argument}.")
+            for value in _values(override):
+                _check_type(table, {entry: value})
         else:
             close = nearest(key.rsplit(".", 1)[-1], {k.rsplit(".", 1)[-1] for k in settings})
             near = sorted(k for k in settings if k.rsplit(".", 1)[-1] in close.split("Valid:")[0])

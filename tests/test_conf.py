@@ -129,3 +129,11 @@ def test_nothing_undoes_what_a_training_preset_says(preset):
     # Without a package of its own a file speaks of its group alone.
     said = written if "train" in written else OmegaConf.create({"train": written})
     assert OmegaConf.merge(whole, said) == whole
+
+
+def test_settings_whose_entries_a_user_names():
+    check_command_line(["+circuits.targets.for_while=0.1", "+circuits.targets={var_if: 0.2}"])
+    with pytest.raises(ConfigError, match=re.escape("write +circuits.targets.for_while=0.1")):
+        check_command_line(["circuits.targets.for_while=0.1"])
+    with pytest.raises(ConfigError, match="much"):
+        check_command_line(["+circuits.targets.for_while=much"])
