@@ -93,8 +93,8 @@ class Search:
         return self.by_edges(self.by_nodes())
 
     def by_nodes(self) -> Circuit:
-        """Rank nodes, take as few of them as reach the target, remove what is left over, and harden what an adversary
-        would undo (``hardening``).
+        """Rank nodes, take as few of them as reach the target, remove what is left over, and harden it against an
+        adversary (``hardening``).
 
         Where the whole model's loss is above ``give_up`` all nodes are returned, and where no number of nodes reaches
         the target the most there may be (``largest``), not `reached`.

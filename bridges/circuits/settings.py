@@ -42,8 +42,8 @@ class CircuitSettings:
         tries: groups of leftover nodes, and of edges, whose removal is tried.
         bisect: take as few of the best nodes as reach the target, as published. Else what learned pruning has opened is
             cut no further where it reaches the target: a larger circuit, and more alike from seed to seed.
-        hardening: further steps of learned pruning, against an adversary, where one on training pairs undoes the
-            circuit (`bridges.circuits.hardening`); 0: never, as published.
+        hardening: further steps of learned pruning, against an adversary on training pairs
+            (`bridges.circuits.hardening`); 0: none, as published.
     """
 
     method: str = "learned"

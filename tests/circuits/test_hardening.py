@@ -62,7 +62,7 @@ def test_what_keeps_the_rest_in_check_joins_the_circuit(balanced, tmp_path):
 
 def test_a_circuit_on_which_nothing_else_bears_stays_as_it_is(planted):
     plain, hard = found(planted, 0), found(planted, 60)
-    assert hard.meta == plain.meta and all(torch.equal(hard.nodes[p], kept) for p, kept in plain.nodes.items())
+    assert all(torch.equal(hard.nodes[p], kept) for p, kept in plain.nodes.items())
 
 
 def test_where_no_hardened_circuit_is_small_enough_the_first_stays(balanced):
@@ -104,11 +104,14 @@ def test_the_opponent_finds_what_the_whole_model_hangs_on_and_names_it(balanced)
     some, gate, opponent = prompts(balanced.train.take(range(8))), closed(balanced), Opponent(balanced.stack)
     taught = opponent.gradients(gate, some, 1)
     assert not any(t.any() for t in taught.values()) and not opponent.named.any()
-    flipped = opponent._points(opponent.sides[True].flipped)
+    flipped = opponent._points(opponent.sides[True, "loss"].flipped)
     point, channel = next((p, int(f.nonzero())) for p, f in flipped.items() if f.any())
     every = {(p, c): slope(balanced, some, p, c, 1.0, False) for p in ("0.attn_out", "0.v") for c in range(4)}
     assert slope(balanced, some, point, channel, 1.0, False) <= min(every.values()) + 1e-3 < 0
+    # The one that climbs margins chooses by itself, and has done nothing yet.
     opponent.gradients(gate, some, 2)
+    assert not opponent.named.any()
+    opponent.gradients(gate, some, 4)
     assert opponent.guards[point][channel] and int(opponent.named.sum()) == 1
     opponent.hold(gate)
     assert float(gate.tau[point][channel].detach()) == 1.0 and int(gate.count().detach()) == 1
