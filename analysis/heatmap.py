@@ -19,7 +19,7 @@ from matplotlib.patches import Patch, Rectangle
 from analysis.circuits import chosen_circuits, geometric_mean
 from analysis.command import Result, run_command, unfinished_text
 from analysis.load import Runs
-from analysis.seeds import modal_verdict
+from analysis.seeds import modal_verdict, verdict_counts
 from analysis.settings import arranged, finished_rows
 from analysis.style import BLACK, new_figure
 from bridges.errors import BridgesError, nearest
@@ -60,7 +60,19 @@ MEASURES = {
     "circuit_accuracy": Measure("circuits", "heldout_accuracy", "held-out accuracy of the sparse circuit alone"),
     "agreement": Measure("verdicts", "agreement", "share of prompts that circuit and dense model decide alike"),
 }
-COLUMNS = ["model", "settings", "sparsity", "width", "behaviour", "measure", "verdict", "value", "n", "share"]
+COLUMNS = [
+    "model",
+    "settings",
+    "sparsity",
+    "width",
+    "behaviour",
+    "measure",
+    "verdict",
+    "value",
+    "n",
+    "share",
+    "verdicts",
+]
 
 
 def heatmap(runs: Runs, measure: str = "verdict") -> pd.DataFrame:
@@ -68,7 +80,8 @@ def heatmap(runs: Runs, measure: str = "verdict") -> pd.DataFrame:
 
     Columns: model, settings (what else differs between runs), sparsity, width (d_model of the sparse model),
     behaviour, measure, verdict (the most frequent; of several the one that claims less; empty for numbers), value
-    (mean over seeds, geometric for edges; NaN for verdicts), n (seeds), share (of seeds with that verdict).
+    (mean over seeds, geometric for edges; NaN for verdicts), n (seeds), share (of seeds with that verdict), verdicts
+    (``{verdict: seeds}``; empty for numbers).
 
     Args:
         measure: one of `MEASURES`.
@@ -88,11 +101,11 @@ def heatmap(runs: Runs, measure: str = "verdict") -> pd.DataFrame:
         row: dict[str, object] = dict(zip(keys, key, strict=True)) | {"measure": measure, "n": len(part)}
         if measure == "verdict":
             verdict, share = modal_verdict(part["value"])
-            row |= {"verdict": verdict, "value": np.nan, "share": share}
+            row |= {"verdict": verdict, "value": np.nan, "share": share, "verdicts": verdict_counts(part["value"])}
         else:
             values = part["value"].astype(float)
             mean = geometric_mean(values) if measure == "edges" else float(values.mean())
-            row |= {"verdict": "", "value": mean, "share": np.nan}
+            row |= {"verdict": "", "value": mean, "share": np.nan, "verdicts": {}}
         rows.append(row)
     return pd.DataFrame(rows)[COLUMNS]
 
@@ -138,15 +151,17 @@ def _order(frame: pd.DataFrame) -> list[str]:
 def _cell(row: Mapping[Any, Any], words: bool = False) -> str:
     if row["measure"] != "verdict":
         return format(row["value"], MEASURES[row["measure"]].form)
-    verdict, n, share = str(row["verdict"]), int(row["n"]), float(row["share"])
-    letter = verdict if words else SIGNS.get(verdict, ("?", ""))[0]
-    return letter if n == 1 or share == 1 else f"{letter} {round(share * n)}/{n}"
+    sign = {verdict: verdict if words else SIGNS.get(verdict, ("?", ""))[0] for verdict in row["verdicts"]}
+    if len(sign) == 1:
+        return next(iter(sign.values()))
+    return (", " if words else "  ").join(f"{sign[verdict]} {seeds}" for verdict, seeds in row["verdicts"].items())
 
 
 def heatmap_figure(frame: pd.DataFrame) -> Figure:
     """Draw `heatmap`: one panel per model and settings, its columns by sparsity and, where it varies, width.
 
-    A verdict is a letter on a colour; ``R 2/3`` says that two of three seeds agree.
+    A verdict is a letter on a colour; ``R 2  N 1`` says that two seeds came to one and one to another, on the colour of
+    the most frequent (of equally frequent ones of that which claims less).
     """
     measure = str(frame["measure"].iloc[0])
     order = _order(frame)
@@ -162,7 +177,7 @@ def heatmap_figure(frame: pd.DataFrame) -> Figure:
         axis.set_yticks(range(len(order)), order if i == 0 else [], fontsize=8)
         axis.set_title("\n".join(filter(None, [str(model), str(settings)])), loc="left", fontsize=10)
     if norm is None:
-        present = [verdict for verdict in VERDICTS if (frame["verdict"] == verdict).any()]
+        present = set().union(*frame["verdicts"])
         handles = [
             Patch(facecolor=colour, edgecolor="#999999", hatch="///" if v in HATCHED else None, label=f"{letter}  {v}")
             for v, (letter, colour) in SIGNS.items()

@@ -86,20 +86,29 @@ def verdict_stability(runs: Runs) -> pd.DataFrame:
     rows = []
     for (group, behaviour), part in verdicts.groupby(["group", "behaviour"], sort=True):
         modal, share = modal_verdict(part["verdict"])
-        counts = part["verdict"].value_counts()
-        text = ", ".join(f"{verdict} {counts[verdict]}" for verdict in VERDICTS if verdict in counts)
+        counts = verdict_counts(part["verdict"])
+        text = ", ".join(f"{verdict} {count}" for verdict, count in counts.items())
         row = {"group": group, "behaviour": behaviour, "n": len(part), "modal": modal, "share": share}
         rows.append(row | {"verdicts": text})
     return pd.DataFrame(rows)
 
 
+def verdict_counts(verdicts: pd.Series) -> dict[str, int]:
+    """How often each verdict was given, the one that claims most first."""
+    counts = verdicts.value_counts()
+    return {str(verdict): int(counts[verdict]) for verdict in sorted(counts.index, key=_claim)}
+
+
+def _claim(verdict: str) -> int:
+    """The less a verdict claims, the more; most of one that is not known here."""
+    return VERDICTS.index(verdict) if verdict in VERDICTS else len(VERDICTS)
+
+
 def modal_verdict(verdicts: pd.Series) -> tuple[str, float]:
     """The most frequent verdict and its share; of equally frequent ones the one that claims less."""
     counts = verdicts.value_counts()
-    rank = {verdict: i for i, verdict in enumerate(VERDICTS)}
     tied = [str(verdict) for verdict in counts.index[counts == counts.max()]]
-    modal = max(tied, key=lambda verdict: rank.get(verdict, len(VERDICTS)))
-    return modal, float(counts.max() / counts.sum())
+    return max(tied, key=_claim), float(counts.max() / counts.sum())
 
 
 def _common_edges(runs: Runs, groups: pd.DataFrame) -> dict[str, float]:

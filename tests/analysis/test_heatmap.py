@@ -40,7 +40,10 @@ def test_verdicts_by_hand(folder):
     assert len(frame) == 5
     table = heatmap_table(frame.reset_index())
     assert table.index.tolist() == ["quote", "swap", "else"], "the best first"
-    assert table.loc["quote"].to_dict() == {0.02: "partial", 0.1: "reproduced 2/3"} and table.loc["else", 0.02] == ""
+    assert (
+        table.loc["quote"].to_dict() == {0.02: "partial", 0.1: "reproduced 2, partial 1"}
+        and table.loc["else", 0.02] == ""
+    )
 
 
 def test_numbers_by_hand(folder):
@@ -56,7 +59,7 @@ def test_a_verdict_is_a_letter_on_a_colour(folder):
     [axis] = heatmap_figure(heatmap(analysis.load(folder))).axes
     assert [tick.get_text() for tick in axis.get_xticklabels()] == ["10 %", "2 %"]
     assert [tick.get_text() for tick in axis.get_yticklabels()] == ["quote", "swap", "else"]
-    expected = {(0.0, 0.0): "R 2/3", (1.0, 0.0): "P", (0.0, 1.0): "N", (1.0, 1.0): "N", (0.0, 2.0): "–"}
+    expected = {(0.0, 0.0): "R 2  P 1", (1.0, 0.0): "P", (0.0, 1.0): "N", (1.0, 1.0): "N", (0.0, 2.0): "–"}
     assert cells(axis) == expected
     boxes = {(p.get_x() + 0.5, p.get_y() + 0.5): p for p in axis.patches if isinstance(p, Rectangle)}
     for place, text in expected.items():
@@ -91,7 +94,7 @@ def test_width_stands_in_the_columns_and_other_settings_in_panels(folder, write_
 
 def test_the_command(folder, write_run, tmp_path, capsys):
     assert main([str(folder)]) == 0
-    assert "reproduced 2/3" in capsys.readouterr().out
+    assert "reproduced 2, partial 1" in capsys.readouterr().out
     assert main([str(folder), "--measure", "edges"]) == 0
     for name in ("heatmap-verdict.png", "heatmap-edges.png"):
         assert (folder / name).stat().st_size > 10_000
