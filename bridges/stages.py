@@ -30,6 +30,7 @@ from bridges.sparse import SparseTransformer
 from bridges.start import FULL_BIGRAM_LIMIT, UNTRAINED_SEED, Start, stream_pairs
 from bridges.tables import read_table, write_table
 from bridges.training.precision import autocast, resolve_precision
+from bridges.workers import worker_count
 
 
 @dataclass
@@ -89,6 +90,11 @@ class Parts:
         fit_ridge(ridge, streams, config.bridge.ridge)
         return ridge
 
+    @property
+    def workers(self) -> int:
+        """How many behaviours are worked on at a time."""
+        return worker_count(self.config.circuits.workers, {"dense": self.dense, "sparse": self.sparse})
+
     def bar(self, total: int, name: str) -> tqdm:
         """A progress bar over behaviours."""
         return tqdm(total=total, unit="behaviour", desc=name, dynamic_ncols=True, mininterval=1.0)
@@ -97,7 +103,7 @@ class Parts:
 @torch.no_grad()
 def evaluate(parts: Parts) -> None:
     """The ``sites`` and ``paths`` tables on held-out documents, the baselines among them."""
-    config, dense, sparse, bridges = parts.config, parts.dense, parts.sparse.eval(), parts.bridges.eval()
+    config, dense, sparse, bridges = parts.config, parts.dense, parts.sparse, parts.bridges
     ids = parts.data.take("test", config.eval.sequences)
     shared: dict[str, Any] = {"batch": config.eval.batch, "device": parts.device}
     measured = shared | {"bootstrap": config.eval.bootstrap, "seed": config.seed, "split": "test"}
@@ -127,15 +133,16 @@ def behaviours(parts: Parts) -> None:
         parts.behaviours,
         config.behaviours,
         parts.dense,
-        parts.sparse.eval(),
-        parts.bridges.eval(),
+        parts.sparse,
+        parts.bridges,
         parts.tokenizer,
         bigram=None if parts.bigram is None else parts.bigram.to(parts.device),
         device=parts.device,
-        autocast=parts.autocast(),
+        autocast=parts.autocast,
         bootstrap=config.eval.bootstrap,
         seed=config.seed,
-        progress=lambda name: bar.update(),
+        count=parts.workers,
+        progress=lambda name: bar.set_postfix_str(name) or bar.update(),
     )
     bar.close()
     write_table(parts.folder.path, "suite", suite)
@@ -150,7 +157,7 @@ def circuits(parts: Parts) -> None:
     shop = Workshop(
         parts.folder.path,
         config.circuits,
-        {"sparse": parts.sparse.eval().requires_grad_(False), "dense": parts.dense},
+        {"sparse": parts.sparse, "dense": parts.dense},
         parts.data,
         parts.tokenizer,
         config.behaviours.pairs,
@@ -160,12 +167,10 @@ def circuits(parts: Parts) -> None:
     accuracies = dict(zip(dense["behaviour"], dense["accuracy"], strict=True))
     able = sum(accuracies.get(name, -1.0) >= config.circuits.min_accuracy for name in parts.behaviours)
     bar = parts.bar(able, "circuits")
-    sparse = measured[(measured["model"] == "sparse") & (measured["split"] == "heldout")].sort_values("loss")
     find_circuits(
         shop,
         parts.behaviours,
         accuracies,
-        list(sparse["behaviour"]),
         lambda name: bar.set_postfix_str(name) or bar.update(),
         parts.say,
     )
@@ -181,16 +186,17 @@ def compare(parts: Parts) -> None:
         config.compare,
         config.verdict,
         parts.dense,
-        parts.sparse.eval().requires_grad_(False),
-        parts.bridges.eval().requires_grad_(False),
+        parts.sparse,
+        parts.bridges,
         parts.ridge.requires_grad_(False),
         parts.data,
         parts.tokenizer,
         config.behaviours.pairs,
         config.seed,
+        count=parts.workers,
+        autocast=parts.autocast,
     )
-    with parts.autocast():
-        compare_models(bench, parts.behaviours, lambda name: bar.set_postfix_str(name) or bar.update())
+    compare_models(bench, parts.behaviours, lambda name: bar.set_postfix_str(name) or bar.update())
     bar.close()
 
 

@@ -215,9 +215,12 @@ def build(config: Config, dense: DenseStack, start: Start) -> tuple[SparseTransf
 
 
 def finish(sparse: SparseTransformer, bridges: Bridges) -> None:
-    """Let AbsTopK and the bigram table count as in a finished model, whatever training last set."""
+    """Let AbsTopK and the bigram table count as in a finished model, whatever training last set, and freeze both: with
+    fixed weights the sparse model computes with its nonzeros alone."""
     sparse.activation_fraction, sparse.bigram_share = sparse.config.activation_fraction, 1.0
     bridges.keep(bridges.config.activation_fraction)
+    for module in (sparse, bridges):
+        module.eval().requires_grad_(False)
 
 
 @torch.no_grad()

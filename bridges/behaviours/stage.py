@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -20,10 +20,9 @@ from bridges.bridge import Bridges
 from bridges.config import BehavioursConfig
 from bridges.errors import nearest
 from bridges.stack import ResidualStack
+from bridges.workers import workers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from transformers import PreTrainedTokenizerBase
 
 
@@ -201,27 +200,38 @@ def measure_behaviours(
     *,
     bigram: Tensor | None,
     device: torch.device,
-    autocast: AbstractContextManager,
+    autocast: Callable[[], AbstractContextManager],
     bootstrap: int,
     seed: int,
+    count: int = 1,
     progress: Callable[[str], None] = lambda name: None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The tables ``suite`` and ``behaviours``, on held-out pairs."""
+    """The tables ``suite`` and ``behaviours``, on held-out pairs.
+
+    Args:
+        autocast: makes the precision that models are run in. count: how many behaviours are measured at a time.
+        progress: told each behaviour's name when it is done.
+    """
     from bridges.tables import TABLES
 
-    suite, rows = [], []
-    for name, behaviour in behaviours.items():
-        progress(name)
+    def one(_: None, behaviour: Behaviour) -> tuple[dict[str, object], list[dict[str, object]]]:
         expressed = express(behaviour, tokenizer, config.pairs, seed)
-        suite.append(suite_row(expressed, config.suite))
-        heldout = expressed.heldout
-        if heldout is None:
-            continue
-        whole = candidate_logits(heldout, dense, sparse, None, device, autocast, bigram=bigram)
-        rows += behaviour_rows(heldout, whole, bootstrap, seed)
-        part = heldout.take(range(min(config.hybrid_pairs, len(heldout))))
-        crossed = candidate_logits(part, dense, sparse, bridges, device, autocast)
-        rows += behaviour_rows(part, {k: v for k, v in crossed.items() if k[1] is not None}, bootstrap, seed)
+        heldout, rows = expressed.heldout, []
+        if heldout is not None:
+            whole = candidate_logits(heldout, dense, sparse, None, device, autocast(), bigram=bigram)
+            rows += behaviour_rows(heldout, whole, bootstrap, seed)
+            part = heldout.take(range(min(config.hybrid_pairs, len(heldout))))
+            crossed = candidate_logits(part, dense, sparse, bridges, device, autocast())
+            rows += behaviour_rows(part, {k: v for k, v in crossed.items() if k[1] is not None}, bootstrap, seed)
+        return suite_row(expressed, config.suite), rows
+
+    suite, rows = [], []
+    # Nothing is intervened on: the models can be shared.
+    with workers([None] * count) as each:
+        for name, (row, measured) in zip(behaviours, each(one, behaviours.values()), strict=True):
+            suite.append(row)
+            rows += measured
+            progress(name)
     frames = pd.DataFrame(suite, columns=TABLES["suite"].names), pd.DataFrame(rows, columns=TABLES["behaviours"].names)
     frames[1]["pair"] = frames[1]["pair"].astype("Int64")
     return frames

@@ -92,14 +92,17 @@ class Search:
         """The circuit: `by_nodes`, and of its edges those that are needed."""
         return self.by_edges(self.by_nodes())
 
-    def by_nodes(self) -> Circuit:
+    def by_nodes(self, full: Circuit | None = None) -> Circuit:
         """Rank nodes, take as few of them as reach the target, remove what is left over, and harden it against an
         adversary (``hardening``).
 
         Where the whole model's loss is above ``give_up`` all nodes are returned, and where no number of nodes reaches
         the target the most there may be (``largest``), not `reached`.
+
+        Args:
+            full: the circuit of all nodes, where it is measured already.
         """
-        full = self.full
+        full = self.full if full is None else full
         if full.train_loss > max(self.settings.give_up, self.settings.target):
             return full
         circuit = self.cut(self.rank(), full=full)

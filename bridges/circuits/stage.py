@@ -11,7 +11,7 @@ import hashlib
 import re
 import shutil
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -37,12 +37,12 @@ from bridges.circuits.search import Search
 from bridges.circuits.settings import CircuitSettings
 from bridges.circuits.task import Prompts, prompts
 from bridges.circuits.wires import wires
-from bridges.circuits.workers import worker_count, workers
 from bridges.config import CircuitsConfig
 from bridges.data.blocks import TokenBlocks
 from bridges.errors import BridgesError
 from bridges.stack import ResidualStack
 from bridges.tables import TABLES, read_table, write_part, write_table
+from bridges.workers import worker_count, workers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -147,14 +147,14 @@ class Workshop:
 
 
 def _learned(
-    shop: Workshop, model: str, expressed: Expressed, heldout: Prompts, few: Prompts, rows: Rows
+    shop: Workshop, model: str, expressed: Expressed, heldout: Prompts, few: Prompts, rows: Rows, full: Circuit | None
 ) -> tuple[Circuit, Circuit]:
     """The learned circuit of one stack, before and after its edges were looked at, with its rows in the tables that
     both stacks have."""
     assert expressed.train is not None
     stack = shop.stacks[model]
     search = shop.search(model, expressed.train)
-    by_nodes = search.by_nodes()
+    by_nodes = search.by_nodes(full)
     circuit = search.by_edges(by_nodes)
     rows["circuits"].append(circuit_row(search, circuit, heldout))
     if circuit.reached:
@@ -198,8 +198,12 @@ def _write_down(shop: Workshop, circuit: Circuit, rows: Rows) -> None:
         draw_circuit(tables["nodes"], tables["edges"], tables["activations"], title, path)
 
 
-def one_behaviour(shop: Workshop, expressed: Expressed) -> Rows:
-    """Everything about one behaviour; returns the rows of each table."""
+def one_behaviour(shop: Workshop, expressed: Expressed, full: Circuit | None = None) -> Rows:
+    """Everything about one behaviour; returns the rows of each table.
+
+    Args:
+        full: the circuit of all nodes of the first model, where it is measured already.
+    """
     assert expressed.train is not None and expressed.heldout is not None
     config = shop.config
     rows: Rows = {name: [] for name in CIRCUIT_TABLES}
@@ -208,7 +212,8 @@ def one_behaviour(shop: Workshop, expressed: Expressed) -> Rows:
         device = next(stack.parameters()).device  # type: ignore[attr-defined]
         heldout = prompts(expressed.heldout.take(range(min(config.heldout_pairs, len(expressed.heldout)))), device)
         few = prompts(expressed.heldout.take(range(min(config.controls.set_pairs, len(expressed.heldout)))), device)
-        by_nodes, circuit = _learned(shop, model, expressed, heldout, few, rows)
+        known = full if model == config.models[0] else None
+        by_nodes, circuit = _learned(shop, model, expressed, heldout, few, rows, known)
         if not circuit.reached:
             continue
         if model == "sparse":
@@ -237,7 +242,6 @@ def find_circuits(
     shop: Workshop,
     behaviours: Mapping[str, Behaviour],
     accuracies: Mapping[str, float],
-    order: Sequence[str] = (),
     progress: Callable[[str], None] = lambda name: None,
     say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, pd.DataFrame]:
@@ -246,8 +250,6 @@ def find_circuits(
     Args:
         behaviours: in the order of the suite.
         accuracies: the dense model's held-out accuracy by behaviour; those that are missing cannot be expressed.
-        order: which behaviours are taken up, where it is not that of the suite. What has a circuit takes longest,
-            and should not be what several workers wait for at the end.
         progress: told each behaviour's name when it is done. say: told what is left out and why.
 
     Returns:
@@ -256,7 +258,7 @@ def find_circuits(
     shop = replace(shop, config=replace(shop.config, models=_searchable(shop, say)))
     able = [n for n in behaviours if accuracies.get(n, -1.0) >= shop.config.min_accuracy]
     parts = shop.folder / "circuits" / ".parts"
-    left = [n for n in dict.fromkeys([*order, *able]) if n in able and not (parts / file_name(n)).is_dir()]
+    left = [n for n in able if not (parts / file_name(n)).is_dir()]
     for name in able:
         if name not in left:
             progress(name)
@@ -270,9 +272,17 @@ def find_circuits(
                 shop.means(model)
     own = [shop] if count == 1 else [shop.copy() for _ in range(count)]
 
+    full: dict[str, Circuit] = {}
+
+    def look(mine: Workshop, name: str) -> Circuit:
+        train = expressed[name].train
+        assert train is not None
+        with mine.autocast():
+            return mine.search(mine.config.models[0], train).full
+
     def work(mine: Workshop, name: str) -> None:
         with mine.autocast():
-            write_part(parts / file_name(name), one_behaviour(mine, expressed[name]))
+            write_part(parts / file_name(name), one_behaviour(mine, expressed[name], full.get(name)))
         progress(name)
 
     def halt() -> None:
@@ -280,6 +290,11 @@ def find_circuits(
             mine.halt()
 
     with workers(own, halt) as each:
+        if shop.config.models:
+            full |= zip(left, each(look, left), strict=True)
+            # What is done best is the likeliest to have a circuit, which takes longest and should not be what several
+            # workers wait for at the end.
+            left.sort(key=lambda name: full[name].train_loss)
         for _ in each(work, left):
             pass
     tables = {}

@@ -5,9 +5,11 @@ What is finished of a behaviour lies in a folder of its own until all are done, 
 
 from __future__ import annotations
 
+import copy
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +34,7 @@ from bridges.data.blocks import TokenBlocks
 from bridges.folder import RunFolder
 from bridges.stack import ResidualStack
 from bridges.tables import TABLES, read_table, table_names, write_part, write_table
+from bridges.workers import workers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -53,6 +56,8 @@ class Bench:
         dense, sparse: the stacks, in evaluation mode. bridges: between them. ridge: ridge-regressed ones with the same
             scales, or None to leave them out. dense2: another dense stack with the same tokens, as the ceiling.
         data: the run's text. tokenizer: of the stacks. pairs: prompt pairs per split. seed: of every draw.
+        count: how many behaviours are compared at a time. autocast: makes the precision that models are run in; entered
+            in every thread.
     """
 
     folder: Path
@@ -66,7 +71,20 @@ class Bench:
     tokenizer: PreTrainedTokenizerBase
     pairs: int
     seed: int
-    dense2: ResidualStack | None = field(default=None)
+    dense2: ResidualStack | None = None
+    count: int = 1
+    autocast: Callable[[], AbstractContextManager] = nullcontext
+
+    def copy(self) -> Bench:
+        """The same, and what it has computed, with stacks of its own."""
+        other = replace(self, dense=copy.deepcopy(self.dense), sparse=copy.deepcopy(self.sparse))
+        other.__dict__["means"] = self.means
+        return other
+
+    def halt(self) -> None:
+        """Stop what is going on in its stacks."""
+        for stack in (self.dense, self.sparse):
+            stack.nodes.halt()
 
     def text(self, split: str, tokens: int) -> Tensor:
         """At least one block and about so many tokens of a split, ids ``[n, context]``."""
@@ -145,28 +163,46 @@ def compare_models(
     """
     config = bench.config
     parts = bench.folder / "compare" / ".parts"
-    for name, behaviour in behaviours.items():
-        part = parts / file_name(name)
-        if not part.is_dir():
-            write_part(part, one_behaviour(bench, behaviour))
+    left = [name for name in behaviours if not (parts / file_name(name)).is_dir()]
+    # What has a circuit takes longest, and should not be what several workers wait for at the end.
+    left.sort(key=lambda name: not circuit_file(bench.folder, name).is_file())
+    for name in behaviours:
+        if name not in left:
+            progress(name)
+    # By all of them, not by what is left: a run that goes on works with as many threads as one that was not ended.
+    count = max(1, min(bench.count, len(behaviours)))
+    with bench.autocast():
+        own = [bench] if count == 1 else [bench.copy() for _ in range(count)]
+
+    def work(mine: Bench, name: str) -> None:
+        with mine.autocast():
+            write_part(parts / file_name(name), one_behaviour(mine, behaviours[name]))
         progress(name)
+
+    def halt() -> None:
+        for mine in own:
+            mine.halt()
+
+    with workers(own, halt) as each:
+        for _ in each(work, left):
+            pass
     stacks = {"dense": bench.dense, "sparse": bench.sparse}
     if bench.dense2 is not None:
         stacks["dense2"] = bench.dense2
-    text = bench.text("test", config.text_tokens)
-    tables = {"agreement": [pd.DataFrame(text_rows(stacks, text, config.bootstrap, bench.seed))], "transfer": []}
+    with bench.autocast():
+        whole = text_rows(stacks, bench.text("test", config.text_tokens), config.bootstrap, bench.seed)
+        likeness = similarity_rows(
+            bench.dense,
+            bench.sparse,
+            bench.bridges,
+            bench.text("test", config.similarity_tokens),
+            config.ridge,
+            config.folds,
+            _BATCH,
+        )
+    tables = {"agreement": [pd.DataFrame(whole)], "transfer": [], "similarity": [pd.DataFrame(likeness)]}
     for table in _PART_TABLES:
         tables[table] += [read_table(parts / file_name(name), table) for name in behaviours]
-    likeness = similarity_rows(
-        bench.dense,
-        bench.sparse,
-        bench.bridges,
-        bench.text("test", config.similarity_tokens),
-        config.ridge,
-        config.folds,
-        _BATCH,
-    )
-    tables["similarity"] = [pd.DataFrame(likeness)]
     done = {}
     for table, frames in tables.items():
         frames = [f for f in frames if len(f)]

@@ -157,8 +157,9 @@ class CircuitsConfig(CircuitSettings):
         activation_tokens: held-out tokens they are looked for in.
         importance_nodes: circuits up to this size have the importance of each node measured, by removing it.
         targets: another target for some behaviours, ``{name: nats}``.
-        workers: behaviours worked on at a time, each in copies of the models (null: as many as the processor's threads,
-            4 at most; 1 on a GPU). Like the number of threads, it may change the last digits of a sum.
+        workers: behaviours worked on at a time, measured, searched and compared, each in copies of the models (null: as
+            many as the processor's threads, 4 at most; 1 on a GPU). Like the number of threads, it may change the last
+            digits of a sum.
         controls: what the sparse circuits are put to.
     """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 
+import pandas as pd
 import pytest
 import torch
 
@@ -56,7 +57,7 @@ def test_tables_of_a_suite(models):
     config = BehavioursConfig(pairs=8, hybrid_pairs=3, names=["for_while", "class_init"])
     suite, rows = measure_behaviours(
         chosen(config, tokenizer), config, dense, sparse, bridges, tokenizer,
-        bigram=None, device=CPU, autocast=contextlib.nullcontext(), bootstrap=20, seed=0,
+        bigram=None, device=CPU, autocast=contextlib.nullcontext, bootstrap=20, seed=0,
     )  # fmt: skip
     assert list(suite["behaviour"]) == ["class_init", "for_while"] and suite["expressible"].all()
     assert (suite["heldout_pairs"] == 8).all()
@@ -67,6 +68,14 @@ def test_tables_of_a_suite(models):
     assert set(rows.loc[rows["pair"].notna(), "n_pairs"]) == {3} and set(rows.loc[rows["pair"].isna(), "n_pairs"]) == {
         8
     }
+    told: list[str] = []
+    beside, same = measure_behaviours(
+        chosen(config, tokenizer), config, dense, sparse, bridges, tokenizer,
+        bigram=None, device=CPU, autocast=contextlib.nullcontext, bootstrap=20, seed=0, count=2, progress=told.append,
+    )  # fmt: skip
+    assert told == list(suite["behaviour"]) and beside.equals(suite)
+    # With fewer threads each, a sum may end otherwise in its last digits.
+    pd.testing.assert_frame_equal(same, rows, atol=1e-5)
 
 
 def test_what_the_tokenizer_cannot_express_is_reported_with_its_reason(models):
@@ -79,7 +88,7 @@ def test_what_the_tokenizer_cannot_express_is_reported_with_its_reason(models):
     config = BehavioursConfig(pairs=8, names=["for_while"])
     suite, rows = measure_behaviours(
         {"for_while": get_suite("python")["for_while"]}, config, dense, sparse, bridges, words,
-        bigram=None, device=CPU, autocast=contextlib.nullcontext(), bootstrap=20, seed=0,
+        bigram=None, device=CPU, autocast=contextlib.nullcontext, bootstrap=20, seed=0,
     )  # fmt: skip
     assert not suite["expressible"].iloc[0] and "not expressible" in suite["reason"].iloc[0]
     assert rows.empty

@@ -136,11 +136,11 @@ def test_a_kill_costs_one_behaviour_and_changes_no_byte(
     folder, done = tmp_path / "killed", []
     work = stage.one_behaviour
 
-    def killed_at_the_second(shop, expressed):
+    def killed_at_the_second(shop, expressed, full):
         if len(done) == 1:
             raise KeyboardInterrupt
         done.append(expressed.behaviour.name)
-        return work(shop, expressed)
+        return work(shop, expressed, full)
 
     behaviours = load(pairs_file, tokenizer)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
@@ -148,16 +148,16 @@ def test_a_kill_costs_one_behaviour_and_changes_no_byte(
         find_circuits(shop_in(folder), behaviours, accuracies())
     assert not (folder / "tables").exists()
     again: list[str] = []
-    monkeypatch.setattr(stage, "one_behaviour", lambda shop, e: again.append(e.behaviour.name) or work(shop, e))
+    monkeypatch.setattr(stage, "one_behaviour", lambda shop, e, f: again.append(e.behaviour.name) or work(shop, e, f))
     find_circuits(shop_in(folder), behaviours, accuracies())
     assert done == ["planted"] and again == list(NAMES[1:])
     assert results(folder) == results(finished)
 
 
-def test_two_workers_in_another_order_find_the_same(finished, shop_in, tokenizer, pairs_file, tmp_path):
+def test_two_workers_find_the_same(finished, shop_in, tokenizer, pairs_file, tmp_path):
     folder, told = tmp_path / "side by side", []
     shop = shop_in(folder, workers=2)
-    find_circuits(shop, load(pairs_file, tokenizer), accuracies(), order=NAMES[::-1], progress=told.append)
+    find_circuits(shop, load(pairs_file, tokenizer), accuracies(), progress=told.append)
     assert results(folder) == results(finished)
     assert sorted(told) == sorted(NAMES)
     with shop.stacks["sparse"].nodes.acting({}):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -70,7 +71,7 @@ def bench_in(quote, tokenizer, behaviours):
         cpu = torch.device("cpu")
         suite, measured = measure_behaviours(
             {n: behaviours[n] for n in names}, config, quote.dense, sparse, bridges, tokenizer, bigram=None, device=cpu,
-            autocast=torch.autocast("cpu", enabled=False), bootstrap=50, seed=0,
+            autocast=nullcontext, bootstrap=50, seed=0,
         )  # fmt: skip
         circuits, controls = [], []
         for name in names:
@@ -160,8 +161,20 @@ def test_a_killed_stage_goes_on_and_ends_with_the_same_bytes(finished, bench_in,
         compare_models(bench, behaviours)
     told: list[str] = []
     compare_models(bench, behaviours, told.append)
-    assert asked == ["quote", "nonsense", "nonsense", "uneven"] and told == list(behaviours)
+    # Those with a circuit first.
+    assert asked == ["quote", "uneven", "uneven", "nonsense"] and told == ["quote", "uneven", "nonsense"]
     assert results(bench.folder) == results(finished)
+
+
+def test_two_workers_find_the_same(finished, bench_in, behaviours, tmp_path):
+    bench, told = bench_in(tmp_path / "side by side"), []
+    bench.count = 2
+    compare_models(bench, behaviours, told.append)
+    assert sorted(told) == sorted(behaviours)
+    for name in COMPARE_TABLES:
+        pd.testing.assert_frame_equal(read_table(bench.folder, name), read_table(finished, name), atol=1e-5)
+    with bench.sparse.nodes.acting({}):
+        pass  # the given stack was not stopped
 
 
 def test_verdicts_can_be_had_again_with_other_bars(finished, tmp_path):

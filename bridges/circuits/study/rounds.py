@@ -16,9 +16,9 @@ from bridges.circuits.study.ranges import PAPER, RANGES
 from bridges.circuits.study.result import OPTUNA_STATES, Study, result_of
 from bridges.circuits.study.storage import about_of, check_same, counted, load_optuna, opened, quiet
 from bridges.circuits.study.trial import Ended, Objective
-from bridges.circuits.workers import workers
 from bridges.errors import ConfigError, nearest
 from bridges.stack import ResidualStack
+from bridges.workers import workers
 
 
 def tune(

@@ -8,10 +8,10 @@ import threading
 import pytest
 import torch
 
-from bridges.circuits.workers import MOST, worker_count, workers
 from bridges.dense import load_dense
 from bridges.errors import BridgesError
 from bridges.nodes import NodeBus, intervene
+from bridges.workers import MOST, worker_count, workers
 
 
 @pytest.fixture

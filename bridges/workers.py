@@ -1,4 +1,4 @@
-"""Several searches at a time: threads, each with stacks of its own."""
+"""Several behaviours at a time: threads, each with stacks of its own."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ Each = Callable[[Callable[[Any, Any], Any], Iterable[Any]], Iterator[Any]]
 
 
 def worker_count(wanted: int | None, stacks: Mapping[str, ResidualStack]) -> int:
-    """How many searches to run at a time.
+    """How many behaviours to work on at a time.
 
-    One after the other leaves cores idle: a step's operations are too small to keep several busy. A GPU is one worker.
+    One after the other leaves cores idle: the operations on its prompts are too small to keep several busy. A GPU is
+    one worker.
 
     Args:
         wanted: what the settings ask for; None: one for every processor thread that PyTorch uses, as far as copies of
