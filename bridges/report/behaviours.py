@@ -118,7 +118,11 @@ def _accuracies(name: str, source: Source, figures: Figures) -> Raw:
     held = [r for r in rows if r["split"] == "heldout"] or rows
     whole = [r for r in held if not r["model"].startswith("hybrid")]
     circuits = [
-        {"name": "circuit alone" if r["reached"] else "circuit, target missed", "accuracy": r["heldout_accuracy"]}
+        {
+            "name": "circuit alone" if r["reached"] else "circuit, target missed",
+            "accuracy": r["heldout_accuracy"],
+            "ablation": r["ablation"],
+        }
         for r in source.rows("circuits")
         if r["behaviour"] == name and r["method"] == "learned" and r["model"] == "sparse"
     ][:1]
@@ -153,6 +157,11 @@ def _accuracies(name: str, source: Source, figures: Figures) -> Raw:
         ],
     )
     caption = "Right means that the right token of the two has the larger logit; chance is 50 %. Bars: 95 % intervals."
+    if circuits and circuits[0]["ablation"] != "mean":
+        caption += (
+            f" Here what is outside of the circuit is replaced as in its search ({circuits[0]['ablation']}); the verdict "
+            "has it at its means."
+        )
     return figures.figure("Who can do it", panels, caption, data)
 
 

@@ -6,9 +6,7 @@ import json
 import re
 import shutil
 from html.parser import HTMLParser
-from importlib.resources import files
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -24,7 +22,7 @@ from bridges.report.circuits import EDGES, ENDS, NODES
 from bridges.report.criteria import CONTROL, CRITERIA, why
 from bridges.report.page import report_html
 from bridges.report.source import STAGES
-from bridges.report.text import count, escape, interval, number, percent, visible
+from bridges.report.text import visible
 from bridges.tables import TABLES, read_table, table_path, write_table
 
 
@@ -315,6 +313,12 @@ def test_a_changed_number_changes_the_page(tmp_path, full, page):
     assert "82.7\u00a0%" in report_html(folder) and "82.7\u00a0%" not in page
 
 
+def test_an_ablation_other_than_the_verdicts_is_named(tmp_path, full, page):
+    folder = shutil.copytree(full, tmp_path / "run")
+    write_table(folder, "circuits", read_table(folder, "circuits").assign(ablation="mixed"))
+    assert "replaced as in its search (mixed)" in report_html(folder) and "as in its search" not in page
+
+
 def test_command_line(tmp_path, full, capsys):
     folder = shutil.copytree(full, tmp_path / "run")
     assert main([str(folder)]) == 0 and capsys.readouterr().out.strip() == str(folder / "report.html")
@@ -337,77 +341,3 @@ def test_damaged_files_are_named(tmp_path, full):
     (folder / "config.yaml").write_text(yaml.safe_dump([1]))
     with pytest.raises(CheckpointError, match="holds no settings"):
         report_html(folder)
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (0.12345, "0.123"),
-        (-2.5, "−2.500"),
-        (0, "0.000"),
-        (12345.6, "12\u202f346"),
-        (4e-4, "4.00·10⁻⁴"),
-        (-1.5e7, "−1.50·10⁷"),
-        (float("nan"), "–"),
-        (None, "–"),
-        (float("inf"), "∞"),
-        (pd.NA, "–"),
-    ],
-)
-def test_numbers(value, text):
-    assert number(value) == text
-
-
-def test_other_text():
-    assert (percent(0.1234), percent(-0.02), percent(None)) == ("12.3\u00a0%", "−2.0\u00a0%", "–")
-    assert (count(1234567), count(np.nan)) == ("1\u202f234\u202f567", "–")
-    assert interval(0.1, 0.2, share=True) == "[10.0,\u00a020.0\u00a0%]" and interval(None, 1.0) == ""
-    assert visible("a\tb\nc\r\x00\x7f\u202e\ufeff\ud800") == "a⇥b⏎c␍⟨U+0000⟩⟨U+007F⟩⟨U+202E⟩⟨U+FEFF⟩⟨U+D800⟩"
-    assert escape("<a href=\"x\" b='y'>&") == "&lt;a href=&quot;x&quot; b=&#x27;y&#x27;&gt;&amp;"
-
-
-def _luminance(colour: str) -> float:
-    digits = colour if len(colour) == 6 else "".join(2 * c for c in colour)
-    parts = [int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4)]
-    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
-@pytest.mark.parametrize("mode", [0, 1])
-def test_colours_stand_out_from_the_paper(mode):
-    style = files("bridges.report").joinpath("report.css").read_text(encoding="utf-8")
-    colours = dict(re.findall(r"--(\w+): #([0-9a-f]{3,6})", re.findall(r":root \{(.*?)\}", style, flags=re.S)[mode]))
-    for ground in ("paper", "sheet"):
-        for name in (
-            "ink",
-            "quiet",
-            "accent",
-            "good",
-            "bad",
-            "plus",
-            "minus",
-            "c0",
-            "c1",
-            "c2",
-            "c3",
-            "c4",
-            "c5",
-            "c6",
-        ):
-            high, low = sorted((_luminance(colours[ground]), _luminance(colours[name])), reverse=True)
-            # Text needs 4.5, what is only drawn needs 3 (WCAG 2.2, 1.4.3 and 1.4.11).
-            assert (high + 0.05) / (low + 0.05) >= (3 if re.match(r"c\d", name) else 4.5), (ground, name)
-
-
-def test_assets_are_part_of_the_package():
-    for name in (
-        "report.css",
-        "page.html",
-        "draw.js",
-        "chart.js",
-        "layout.js",
-        "inspector.js",
-        "graph.js",
-        "report.js",
-    ):
-        assert Path(str(files("bridges.report").joinpath(name))).is_file()
