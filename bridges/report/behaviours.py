@@ -159,7 +159,7 @@ def _accuracies(name: str, source: Source, figures: Figures) -> Raw:
     caption = "Right means that the right token of the two has the larger logit; chance is 50 %. Bars: 95 % intervals."
     if circuits and circuits[0]["ablation"] != "mean":
         caption += (
-            f" Here what is outside of the circuit is replaced as in its search ({circuits[0]['ablation']}); the verdict "
+            f" Here what is outside the circuit is replaced as in its search ({circuits[0]['ablation']}); the verdict "
             "has it at its means."
         )
     return figures.figure("Who can do it", panels, caption, data)
