@@ -1,4 +1,5 @@
-// Causal attention with an optional sink, forward and backward, in fp32 whatever the inputs are.
+// Causal attention with an optional sink, forward and backward, in fp32 whatever the inputs are; bf16 goes by matrix tiles
+// where there are some (tiles.cpp).
 //
 // Arrays are [B, T, heads, D], as a linear map leaves them; lse is [B, heads, T]. Scores are scale * q.k. The forward
 // leaves the log-sum-exp of every query, the sink's logit counted in, and the backward takes p = exp(score - lse) from it.
@@ -10,6 +11,7 @@
 #include <vector>
 
 #include "half.h"
+#include "tiles.h"
 #include "turn.h"
 
 namespace {
@@ -253,7 +255,8 @@ void attention_forward_f32(const float *q, const float *k, const float *v, const
 }
 void attention_forward_bf16(const bf16 *q, const bf16 *k, const bf16 *v, const float *sink, bf16 *out, float *lse,
                             int64_t batch, int64_t heads, int64_t n, int64_t d, float scale) {
-    forward(q, k, v, sink, out, lse, Shape(batch, heads, n, d), scale);
+    if (!forward_by_tiles(q, k, v, sink, out, lse, batch, heads, n, d, scale))
+        forward(q, k, v, sink, out, lse, Shape(batch, heads, n, d), scale);
 }
 // dsink [B, heads] begins at zero; it is not touched without a sink.
 void attention_backward_f32(const float *q, const float *k, const float *v, const float *out, const float *grad,
@@ -264,6 +267,7 @@ void attention_backward_f32(const float *q, const float *k, const float *v, cons
 void attention_backward_bf16(const bf16 *q, const bf16 *k, const bf16 *v, const bf16 *out, const bf16 *grad,
                              const float *lse, const float *sink, bf16 *dq, bf16 *dk, bf16 *dv, float *dsink,
                              int64_t batch, int64_t heads, int64_t n, int64_t d, float scale) {
-    backward(q, k, v, out, grad, lse, sink, dq, dk, dv, dsink, Shape(batch, heads, n, d), scale);
+    if (!backward_by_tiles(q, k, v, out, grad, lse, sink, dq, dk, dv, dsink, batch, heads, n, d, scale))
+        backward(q, k, v, out, grad, lse, sink, dq, dk, dv, dsink, Shape(batch, heads, n, d), scale);
 }
 }

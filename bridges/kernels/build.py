@@ -24,9 +24,10 @@ SOURCES = (
     "head.cpp",
     "norm.cpp",
     "sparse.cpp",
+    "tiles.cpp",
     "transpose.cpp",
 )
-HEADERS = ("vector.h", "half.h", "turn.h")
+HEADERS = ("vector.h", "half.h", "turn.h", "tiles.h")
 FLAGS = ("-O3", "-march=native", "-mprefer-vector-width=512", "-std=c++17", "-fopenmp", "-shared", "-fPIC")
 
 

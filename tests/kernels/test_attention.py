@@ -34,7 +34,10 @@ def exact(q, k, v, sink, grad):
     return out, torch.autograd.grad(out, (q, k, v, sink), grad.double())
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (2, 3, 37, 16), (1, 2, 64, 13), (2, 2, 5, 70), (1, 1, 300, 33)])
+SHAPES = [(1, 1, 1, 1), (2, 3, 37, 16), (1, 2, 64, 13), (2, 2, 5, 70), (1, 1, 300, 33), (1, 21, 70, 16), (2, 5, 96, 130)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-5), (torch.bfloat16, 3e-2)])
 def test_gradients_of_any_shape(shape, dtype, tolerance):
     generator = torch.Generator().manual_seed(sum(shape))
@@ -47,6 +50,20 @@ def test_gradients_of_any_shape(shape, dtype, tolerance):
     for got, want in zip(torch.autograd.grad(out, leaves, grad), wanted, strict=True):
         size = want.abs().max().clamp_min(1.0)
         assert ((got.double() - want).abs().max() / size) < tolerance
+
+
+def test_products_of_pytorch_come_out_the_same_beside_attention():
+    # Both may use the processor's matrix tiles, whose shape is a state of the thread.
+    generator = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(256, 256, generator=generator).bfloat16() for _ in range(2))
+    q = torch.randn(4, 8, 64, 16, generator=generator).bfloat16().requires_grad_()
+    before = x @ y
+    out = ops.sink_attention(q, q, q, torch.zeros(8))
+    assert torch.equal(x @ y, before)
+    (first,) = torch.autograd.grad(out, q, out.detach())
+    assert torch.equal(x @ y, before)
+    out = ops.sink_attention(q, q, q, torch.zeros(8))
+    assert torch.equal(torch.autograd.grad(out, q, out.detach())[0], first)
 
 
 def test_heads_that_are_views_of_one_projection():
