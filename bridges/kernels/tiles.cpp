@@ -1,5 +1,5 @@
-// Attention of bf16 by matrix tiles (AMX): a product of 16 rows of 32 halves with 16 columns of 32 is one instruction, which
-// sums in fp32. Probabilities and their gradients are rounded to bf16 before they are multiplied with anything.
+// Attention of bf16 by matrix tiles (AMX): a product of 16 rows of 32 halves with 16 columns of 32 is one instruction,
+// which sums in fp32. Probabilities and their gradients are rounded to bf16 before they are multiplied with anything.
 //
 // Scores are formed with the keys as rows, so that a vector holds one key's scores with sixteen queries: what a softmax
 // adds up lies in one lane. A tile's second factor comes with two rows in each line, their halves in turn ("pairs").
@@ -275,7 +275,8 @@ void backward_head(const Given &x, bf16 *dq, bf16 *dk, bf16 *dv, const Shape &s,
                     put_line(probs + (r + key) * s.np + i, halves(p[key][0], p[key][1]));
                     put_line(dscores + (r + key) * s.np + i, halves(ds[key][0], ds[key][1]));
                 }
-                for (int64_t half = 0; half < 2; half++) put_line(pairs[half][r / 2], in_turn(ds[0][half], ds[1][half]));
+                for (int64_t half = 0; half < 2; half++)
+                    put_line(pairs[half][r / 2], in_turn(ds[0][half], ds[1][half]));
             }
             read<6>(pairs[0], LINE);
             read<7>(pairs[1], LINE);
@@ -323,8 +324,8 @@ void backward_head(const Given &x, bf16 *dq, bf16 *dk, bf16 *dv, const Shape &s,
         for (int64_t c = 0; c < s.d; c += 16) put_turned(sums + c * s.np + i, s.np, v16{} + scale, dq, s, i, c);
 }
 
-// `f(space, head, offset, count)` for every group of heads: `bytes` of its thread, the group's first head counted over the
-// batch, where it begins in [B, T, heads, D], and how many heads it has.
+// `f(space, head, offset, count)` for every group of heads: `bytes` of its thread, the group's first head counted over
+// the batch, where it begins in [B, T, heads, D], and how many heads it has.
 template <typename F>
 void each_group(const Shape &s, int64_t bytes, F f) {
 #pragma omp parallel
@@ -342,12 +343,13 @@ void each_group(const Shape &s, int64_t bytes, F f) {
 
 }  // namespace
 
-bool forward_by_tiles(const bf16 *q, const bf16 *k, const bf16 *v, const float *sink, bf16 *out, float *lse, int64_t batch,
-                      int64_t heads, int64_t n, int64_t d, float scale) {
+bool forward_by_tiles(const bf16 *q, const bf16 *k, const bf16 *v, const float *sink, bf16 *out, float *lse,
+                      int64_t batch, int64_t heads, int64_t n, int64_t d, float scale) {
     if (n < BLOCK || !granted()) return false;
     const Shape s(batch, heads, n, d);
     const int64_t whole = s.group * s.size();
-    each_group(s, 2 * (3 * whole + 3 * s.size()) + 4 * BLOCK * s.np, [&](char *room, int64_t head, int64_t at, int64_t count) {
+    const int64_t bytes = 2 * (3 * whole + 3 * s.size()) + 4 * BLOCK * s.np;
+    each_group(s, bytes, [&](char *room, int64_t head, int64_t at, int64_t count) {
         bf16 *qs = reinterpret_cast<bf16 *>(room), *ks = qs + whole, *vs = ks + whole;
         bf16 *queries = vs + whole, *pairs = queries + s.size(), *values = pairs + s.size();
         float *work = reinterpret_cast<float *>(values + s.size());
@@ -374,8 +376,8 @@ bool backward_by_tiles(const bf16 *q, const bf16 *k, const bf16 *v, const bf16 *
     const int64_t whole = s.group * s.size();
     const int64_t bytes = 2 * (5 * whole + 6 * s.size()) + 4 * (2 + s.dp) * s.np + 4 * BLOCK * s.np;
     each_group(s, bytes, [&](char *room, int64_t head, int64_t at, int64_t count) {
-        bf16 *qs = reinterpret_cast<bf16 *>(room), *ks = qs + whole, *vs = ks + whole, *outs = vs + whole, *gs = outs + whole;
-        bf16 *queries = gs + whole, *grads = queries + s.size(), *query_pairs = grads + s.size();
+        bf16 *qs = reinterpret_cast<bf16 *>(room), *ks = qs + whole, *vs = ks + whole, *outs = vs + whole;
+        bf16 *gs = outs + whole, *queries = gs + whole, *grads = queries + s.size(), *query_pairs = grads + s.size();
         bf16 *grad_pairs = query_pairs + s.size(), *key_pairs = grad_pairs + s.size(), *keys = key_pairs + s.size();
         float *level = reinterpret_cast<float *>(keys + s.size()), *delta = level + s.np, *work = delta + s.np;
         const bf16 *given[] = {q, k, v, out, grad};
@@ -398,19 +400,20 @@ bool backward_by_tiles(const bf16 *q, const bf16 *k, const bf16 *v, const bf16 *
             token_pairs(gs + a, grad_pairs, s);
             token_pairs(ks + a, key_pairs, s);
             channels(key_pairs, keys, s);
-            backward_head({ks + a, vs + a, queries, grads, query_pairs, grad_pairs, keys, level, delta}, dq + at + h * d,
-                          dk + at + h * d, dv + at + h * d, s, scale, work);
+            const int64_t to = at + h * d;
+            backward_head({ks + a, vs + a, queries, grads, query_pairs, grad_pairs, keys, level, delta}, dq + to, dk + to,
+                          dv + to, s, scale, work);
         }
     });
     return true;
 }
 #else
-bool forward_by_tiles(const bf16 *, const bf16 *, const bf16 *, const float *, bf16 *, float *, int64_t, int64_t, int64_t,
-                      int64_t, float) {
+bool forward_by_tiles(const bf16 *, const bf16 *, const bf16 *, const float *, bf16 *, float *, int64_t, int64_t,
+                      int64_t, int64_t, float) {
     return false;
 }
-bool backward_by_tiles(const bf16 *, const bf16 *, const bf16 *, const bf16 *, const bf16 *, const float *, const float *,
-                       bf16 *, bf16 *, bf16 *, float *, int64_t, int64_t, int64_t, int64_t, float) {
+bool backward_by_tiles(const bf16 *, const bf16 *, const bf16 *, const bf16 *, const bf16 *, const float *,
+                       const float *, bf16 *, bf16 *, bf16 *, float *, int64_t, int64_t, int64_t, int64_t, float) {
     return false;
 }
 #endif

@@ -34,7 +34,8 @@ def exact(q, k, v, sink, grad):
     return out, torch.autograd.grad(out, (q, k, v, sink), grad.double())
 
 
-SHAPES = [(1, 1, 1, 1), (2, 3, 37, 16), (1, 2, 64, 13), (2, 2, 5, 70), (1, 1, 300, 33), (1, 21, 70, 16), (2, 5, 96, 130)]
+SHAPES = [(1, 1, 1, 1), (2, 3, 37, 16), (1, 2, 64, 13), (2, 2, 5, 70), (1, 1, 300, 33)]
+SHAPES += [(1, 21, 70, 16), (2, 5, 96, 130)]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
