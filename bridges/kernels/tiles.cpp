@@ -75,7 +75,7 @@ inline void put_line(void *to, __m512i x) { _mm512_store_si512(to, x); }
 // Those of sixteen queries that may see a key which comes `late` after the first of them.
 inline __mmask16 seeing(int64_t late) { return __mmask16(late <= 0 ? 0xffff : late >= 16 ? 0 : 0xffff << late); }
 
-// 2^x to about one unit in the last place; 0 far below, NaN stays NaN.
+// 2^x to about two units in the last place; 0 far below, NaN stays NaN.
 inline v16 exp2_of(v16 x) {
     // The second operand is what comes back where there is a NaN.
     const __m512 y = _mm512_max_ps(_mm512_set1_ps(-200.0f), (__m512)x);
