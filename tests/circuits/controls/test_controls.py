@@ -226,6 +226,13 @@ def test_seeds_fail_where_many_circuits_do_the_same(planted, case_of, true_circu
     assert deciding["passed"] is False and deciding["value"] < deciding["threshold"]
 
 
+def test_seeds_have_no_overlap_where_one_of_them_misses_the_target(case_of, true_circuit):
+    case = case_of(true_circuit)
+    case.__dict__["repeats"] = [true_circuit, replace(true_circuit, reached=False)]
+    deciding = verdict(REGISTRY["seeds"](case))
+    assert deciding["passed"] is False and math.isnan(deciding["value"])
+
+
 # --- what they are made of ----------------------------------------------------------------------------------------
 
 
