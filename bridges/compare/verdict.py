@@ -199,8 +199,8 @@ class _Case:
 
     def _beats_means(self) -> Evidence:
         meaning = "the share moved by the circuit beyond that of a difference of means of equal norm"
-        # A circuit that moves nothing has not beaten a direction that moves nothing.
-        passed = _number(self.beyond_means) >= 0 and _number(self.moved.get("circuit")) > 0
+        # The two are equal where both move all there is, and where neither moves anything: that is no merit.
+        passed = _number(self.beyond_means, "value_low") >= 0 and _number(self.moved.get("circuit")) > 0
         name = "beats_difference_of_means"
         return Evidence(name, meaning, threshold=0.0, passed=passed, **_interval(self.beyond_means))
 

@@ -118,6 +118,7 @@ def test_a_good_circuit_is_reproduced(tmp_path):
         ({"alike": 0.8}, "decision_agreement", "partial"),
         ({"loss_p": 0.3}, "necessity", "partial"),
         ({"means": 0.9}, "beats_difference_of_means", "partial"),
+        ({"means": 0.77}, "beats_difference_of_means", "partial"),
         ({"back": 0.7}, "dense_to_sparse", "partial"),
         ({"back_null": 0.92}, "dense_to_sparse", "partial"),
         ({"back_none": 0.92}, "dense_to_sparse", "partial"),
@@ -133,6 +134,13 @@ def test_who_fails_a_criterion_fails_that_one(changes, criterion, expected):
 def test_a_positive_share_needs_an_interval_above_zero():
     row, passed = verdict(VerdictConfig(share_moved=0.0), moved=0.04, means=0.0, null=0.0)
     assert not passed["share_moved"] and row["verdict"] == "partial"
+
+
+def test_a_difference_of_means_that_moves_all_as_well_is_not_better():
+    some = tables(b={})
+    equal = some["transfer"]["quantity"] == "share_moved_minus_baseline"
+    some["transfer"].loc[equal, ["value", "value_low", "value_high"]] = 0.0
+    assert decide(some, CONFIG)[1].iloc[0]["verdict"] == "reproduced"
 
 
 def test_neither_way_across_the_bridges_is_no_part_of_an_answer():
