@@ -22,18 +22,18 @@ from bridges.folder import RunFolder
 from bridges.report import write_report
 from bridges.sparse import Projector, SparseTransformer, budget
 from bridges.stages import Parts, wanted
-from bridges.start import build, choose_start, finish, fit_to_text
+from bridges.start import build, choose_start, finish
 from bridges.summary import headline, summary_text
 from bridges.tables import read_table, table_names, write_table
 from bridges.tracking import Tracker, open_tracker
-from bridges.training.loop import Trainer
+from bridges.training.loop import LogRow, Trainer
 from bridges.training.plan import Plan, check_memory, duration, estimate, time_step
 from bridges.training.precision import resolve_precision
 
 log = logging.getLogger(__name__)
 
 
-def _prepare(
+def prepare(
     config: Config, folder: RunFolder, accelerator: Accelerator, say: Callable[[str], None]
 ) -> tuple[Parts, Plan]:
     """Load the dense model and the text, decide whether it fits, and build what will be trained."""
@@ -66,34 +66,35 @@ def _prepare(
     return parts, plan
 
 
-def _train(parts: Parts, plan: Plan, tracker: Tracker) -> None:
-    """Train sparse model and bridges, and write them with the training tables."""
-    folder, main = parts.folder, parts.accelerator.is_main_process
-    trainer = Trainer(
+def trainer_of(parts: Parts, log_row: LogRow) -> Trainer:
+    """The trainer of what has been prepared.
+
+    Args:
+        log_row: called with each row of the training table and its step.
+    """
+    return Trainer(
         parts.config,
         parts.dense,
         parts.sparse,
         parts.bridges,
         parts.data,
         parts.accelerator,
-        folder.checkpoints,
-        lambda row, step: tracker.log(row, step, "train"),
+        parts.folder.checkpoints,
+        log_row,
         start=parts.start.fraction,
         anneal_activation=parts.start.anneal_activation,
         rate=parts.config.train.pair_rate if parts.start.kind == "pair" else 1.0,
     )
+
+
+def _train(parts: Parts, plan: Plan, tracker: Tracker) -> None:
+    """Train sparse model and bridges, and write them with the training tables."""
+    folder, main = parts.folder, parts.accelerator.is_main_process
+    trainer = trainer_of(parts, lambda row, step: tracker.log(row, step, "train"))
     if trainer.restore():
         parts.say(f"Going on from step {trainer.progress.step} of {trainer.steps}.")
     else:
-        fit_to_text(
-            parts.config,
-            parts.start,
-            parts.dense,
-            parts.sparse,
-            parts.bridges,
-            parts.data,
-            parts.accelerator.device,
-        )
+        parts.fit_to_text()
     if trainer.progress.step < trainer.steps:
         plan.seconds_per_step = time_step(trainer)
     parts.say(plan.text())
@@ -190,7 +191,7 @@ def _stages(config: Config, folder: RunFolder, accelerator: Accelerator, tell: C
     code = 1
     try:
         with _stage(folder, "prepare", main):
-            parts, plan = _prepare(config, folder, accelerator, tell)
+            parts, plan = prepare(config, folder, accelerator, tell)
         if folder.done("train"):
             _load_trained(parts)
         else:

@@ -27,7 +27,7 @@ from bridges.folder import RunFolder
 from bridges.hybrid import Path as MixedPath
 from bridges.hybrid import all_paths
 from bridges.sparse import SparseTransformer
-from bridges.start import FULL_BIGRAM_LIMIT, UNTRAINED_SEED, Start, stream_pairs
+from bridges.start import FULL_BIGRAM_LIMIT, UNTRAINED_SEED, Start, fit_to_text, stream_pairs
 from bridges.tables import read_table, write_table
 from bridges.training.precision import autocast, resolve_precision
 from bridges.workers import worker_count
@@ -55,6 +55,10 @@ class Parts:
     def autocast(self) -> AbstractContextManager:
         """The precision that training had."""
         return autocast(resolve_precision(self.config.train.precision, self.device), self.device)
+
+    def fit_to_text(self) -> None:
+        """What the first step needs to have measured on text."""
+        fit_to_text(self.config, self.start, self.dense, self.sparse, self.bridges, self.data, self.device)
 
     @cached_property
     def behaviours(self) -> dict[str, Behaviour]:

@@ -17,13 +17,13 @@ from bridges.circuits.settings import CircuitSettings
 from bridges.circuits.stage import Workshop
 from bridges.circuits.study.result import Study
 from bridges.circuits.study.rounds import tune
-from bridges.circuits.study.storage import load_optuna
 from bridges.circuits.task import answer_margins, calibrate, prompts, task_loss
 from bridges.data.blocks import token_blocks
 from bridges.errors import BridgesError, nearest
 from bridges.folder import write_atomically
 from bridges.loaded import Run
 from bridges.stack import ResidualStack
+from bridges.studies import load_optuna
 
 
 def reachable(

@@ -11,9 +11,9 @@ import pandas as pd
 
 from bridges.circuits.settings import CircuitSettings
 from bridges.circuits.study.ranges import RANGES
-from bridges.circuits.study.storage import counted
 from bridges.circuits.study.trial import tried
 from bridges.errors import BridgesError
+from bridges.studies import counted
 from bridges.tables.behaviours import BEHAVIOUR, SEED
 from bridges.tables.circuits import MODEL
 from bridges.tables.column import Column, Table

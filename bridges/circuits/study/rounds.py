@@ -7,17 +7,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
 from bridges.behaviours.encoded import EncodedPairs
 from bridges.circuits.settings import CircuitSettings
+from bridges.circuits.study.about import about_of
 from bridges.circuits.study.ranges import PAPER, RANGES
 from bridges.circuits.study.result import OPTUNA_STATES, Study, result_of
-from bridges.circuits.study.storage import about_of, check_same, counted, load_optuna, opened, quiet
 from bridges.circuits.study.trial import Ended, Objective
 from bridges.errors import ConfigError, nearest
 from bridges.stack import ResidualStack
+from bridges.studies import ask, begun, counted, load_optuna, opened, quiet
 from bridges.workers import workers
 
 
@@ -73,19 +73,21 @@ def tune(
     settings = settings or CircuitSettings()
     _check(tasks, settings, ranges, {"trials": trials, "jobs": jobs, "startup": startup})
     objective = Objective(optuna, stack, tasks, reference, settings, seed, startup, model, text)
+    places = {n: optuna.distributions.FloatDistribution(low, high, log=True) for n, (low, high) in ranges.items()}
+    starts = [
+        {name: min(max(start[name], low), high) for name, (low, high) in ranges.items()}
+        for start in (vars(settings), PAPER)
+    ]
     about = about_of(stack, tasks, reference, settings, seed, model, text)
     with quiet(optuna), opened(optuna, storage) as storage_:
-        study = optuna.create_study(storage=storage_, study_name="circuits", load_if_exists=True)
-        check_same(study, about, storage)
-        for killed in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
-            study.tell(killed.number, state=optuna.trial.TrialState.FAIL)
+        study = begun(optuna, storage_, "circuits", about, storage)
         objective.remember(study)
         own = [stack, *(copy.deepcopy(stack) for _ in range(jobs - 1))]
         with workers(own, objective.stopped.set) as each:
             while (done := len(counted(study))) < trials:
                 # A round that a kill broke off is filled up, so that the next ones begin where they would have.
                 size = min(jobs - done % jobs, trials - done)
-                asked = [_ask(optuna, study, done + i, settings, ranges, seed, startup) for i in range(size)]
+                asked = [ask(optuna, study, done + i, places, starts, seed, startup) for i in range(size)]
                 for i, (trial, ended) in enumerate(zip(asked, each(objective, asked), strict=True)):
                     told = study.tell(trial, ended.value, optuna.trial.TrialState[OPTUNA_STATES[ended.state]])
                     progress(f"trial {done + i + 1} of {trials}: {_outcome(ended, told)}")
@@ -116,27 +118,6 @@ def _check(
             raise ConfigError(f"{name} cannot be tuned. {nearest(name, RANGES)}")
         if not 0 < low <= high:
             raise ConfigError(f"{name}: the range {low:g} to {high:g} must be rising and above 0.")
-
-
-def _ask(
-    optuna: Any,
-    study: Any,
-    index: int,
-    settings: CircuitSettings,
-    ranges: Mapping[str, tuple[float, float]],
-    seed: int,
-    startup: int,
-) -> Any:
-    """The next trial. A sampler of its own for each number: what it draws does not depend on who drew before."""
-    draw = int(np.random.SeedSequence([seed, index]).generate_state(1)[0])
-    study.sampler = optuna.samplers.TPESampler(seed=draw, n_startup_trials=startup)
-    waiting = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.WAITING,))
-    if index < 2 and not waiting:
-        start = {name: (getattr(settings, name), PAPER[name])[index] for name in ranges}
-        study.enqueue_trial({name: min(max(value, ranges[name][0]), ranges[name][1]) for name, value in start.items()})
-    return study.ask(
-        {n: optuna.distributions.FloatDistribution(low, high, log=True) for n, (low, high) in ranges.items()}
-    )
 
 
 def _outcome(ended: Ended, told: Any) -> str:

@@ -15,10 +15,10 @@ from bridges.behaviours.encoded import EncodedPairs
 from bridges.circuits.circuit import count_edges
 from bridges.circuits.search import find_circuit
 from bridges.circuits.settings import CircuitSettings
-from bridges.circuits.study.storage import was_killed
 from bridges.circuits.wires import wires
 from bridges.errors import DivergenceError
 from bridges.stack import ResidualStack
+from bridges.studies import was_killed
 from bridges.training.precision import autocast, resolve_precision
 
 

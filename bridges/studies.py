@@ -1,24 +1,16 @@
-"""Where a study is kept, and what it is about."""
+"""Where a study of Optuna's is kept, and how it is gone on with after a kill."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
 from filelock import FileLock, Timeout
-from torch import Tensor
 
-from bridges import __version__
-from bridges.behaviours.encoded import EncodedPairs
-from bridges.circuits.settings import CircuitSettings
-from bridges.circuits.study.ranges import RANGES
 from bridges.errors import CheckpointError, ConfigError
-from bridges.stack import ResidualStack
 
 
 def load_optuna() -> Any:
@@ -26,7 +18,7 @@ def load_optuna() -> Any:
     try:
         import optuna
     except ModuleNotFoundError as error:
-        raise ConfigError("Tuning the circuit search needs Optuna: pip install 'bridges[tune]'.") from error
+        raise ConfigError("Tuning needs Optuna: pip install 'bridges[tune]'.") from error
     return optuna
 
 
@@ -68,34 +60,43 @@ def opened(optuna: Any, file: Path | None) -> Iterator[Any]:
         lock.release()
 
 
-def about_of(
-    stack: ResidualStack,
-    tasks: Mapping[str, EncodedPairs],
-    reference: Mapping[str, Tensor],
-    settings: CircuitSettings,
+def begun(optuna: Any, storage: Any, name: str, about: dict[str, Any], file: Path | None) -> Any:
+    """A study, new or gone on with; it must be about the same as before.
+
+    Args:
+        storage: what `opened` gave. about: what must be the same for values of trials to be comparable.
+        file: the storage's, for messages.
+    """
+    study = optuna.create_study(storage=storage, study_name=name, load_if_exists=True)
+    _check_same(study, about, file)
+    for killed in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
+        study.tell(killed.number, state=optuna.trial.TrialState.FAIL)
+    return study
+
+
+def ask(
+    optuna: Any,
+    study: Any,
+    index: int,
+    distributions: Mapping[str, Any],
+    starts: Sequence[Mapping[str, Any]],
     seed: int,
-    model: str,
-    text: Tensor | None,
-) -> dict[str, Any]:
-    """What must be the same for values of trials to be comparable."""
-    fixed = {f.name: getattr(settings, f.name) for f in fields(settings) if f.name not in RANGES}
-    pairs = {name: _digest([e.ids, e.lengths, e.candidates]) for name, e in tasks.items()}
-    weights = [p for _, p in stack.named_parameters()]  # type: ignore[attr-defined]
-    means = [reference[point] for point in stack.nodes.widths]
-    rest = {"seed": seed, "model": model, "weights": _digest(weights), "reference": _digest(means)}
-    rest["text"] = None if text is None else _digest([text])
-    rest["version of Bridges"] = __version__
-    return fixed | rest | {"behaviours": list(tasks), "training pairs": pairs}
+    startup: int,
+) -> Any:
+    """The next trial. A sampler of its own for each number: what it draws does not depend on who drew before.
+
+    Args:
+        index: its number. starts: parameters of the first trials. startup: trials before TPE draws.
+    """
+    draw = int(np.random.SeedSequence([seed, index]).generate_state(1)[0])
+    study.sampler = optuna.samplers.TPESampler(seed=draw, n_startup_trials=startup)
+    waiting = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.WAITING,))
+    if index < len(starts) and not waiting:
+        study.enqueue_trial(dict(starts[index]))
+    return study.ask(dict(distributions))
 
 
-def _digest(tensors: Sequence[Tensor]) -> str:
-    seen = hashlib.blake2b(digest_size=8)
-    for tensor in tensors:
-        seen.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return seen.hexdigest()
-
-
-def check_same(study: Any, about: dict[str, Any], storage: Path | None) -> None:
+def _check_same(study: Any, about: dict[str, Any], storage: Path | None) -> None:
     """Write down what a new study is about; an old one must be about the same."""
     old = study.user_attrs.get("about")
     if old is None:
