@@ -55,18 +55,21 @@ class Gates:
         """How many nodes' gates are open, differentiable."""
         return torch.stack([self.gate(self.tau[owner]).sum() for owner in self.owner.values()]).sum()
 
-    def functions(self, values: Mapping[str, Tensor] | None = None) -> dict[str, NodeFunction]:
+    def functions(
+        self, values: Mapping[str, Tensor] | None = None, entries: Tensor | None = None
+    ) -> dict[str, NodeFunction]:
         """Node functions of the gates as they are now.
 
         Args:
             values: ``{point: [B, T, channels]}`` instead of the reference.
+            entries: ``[B]``: the values are a pool ``[n, ≥ T, channels]``, of which every prompt takes this entry.
         """
         instead = self.reference if values is None else values
 
         def gated(point: str) -> NodeFunction:
             tau, other = self.tau[self.owner[point]], instead[point]
             open_ = tau.detach() > 0
-            return lambda x: choose(x, open_, other, tau, self.temperature)
+            return lambda x: choose(x, open_, other, tau, self.temperature, entries)
 
         return {point: gated(point) for point in self.owner}
 
@@ -146,8 +149,11 @@ def learn_gates(
     for step in range(settings.steps):
         chosen = torch.randperm(len(encoded), generator=generator)[: settings.batch].tolist()
         batch = prompts(encoded.take(chosen), device)
-        values = removed.values(batch, generator, pool)
-        with torch.enable_grad(), intervene(stack, gates.functions(values)):
+        if pool is None:
+            functions = gates.functions(removed.values(batch, generator))
+        else:
+            functions = gates.functions(pool, removed.entries(batch, generator, pool))
+        with torch.enable_grad(), intervene(stack, functions):
             margins = answer_margins(stack, batch) * log_scale.exp() + batch.sign * shift
             loss = task_loss(margins)
             grads = torch.autograd.grad(loss + price * gates.count(), parameters)

@@ -8,6 +8,7 @@ without them. An adversary on training pairs names them while the gates still mo
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -133,19 +134,18 @@ class Opponent:
             gates.tau[gates.owner[point]].data.masked_fill_(named, 1.0)
 
 
-def hardened(search: Search, circuit: Circuit) -> Circuit:
-    """A circuit pruned further against an adversary on training pairs; as it is where no such circuit of the size that
-    is allowed reaches the target.
+def hardened(search: Search, scores: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, list[int]]]:
+    """A ranking pruned further against an adversary on training pairs: its scores, ``{point: [channels]}``, with the
+    guards first, and the guards, channels by point.
 
-    Also where nothing seems to undo the circuit: what an adversary finds on some pairs says little of what one finds on
-    others, and of two seeds one would be hardened and the other not.
+    Also where nothing seems to undo a circuit of the ranking: what an adversary finds on some pairs says little of what
+    one finds on others, and of two seeds one would be hardened and the other not.
     """
     opponent = Opponent(search.stack)
     settings = replace(search.settings, steps=search.settings.hardening, abandon=None)
     scores = learn_gates(
-        search.stack, search.encoded, search.removed, settings, search.seed, start=circuit.scores, opponent=opponent
+        search.stack, search.encoded, search.removed, settings, search.seed, start=scores, opponent=opponent
     )
     guards = {p: named.nonzero()[:, 0].tolist() for p, named in opponent.guards.items() if named.any()}
     span = 2 + max(float(-v.min()) for v in scores.values())
-    found = search.cut({p: v + span * opponent.guards[p] for p, v in scores.items()}, guards)
-    return found if found.reached else circuit
+    return {p: v + span * opponent.guards[p] for p, v in scores.items()}, guards

@@ -79,7 +79,7 @@ class Removed:
         }
 
     def pool(self, length: int, generator: torch.Generator) -> dict[str, Tensor] | None:
-        """Values over random stretches of text for many calls of `values`; None where there is no use for them, or
+        """Values over random stretches of text, for `entries` to draw from; None where there is no use for them, or
         where too few fit into memory.
 
         Returns:
@@ -97,29 +97,30 @@ class Removed:
         parts.append({p: self.reference[p].to(value).expand(1, length, -1) for p, value in first.items()})
         return {point: torch.cat([part.pop(point) for part in parts]) for point in self.stack.nodes.widths}
 
-    def values(
-        self, some: Prompts, generator: torch.Generator, pool: Mapping[str, Tensor] | None = None
-    ) -> dict[str, Tensor] | None:
-        """``{point: [2n, T, channels]}`` drawn for these prompts; None where the reference says it all.
+    def _drawn(self, count: int, generator: torch.Generator) -> Tensor:
+        """Which of ``count`` prompts take values from text."""
+        if self.ablation != "mixed":
+            return torch.arange(count)
+        # Not every second pair, which stand in the order of their templates.
+        pairs = torch.randperm(count // 2, generator=generator)[: count // 4]
+        return torch.stack([2 * pairs, 2 * pairs + 1], 1).flatten()
 
-        Args:
-            pool: what is drawn from; else from all the text, which takes a run of the model.
-        """
+    def entries(self, some: Prompts, generator: torch.Generator, pool: Mapping[str, Tensor]) -> Tensor:
+        """Which stretch of a `pool` each prompt takes its values from, drawn, ``[2n]``."""
+        last = len(next(iter(pool.values()))) - 1
+        drawn = self._drawn(len(some), generator)
+        entries = torch.full((len(some),), last)
+        entries[drawn] = torch.randint(last, (len(drawn),), generator=generator)
+        return entries.to(some.ids.device)
+
+    def values(self, some: Prompts, generator: torch.Generator) -> dict[str, Tensor] | None:
+        """``{point: [2n, T, channels]}`` drawn for these prompts, in a run of the model; None where the reference says
+        it all."""
         if self.ablation not in FROM_TEXT:
             return None
         assert self.text is not None
         count, length = len(some), some.ids.shape[1]
-        drawn = torch.arange(count)
-        if self.ablation == "mixed":
-            # Not every second pair, which stand in the order of their templates.
-            pairs = torch.randperm(count // 2, generator=generator)[: count // 4]
-            drawn = torch.stack([2 * pairs, 2 * pairs + 1], 1).flatten()
-        if pool is not None:
-            last = len(next(iter(pool.values()))) - 1
-            rows = torch.full((count,), last)
-            rows[drawn] = torch.randint(last, (len(drawn),), generator=generator)
-            rows = rows.to(some.ids.device)
-            return {point: value[rows, :length] for point, value in pool.items()}
+        drawn = self._drawn(count, generator)
         values = node_values(self.stack, windows(self.text, len(drawn), length, generator).to(some.ids.device))
         if self.ablation == "mixed":
             for point, value in values.items():

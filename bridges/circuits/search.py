@@ -93,11 +93,12 @@ class Search:
         return self.by_edges(self.by_nodes())
 
     def by_nodes(self, full: Circuit | None = None) -> Circuit:
-        """Rank nodes, take as few of them as reach the target, remove what is left over, and harden it against an
-        adversary (``hardening``).
+        """Rank nodes, go on against an adversary where as many as are tried reach the target (``hardening``), take as
+        few as do, and remove what is left over.
 
-        Where the whole model's loss is above ``give_up`` all nodes are returned, and where no number of nodes reaches
-        the target the most there may be (``largest``), not `reached`.
+        Where the hardened ranking leads to no circuit, the first one is cut instead. Where the whole model's loss is
+        above ``give_up`` all nodes are returned, and where no number of nodes reaches the target the most there may be
+        (``largest``), not `reached`.
 
         Args:
             full: the circuit of all nodes, where it is measured already.
@@ -105,27 +106,27 @@ class Search:
         full = self.full if full is None else full
         if full.train_loss > max(self.settings.give_up, self.settings.target):
             return full
-        circuit = self.cut(self.rank(), full=full)
-        if circuit.reached and self.settings.hardening and self.settings.method == "learned":
-            circuit = hardened(self, circuit)
-        return circuit
+        ranked = self.bisect(self.rank(), full)
+        if ranked.reached and self.settings.hardening and self.settings.method == "learned":
+            scores, guards = hardened(self, ranked.scores)
+            circuit = self.cut(self.bisect(scores), guards)
+            if circuit.reached:
+                return circuit
+        return self.cut(ranked)
 
-    def cut(
-        self, scores: Mapping[str, Tensor], guards: Mapping[str, list[int]] | None = None, full: Circuit | None = None
-    ) -> Circuit:
-        """The circuit of a ranking: `bisect`, and what is left over removed.
+    def cut(self, ranked: Circuit, guards: Mapping[str, list[int]] | None = None) -> Circuit:
+        """A circuit that `bisect` took from a ranking, without what is left over, and with no more nodes than it may
+        have.
 
         Args:
             guards: channels by point that are no leftovers though the circuit alone does without them.
-            full: the circuit of all nodes, where it is measured already.
         """
-        circuit = self.bisect(scores, full)
-        circuit = replace(circuit, meta={"ranked_nodes": circuit.size, **({"guards": dict(guards)} if guards else {})})
+        circuit = replace(ranked, meta={"ranked_nodes": ranked.size, **({"guards": dict(guards)} if guards else {})})
         if circuit.reached:
             circuit = drop_nodes(self, circuit)
         if circuit.size <= self.most:
             return circuit
-        return replace(self.measure(self.top(scores, self.most)), meta=circuit.meta)
+        return replace(self.measure(self.top(ranked.scores, self.most)), meta=circuit.meta)
 
     def by_edges(self, circuit: Circuit) -> Circuit:
         """A circuit without the edges, and then nodes, that it can do without; as it is where it misses the target."""

@@ -1,5 +1,5 @@
-// Channels of a row kept or replaced: out = kept ? x : other. Row r belongs to mask r / group, and reads row r % period of
-// `other`, so that one mask may serve many prompts and one set of prompts many masks.
+// Channels of a row kept or replaced: out = kept ? x : other. Row r belongs to mask r / group, so that one mask may serve
+// many prompts.
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
@@ -9,13 +9,21 @@
 
 namespace {
 
+// Which row of `other` takes the place of a row: with entries, the same token of the stretch that the prompt's entry names,
+// of `length` tokens each; without, as many rows as there are, over and over, so that one set of prompts may serve many masks.
+struct Instead {
+    const int64_t *entries;
+    int64_t tokens, length, period;
+    int64_t operator()(int64_t r) const { return entries ? entries[r / tokens] * length + r % tokens : r % period; }
+};
+
 // On bit patterns, which the compiler blends a vector at a time.
 template <typename Bits>
 void choose(const Bits *x, const uint8_t *kept, const Bits *other, Bits *out, int64_t rows, int64_t width, int64_t group,
-            int64_t period) {
+            Instead at) {
 #pragma omp parallel for schedule(static)
     for (int64_t r = 0; r < rows; r++) {
-        const Bits *from = x + r * width, *instead = other + r % period * width;
+        const Bits *from = x + r * width, *instead = other + at(r) * width;
         const uint8_t *mask = kept + r / group * width;
         Bits *__restrict to = out + r * width;
         for (int64_t c = 0; c < width; c++) {
@@ -39,14 +47,14 @@ inline void cut(const bf16 *grad, const uint8_t *mask, bf16 *to, int64_t width) 
 // The gradient of x where it was kept and, for a single mask, Σ grad · (x − other) of every channel.
 template <typename T>
 void backward(const T *grad, const T *x, const uint8_t *kept, const T *other, T *grad_x, float *sums, int64_t rows,
-              int64_t width, int64_t group, int64_t period) {
+              int64_t width, int64_t group, Instead at) {
     // Pieces of fixed size, added up in order: the sums do not depend on how many threads there are.
     const int64_t piece = 64, pieces = (rows + piece - 1) / piece;
     std::vector<float> parts(sums ? pieces * width : 0);
 #pragma omp parallel for schedule(static)
     for (int64_t b = 0; b < pieces; b++)
         for (int64_t r = b * piece; r < std::min(rows, (b + 1) * piece); r++) {
-            const T *g = grad + r * width, *instead = other + r % period * width, *from = x + r * width;
+            const T *g = grad + r * width, *instead = other + at(r) * width, *from = x + r * width;
             const uint8_t *mask = kept + r / group * width;
             T *to = grad_x + r * width;
             cut(g, mask, to, width);
@@ -65,20 +73,22 @@ void backward(const T *grad, const T *x, const uint8_t *kept, const T *other, T 
 }  // namespace
 
 extern "C" {
-void choose_f32(const uint32_t *x, const uint8_t *kept, const uint32_t *other, uint32_t *out, int64_t rows,
-                int64_t width, int64_t group, int64_t period) {
-    choose(x, kept, other, out, rows, width, group, period);
+void choose_f32(const uint32_t *x, const uint8_t *kept, const uint32_t *other, uint32_t *out, const int64_t *entries,
+                int64_t rows, int64_t width, int64_t group, int64_t tokens, int64_t length, int64_t period) {
+    choose(x, kept, other, out, rows, width, group, {entries, tokens, length, period});
 }
-void choose_bf16(const uint16_t *x, const uint8_t *kept, const uint16_t *other, uint16_t *out, int64_t rows,
-                 int64_t width, int64_t group, int64_t period) {
-    choose(x, kept, other, out, rows, width, group, period);
+void choose_bf16(const uint16_t *x, const uint8_t *kept, const uint16_t *other, uint16_t *out, const int64_t *entries,
+                 int64_t rows, int64_t width, int64_t group, int64_t tokens, int64_t length, int64_t period) {
+    choose(x, kept, other, out, rows, width, group, {entries, tokens, length, period});
 }
 void choose_backward_f32(const float *grad, const float *x, const uint8_t *kept, const float *other, float *grad_x,
-                         float *sums, int64_t rows, int64_t width, int64_t group, int64_t period) {
-    backward(grad, x, kept, other, grad_x, sums, rows, width, group, period);
+                         float *sums, const int64_t *entries, int64_t rows, int64_t width, int64_t group,
+                         int64_t tokens, int64_t length, int64_t period) {
+    backward(grad, x, kept, other, grad_x, sums, rows, width, group, {entries, tokens, length, period});
 }
 void choose_backward_bf16(const bf16 *grad, const bf16 *x, const uint8_t *kept, const bf16 *other, bf16 *grad_x,
-                          float *sums, int64_t rows, int64_t width, int64_t group, int64_t period) {
-    backward(grad, x, kept, other, grad_x, sums, rows, width, group, period);
+                          float *sums, const int64_t *entries, int64_t rows, int64_t width, int64_t group,
+                          int64_t tokens, int64_t length, int64_t period) {
+    backward(grad, x, kept, other, grad_x, sums, rows, width, group, {entries, tokens, length, period});
 }
 }

@@ -31,6 +31,23 @@ def test_channels_are_kept_or_replaced(backend, dtype, width):
     assert torch.equal(choose(x, masks, values[:2]), torch.where(rows, x, values[:2].repeat(3, 1, 1)))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("prompts", "tokens", "width", "length"), [(6, 5, 33, 5), (1, 1, 1, 4), (40, 7, 48, 9)])
+def test_every_prompt_reads_the_entry_of_a_pool_that_it_names(backend, dtype, prompts, tokens, width, length):
+    g = torch.Generator().manual_seed(width)
+    x = torch.randn(prompts, tokens, width, generator=g).to(dtype).requires_grad_()
+    pool, grad = torch.randn(3, length, width, generator=g).to(dtype), torch.randn(x.shape, generator=g).to(dtype)
+    entries = torch.randint(3, (prompts,), generator=g)
+    tau = torch.randn(width, generator=g).requires_grad_()
+    found = choose(x, tau.detach() > 0, pool, tau, 0.5, entries)
+    wanted = choose(x, tau.detach() > 0, pool[entries, :tokens], tau, 0.5)
+    assert torch.equal(found, wanted)
+    for a, b in zip(
+        torch.autograd.grad(found, (x, tau), grad), torch.autograd.grad(wanted, (x, tau), grad), strict=True
+    ):
+        assert torch.equal(a, b)
+
+
 def test_what_is_replaced_may_be_nan(backend):
     x = torch.tensor([[[torch.nan, 1.0]]], requires_grad=True)
     out = choose(x, torch.tensor([False, True]), torch.zeros(2))

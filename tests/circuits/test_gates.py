@@ -136,7 +136,8 @@ def test_what_is_drawn_from_a_pool_is_what_nodes_say_in_text_or_their_mean(
     removed = Removed(quote_model, reference, "mixed", text)
     pool = removed.pool(length + 3, torch.Generator().manual_seed(0))
     whole = node_values(quote_model, windows(text, MOST, length + 3, torch.Generator().manual_seed(0)))
-    mixed = removed.values(some, torch.Generator().manual_seed(1), pool)
+    entries = removed.entries(some, torch.Generator().manual_seed(1), pool)
+    mixed = {point: value[entries, :length] for point, value in pool.items()}
     means = {point: reference[point].expand(length, -1) for point in mixed}
     rows = []
     for row in range(len(some)):
@@ -146,7 +147,8 @@ def test_what_is_drawn_from_a_pool_is_what_nodes_say_in_text_or_their_mean(
         rows.append(mean)
     assert sum(rows) == 6 and rows[::2] == rows[1::2]
     resampled = Removed(quote_model, reference, "resample", text)
-    values = resampled.values(some, torch.Generator().manual_seed(1), pool)
+    entries = resampled.entries(some, torch.Generator().manual_seed(1), pool)
+    values = {point: value[entries, :length] for point, value in pool.items()}
     assert not any(all(torch.equal(values[p][row], means[p]) for p in means) for row in range(len(some)))
     assert Removed(quote_model, reference).pool(length, torch.Generator()) is None
     monkeypatch.setattr("bridges.circuits.removed.MEMORY", 1000)

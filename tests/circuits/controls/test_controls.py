@@ -12,6 +12,7 @@ import torch
 
 from bridges.behaviours import nonsense_twin
 from bridges.circuits import flips
+from bridges.circuits import gates as gates_module
 from bridges.circuits.circuit import replaced
 from bridges.circuits.controls import REGISTRY, run_controls
 from bridges.circuits.controls import case as case_module
@@ -88,6 +89,20 @@ def test_the_search_that_found_the_circuit_is_not_run_again(case_of, planted, mo
         assert all(torch.equal(known.nodes[p], searched.nodes[p]) for p in known.nodes)
     other = replace(case, config=replace(case.config, twin_steps=29))
     assert other.repeats[0] is not by_nodes and runs == [1, 0, 1]
+
+
+def test_a_null_is_given_up_only_where_it_is_at_chance(case_of, planted, true_circuit, monkeypatch):
+    """Not because it wants more nodes than a circuit may have: fewer could still come of them."""
+    looks: list[bool] = []
+    real = gates_module.hopeless
+    monkeypatch.setattr(gates_module, "hopeless", lambda *a: looks.append(real(*a)) or looks[-1])
+    case = case_of(true_circuit, {"steps": 20, "lr": 0.1, "pairs": 24, "abandon": 0.6, "largest": 0.01}, twin_steps=20)
+    null = case.null_search(nonsense_twin(planted.train))
+    assert looks == [True] and not null.reached
+    # What is to be found is found, with every gate open at half of the steps and a hundredth of them allowed.
+    slow = replace(case, settings=replace(case.settings, k_coef=1e-12, adapt=0.0))
+    assert slow.null_search(planted.train).reached and looks == [True, False]
+    assert not slow.search(planted.train, 0).reached and looks == [True, False, True]
 
 
 @pytest.mark.parametrize("start", [0.0, 1.0])
