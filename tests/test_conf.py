@@ -88,14 +88,14 @@ def _commands() -> Iterator[tuple[str, str]]:
     root = Path(__file__).resolve().parent.parent
     for file in [root / "README.md", *sorted(conf_folder().rglob("*.yaml"))]:
         for line in file.read_text().splitlines():
-            for found in re.finditer(r"python -m bridges\.run ([^`|]*)", line):
+            for found in re.finditer(r"python -m bridges\.(?:run|tune) ([^`|]*)", line):
                 yield str(file.relative_to(root)), found.group(1)
 
 
 def _arguments(text: str) -> list[str]:
     """The arguments of a documented command: placeholders filled in, what is said beside it left out."""
     text = re.sub(r"<[^>]*>", "x", text.split("  ")[0].split(" # ")[0])
-    return shlex.split(text)
+    return shlex.split(re.sub(r"--trials \d+", "", text))
 
 
 COMMANDS = sorted(set(_commands()))

@@ -93,11 +93,11 @@ class Search:
         return self.by_edges(self.by_nodes())
 
     def by_nodes(self, full: Circuit | None = None) -> Circuit:
-        """Rank nodes, go on against an adversary where as many as are tried reach the target (``hardening``), take as
-        few as do, and remove what is left over.
+        """Rank nodes, take as few of them as reach the target, and remove what is left over; where that makes a
+        circuit, go on against an adversary (``hardening``) and do the same with the hardened ranking.
 
-        Where the hardened ranking leads to no circuit, the first one is cut instead. Where the whole model's loss is
-        above ``give_up`` all nodes are returned, and where no number of nodes reaches the target the most there may be
+        Where the hardened ranking leads to no circuit, it is the first one's. Where the whole model's loss is above
+        ``give_up`` all nodes are returned, and where no number of nodes reaches the target the most there may be
         (``largest``), not `reached`.
 
         Args:
@@ -107,12 +107,18 @@ class Search:
         if full.train_loss > max(self.settings.give_up, self.settings.target):
             return full
         ranked = self.bisect(self.rank(), full)
-        if ranked.reached and self.settings.hardening and self.settings.method == "learned":
-            scores, guards = hardened(self, ranked.scores)
-            circuit = self.cut(self.bisect(scores), guards)
-            if circuit.reached:
-                return circuit
-        return self.cut(ranked)
+        if not (self.settings.hardening and self.settings.method == "learned"):
+            return self.cut(ranked)
+        # Few enough as they are: that leftovers can go needs no proof before the hardened ranking's are looked for.
+        small = ranked.reached and ranked.size <= self.most
+        circuit = ranked if small else self.cut(ranked)
+        if not circuit.reached:
+            return circuit
+        scores, guards = hardened(self, ranked.scores)
+        found = self.cut(self.bisect(scores), guards)
+        if found.reached:
+            return found
+        return self.cut(ranked) if small else circuit
 
     def cut(self, ranked: Circuit, guards: Mapping[str, list[int]] | None = None) -> Circuit:
         """A circuit that `bisect` took from a ranking, without what is left over, and with no more nodes than it may

@@ -1,17 +1,21 @@
 """The circuits of a run: searched for, measured, put to the controls, drawn and written down, behaviour by behaviour.
 
-What is finished of a behaviour lies in a folder of its own until all are done, so that a kill costs one behaviour; the
-tables are put together from those parts in the order of the suite, whoever computed them.
+First the nodes of all circuits are found, then each is measured and put to the controls: two shorter pieces of work
+leave several workers less to wait for at the end than a long one. What is finished of a piece lies in a folder of its
+own until all are done, so that a kill costs no more than one; the tables are put together from those parts in the order
+of the suite, whoever computed them.
 """
 
 from __future__ import annotations
 
 import copy
 import hashlib
+import os
 import re
 import shutil
 import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -146,15 +150,27 @@ class Workshop:
         return Peaks.find(self.stacks["sparse"], self.heldout_text, self.config.top_activations, _BATCH)
 
 
-def _learned(
-    shop: Workshop, model: str, expressed: Expressed, heldout: Prompts, few: Prompts, rows: Rows, full: Circuit | None
-) -> tuple[Circuit, Circuit]:
-    """The learned circuit of one stack, before and after its edges were looked at, with its rows in the tables that
-    both stacks have."""
+def find_nodes(shop: Workshop, expressed: Expressed, full: Circuit | None = None) -> dict[str, Circuit]:
+    """The circuit of a behaviour in each stack before its edges are looked at, ``{model: circuit}``.
+
+    Args:
+        full: the circuit of all nodes of the first model, where it is measured already.
+    """
     assert expressed.train is not None
-    stack = shop.stacks[model]
-    search = shop.search(model, expressed.train)
-    by_nodes = search.by_nodes(full)
+    first = shop.config.models[:1]
+    return {
+        model: shop.search(model, expressed.train).by_nodes(full if [model] == first else None)
+        for model in shop.config.models
+    }
+
+
+def _learned(
+    shop: Workshop, by_nodes: Circuit, expressed: Expressed, heldout: Prompts, few: Prompts, rows: Rows
+) -> Circuit:
+    """The circuit of one stack after its edges were looked at, with its rows in the tables that both stacks have."""
+    assert expressed.train is not None
+    stack = shop.stacks[by_nodes.model]
+    search = shop.search(by_nodes.model, expressed.train)
     circuit = search.by_edges(by_nodes)
     rows["circuits"].append(circuit_row(search, circuit, heldout))
     if circuit.reached:
@@ -162,7 +178,7 @@ def _learned(
         rows["edges"] += edge_rows(stack, circuit, expressed.train, shop.tokenizer)
         rows["faithfulness"] += node_curve(stack, circuit, few)
         rows["faithfulness"] += edge_curve(search, circuit, few)
-    return by_nodes, circuit
+    return circuit
 
 
 def _baselines(shop: Workshop, expressed: Expressed, heldout: Prompts, few: Prompts, rows: Rows) -> None:
@@ -198,11 +214,11 @@ def _write_down(shop: Workshop, circuit: Circuit, rows: Rows) -> None:
         draw_circuit(tables["nodes"], tables["edges"], tables["activations"], title, path)
 
 
-def one_behaviour(shop: Workshop, expressed: Expressed, full: Circuit | None = None) -> Rows:
+def one_behaviour(shop: Workshop, expressed: Expressed, found: Mapping[str, Circuit]) -> Rows:
     """Everything about one behaviour; returns the rows of each table.
 
     Args:
-        full: the circuit of all nodes of the first model, where it is measured already.
+        found: what `find_nodes` has found.
     """
     assert expressed.train is not None and expressed.heldout is not None
     config = shop.config
@@ -212,8 +228,7 @@ def one_behaviour(shop: Workshop, expressed: Expressed, full: Circuit | None = N
         device = next(stack.parameters()).device  # type: ignore[attr-defined]
         heldout = prompts(expressed.heldout.take(range(min(config.heldout_pairs, len(expressed.heldout)))), device)
         few = prompts(expressed.heldout.take(range(min(config.controls.set_pairs, len(expressed.heldout)))), device)
-        known = full if model == config.models[0] else None
-        by_nodes, circuit = _learned(shop, model, expressed, heldout, few, rows, known)
+        circuit = _learned(shop, found[model], expressed, heldout, few, rows)
         if not circuit.reached:
             continue
         if model == "sparse":
@@ -231,7 +246,7 @@ def one_behaviour(shop: Workshop, expressed: Expressed, full: Circuit | None = N
                 lambda: shop.null,
                 shop.seed,
                 shop.search_text,
-                by_nodes,
+                found[model],
             )
             rows["controls"] += run_controls(case)
         _write_down(shop, circuit, rows)
@@ -257,7 +272,7 @@ def find_circuits(
     """
     shop = replace(shop, config=replace(shop.config, models=_searchable(shop, say)))
     able = [n for n in behaviours if accuracies.get(n, -1.0) >= shop.config.min_accuracy]
-    parts = shop.folder / "circuits" / ".parts"
+    parts, begun = shop.folder / "circuits" / ".parts", shop.folder / "circuits" / ".nodes"
     left = [n for n in able if not (parts / file_name(n)).is_dir()]
     for name in able:
         if name not in left:
@@ -280,9 +295,24 @@ def find_circuits(
         with mine.autocast():
             return mine.search(mine.config.models[0], train).full
 
+    found: dict[str, Future[dict[str, Circuit]]] = {name: Future() for name in left}
+
+    def find(mine: Workshop, name: str) -> None:
+        folder = begun / file_name(name)
+        try:
+            if not folder.is_dir():
+                with mine.autocast():
+                    _keep(folder, find_nodes(mine, expressed[name], full.get(name)))
+            found[name].set_result({m: Circuit.load(folder / f"{m}.json") for m in mine.config.models})
+        except BaseException as error:
+            found[name].set_exception(error)
+            raise
+
     def work(mine: Workshop, name: str) -> None:
+        # Another worker may still be at it.
+        circuits = found[name].result()
         with mine.autocast():
-            write_part(parts / file_name(name), one_behaviour(mine, expressed[name], full.get(name)))
+            write_part(parts / file_name(name), one_behaviour(mine, expressed[name], circuits))
         progress(name)
 
     def halt() -> None:
@@ -295,7 +325,8 @@ def find_circuits(
             # What is done best is the likeliest to have a circuit, which takes longest and should not be what several
             # workers wait for at the end.
             left.sort(key=lambda name: full[name].train_loss)
-        for _ in each(work, left):
+        steps = [(step, name) for step in (find, work) for name in left]
+        for _ in each(lambda mine, step: step[0](mine, step[1]), steps):
             pass
     tables = {}
     for table in CIRCUIT_TABLES:
@@ -304,8 +335,19 @@ def find_circuits(
         empty = pd.DataFrame(columns=TABLES[table].names)
         tables[table] = pd.concat(frames, ignore_index=True) if frames else empty
         write_table(shop.folder, table, tables[table])
-    shutil.rmtree(parts, ignore_errors=True)
+    for folder in (parts, begun):
+        shutil.rmtree(folder, ignore_errors=True)
     return tables
+
+
+def _keep(folder: Path, circuits: Mapping[str, Circuit]) -> None:
+    """Write circuits into a folder that appears whole or not at all."""
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    for model, circuit in circuits.items():
+        circuit.save(temporary / f"{model}.json")
+    os.replace(temporary, folder)
 
 
 def _searchable(shop: Workshop, say: Callable[[str], None]) -> list[str]:

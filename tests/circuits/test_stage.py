@@ -130,28 +130,40 @@ def test_each_circuit_has_its_files(finished, planted):
     assert not (finished / "circuits" / ".parts").exists()
 
 
-def test_a_kill_costs_one_behaviour_and_changes_no_byte(
-    finished, shop_in, tokenizer, pairs_file, tmp_path, monkeypatch
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("piece", ["find_nodes", "one_behaviour"])
+def test_a_kill_costs_one_piece_and_changes_no_byte(
+    piece, workers, finished, shop_in, tokenizer, pairs_file, tmp_path, monkeypatch
 ):
-    folder, done = tmp_path / "killed", []
-    work = stage.one_behaviour
+    folder, done = tmp_path / "killed", {"find_nodes": [], "one_behaviour": []}
+    real = {name: getattr(stage, name) for name in done}
 
-    def killed_at_the_second(shop, expressed, full):
-        if len(done) == 1:
-            raise KeyboardInterrupt
-        done.append(expressed.behaviour.name)
-        return work(shop, expressed, full)
+    def counting(name: str, kill: bool):
+        def work(shop, expressed, *rest):
+            if kill and name == piece and len(done[name]) == 1:
+                raise KeyboardInterrupt
+            result = real[name](shop, expressed, *rest)
+            done[name].append(expressed.behaviour.name)
+            return result
+
+        return work
 
     behaviours = load(pairs_file, tokenizer)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(stage, "one_behaviour", killed_at_the_second)
-        find_circuits(shop_in(folder), behaviours, accuracies())
+        for name in done:
+            patch.setattr(stage, name, counting(name, True))
+        find_circuits(shop_in(folder, workers=workers), behaviours, accuracies())
     assert not (folder / "tables").exists()
-    again: list[str] = []
-    monkeypatch.setattr(stage, "one_behaviour", lambda shop, e, f: again.append(e.behaviour.name) or work(shop, e, f))
-    find_circuits(shop_in(folder), behaviours, accuracies())
-    assert done == ["planted"] and again == list(NAMES[1:])
+    if workers == 1:
+        assert done == {"find_nodes": list(NAMES[: 1 if piece == "find_nodes" else 3]), "one_behaviour": []} | {
+            piece: list(NAMES[:1])
+        }
+    for name in done:
+        monkeypatch.setattr(stage, name, counting(name, False))
+    find_circuits(shop_in(folder, workers=workers), behaviours, accuracies())
+    assert {n: sorted(d) for n, d in done.items()} == dict.fromkeys(done, sorted(NAMES))
     assert results(folder) == results(finished)
+    assert not list((folder / "circuits").glob(".*"))
 
 
 def test_two_workers_find_the_same(finished, shop_in, tokenizer, pairs_file, tmp_path):
