@@ -244,7 +244,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("overrides", nargs="*", help="settings, as for python -m bridges.run")
     parser.add_argument("--trials", type=int, default=24, help="in all, those already in the folder included")
     parser.add_argument("--keys", help=f"what is tuned, with commas between; default: {','.join(KEYS)}")
-    given = parser.parse_args(arguments)
+    given = parser.parse_intermixed_args(arguments)
     try:
         config = composed(given.overrides)
         folder = Path(config.runs_dir) / f"tune-{config.name or folder_name(config, unique=False)}"

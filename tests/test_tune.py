@@ -135,7 +135,8 @@ def test_a_trial_that_diverges_is_no_end(config, bowl, monkeypatch):
 def test_the_command(tiny_settings, bowl, tmp_path, capsys):
     arguments = [a for a in tiny_settings if not a.startswith("runs_dir")]
     assert composed(arguments).train.tokens == 640
-    assert main([*arguments, f"runs_dir={tmp_path}", "kernels=python", "--trials", "2", "--keys", "train.lr"]) == 0
+    options = ["--trials", "2", "--keys", "train.lr"]
+    assert main([*arguments, *options, f"runs_dir={tmp_path}", "kernels=python"]) == 0
     out = capsys.readouterr().out
     (folder,) = tmp_path.glob("tune-*")
     best = pd.read_csv(folder / "trials.csv")["value"].min()
