@@ -3,7 +3,7 @@
 The arguments are those of ``python -m bridges.run``. Optuna's TPE looks around the settings that are given, at the same
 tokens for every trial; a trial is worth the mean of three KL divergences from the dense model on the validation split:
 of the sparse model, and of single crossings either way, each averaged over the bridges. Its folder (beside the runs,
-``tune-…``) holds the study, which the same command goes on with, ``trials.csv``, ``curves.csv`` and ``curves.png``.
+``tune-…``) holds the study, which the same command goes on with, ``trials.csv``, ``curves.csv`` and ``study.png``.
 """
 
 from __future__ import annotations
@@ -89,10 +89,14 @@ def tried(config: Config, params: Mapping[str, Any]) -> Config:
     for key, value in params.items():
         *sections, name = key.split(".")
         section = reduce(getattr, sections, changed)
-        setattr(section, name, float(f"{value:.3g}") if isinstance(value, float) else value)
+        setattr(section, name, _rounded(value))
     # Checks run where a section is made.
     changed.train = replace(changed.train)
     return changed
+
+
+def _rounded(value: Any) -> Any:
+    return float(f"{value:.3g}") if isinstance(value, float) else value
 
 
 def fidelity(parts: Parts) -> dict[str, float]:
@@ -172,14 +176,15 @@ def tune(
             started = time.monotonic()
             try:
                 found, training = one_trial(base, tried(config, trial.params))
-            except BridgesError as error:
-                trial.set_user_attr("error", str(error))
+            except Exception as error:
+                # A NaN or a full memory with one choice of settings says nothing against the next.
+                trial.set_user_attr("error", f"{type(error).__name__}: {error}")
                 study.tell(trial, state=optuna.trial.TrialState.FAIL)
                 say(f"trial {done + 1} of {trials}: failed, {error}")
                 continue
             trial.set_user_attr("found", found)
             trial.set_user_attr("seconds", time.monotonic() - started)
-            trial.set_user_attr("curve", training[["tokens", "kl"]].to_dict("list"))
+            trial.set_user_attr("curve", training.reindex(columns=["tokens", "kl"]).to_dict("list"))
             value = sum(found.values()) / len(found)
             study.tell(trial, value)
             say(f"trial {done + 1} of {trials}: {value:.4f} ({', '.join(f'{k} {v:.3f}' for k, v in found.items())})")
@@ -187,7 +192,7 @@ def tune(
     if folder is not None:
         frame.to_csv(folder / "trials.csv", index=False)
         curves.to_csv(folder / "curves.csv", index=False)
-        draw_curves(frame, curves).savefig(folder / "curves.png", dpi=150)
+        draw_study(frame, curves).savefig(folder / "study.png", dpi=150)
     return frame
 
 
@@ -197,7 +202,7 @@ def _tables(study: Any, keys: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame
     for index, trial in enumerate(counted(study)):
         attrs = trial.user_attrs
         row = {"trial": index, "value": trial.value, **attrs.get("found", {}), "seconds": attrs.get("seconds")}
-        rows.append(row | {k: trial.params[k] for k in keys} | {"error": attrs.get("error")})
+        rows.append(row | {k: _rounded(trial.params[k]) for k in keys} | {"error": attrs.get("error")})
         if "curve" in attrs:
             curves.append(pd.DataFrame(attrs["curve"]).assign(trial=index))
     if not curves:
@@ -205,21 +210,32 @@ def _tables(study: Any, keys: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame
     return pd.DataFrame(rows), pd.concat(curves, ignore_index=True)
 
 
-def draw_curves(trials: pd.DataFrame, curves: pd.DataFrame) -> Figure:
-    """KL of the sparse model over training tokens: of every trial, and in colour of the first and the best."""
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
-    axes = figure.subplots()
+def draw_study(trials: pd.DataFrame, curves: pd.DataFrame) -> Figure:
+    """What every trial is worth, and the sparse model's KL over training; in colour the first and the best.
+
+    Batches differ from one to the next by more than trials do, so that curves are means over the fifth before.
+    """
+    figure = Figure(figsize=(9, 3.8), layout="constrained")
+    values, over = figure.subplots(1, 2, width_ratios=(2, 3))
     best = int(trials["value"].argmin())
+    marked = {0: ("as given", "C0")} | {best: ("best" if best else "as given, and best", "C1")}
+    values.scatter(trials["trial"] + 1, trials["value"], color="0.75")
     for index in sorted(curves["trial"].unique()):
         rows = curves[curves["trial"] == index]
-        style: dict[str, Any] = {"color": "0.8", "linewidth": 0.8, "zorder": 1}
-        if index in (0, best):
-            name = "best trial" if index == best else "as given"
-            style = {"label": f"{name}: {trials['value'][index]:.3f} at the end", "linewidth": 1.8, "zorder": 2}
-        axes.plot(rows["tokens"], rows["kl"].ewm(span=4).mean(), **style)
-    axes.set(xlabel="training tokens", ylabel="KL(dense ‖ sparse) of training batches, nats", yscale="log")
-    axes.legend(frameon=False)
-    axes.spines[["top", "right"]].set_visible(False)
+        smooth = rows["kl"].ewm(span=max(1, len(rows) / 5)).mean()
+        if index not in marked:
+            over.plot(rows["tokens"], smooth, color="0.85", linewidth=0.8, zorder=1)
+            continue
+        name, colour = marked[index]
+        value = trials["value"][index]
+        values.scatter(index + 1, value, color=colour, label=f"{name}: {value:.3f}", zorder=2)
+        over.plot(rows["tokens"], smooth, color=colour, linewidth=1.8, zorder=2)
+    values.set(xlabel="trial", ylabel="mean of three KLs, validation, nats")
+    values.xaxis.get_major_locator().set_params(integer=True)
+    values.legend(frameon=False)
+    over.set(xlabel="training tokens", ylabel="KL(dense ‖ sparse), training, nats")
+    for axes in (values, over):
+        axes.spines[["top", "right"]].set_visible(False)
     return figure
 
 

@@ -10,7 +10,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from bridges import kernels
 from bridges.kernels import attention
-from bridges.kernels.build import KernelsUnavailable, library
+from bridges.kernels.build import KernelsUnavailable, _processor, library
 from bridges.sparse import ops
 
 
@@ -65,6 +65,20 @@ def test_products_of_pytorch_come_out_the_same_beside_attention():
     assert torch.equal(x @ y, before)
     out = ops.sink_attention(q, q, q, torch.zeros(8))
     assert torch.equal(torch.autograd.grad(out, q, out.detach())[0], first)
+
+
+def test_matrix_tiles_are_in_use_where_there_are_some():
+    """Without them bf16 is computed as its values in fp32 are, to the last bit."""
+    if "amx_bf16" not in _processor():
+        pytest.skip("this processor has no matrix tiles")
+
+    def differs(tokens: int) -> bool:
+        q = torch.randn(2, 4, tokens, 16, generator=torch.Generator().manual_seed(0)).bfloat16()
+        one, other = (attention.forward(x, x, x, None, 0.25)[1] for x in (q, q.float()))
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
+        return not torch.equal(one, other)
+
+    assert [differs(tokens) for tokens in (31, 64)] == [False, True]
 
 
 def test_heads_that_are_views_of_one_projection():
