@@ -99,9 +99,9 @@ class Parts:
         """How many behaviours are worked on at a time."""
         return worker_count(self.config.circuits.workers, {"dense": self.dense, "sparse": self.sparse})
 
-    def bar(self, total: int, name: str) -> tqdm:
-        """A progress bar over behaviours."""
-        return tqdm(total=total, unit="behaviour", desc=name, dynamic_ncols=True, mininterval=1.0)
+    def bar(self, total: int, name: str, unit: str = "behaviour") -> tqdm:
+        """A progress bar over behaviours, or pieces of them."""
+        return tqdm(total=total, unit=unit, desc=name, dynamic_ncols=True, mininterval=1.0)
 
 
 @torch.no_grad()
@@ -170,7 +170,8 @@ def circuits(parts: Parts) -> None:
     )
     accuracies = dict(zip(dense["behaviour"], dense["accuracy"], strict=True))
     able = sum(accuracies.get(name, -1.0) >= config.circuits.min_accuracy for name in parts.behaviours)
-    bar = parts.bar(able, "circuits")
+    # Two pieces of work for each: its nodes, and the rest.
+    bar = parts.bar(2 * able, "circuits", "piece")
     find_circuits(
         shop,
         parts.behaviours,

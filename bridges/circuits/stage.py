@@ -265,7 +265,8 @@ def find_circuits(
     Args:
         behaviours: in the order of the suite.
         accuracies: the dense model's held-out accuracy by behaviour; those that are missing cannot be expressed.
-        progress: told each behaviour's name when it is done. say: told what is left out and why.
+        progress: told each behaviour's name twice: when its nodes are found, and when it is done.
+        say: told what is left out and why.
 
     Returns:
         ``{table: rows}``; they are written too.
@@ -276,6 +277,7 @@ def find_circuits(
     left = [n for n in able if not (parts / file_name(n)).is_dir()]
     for name in able:
         if name not in left:
+            progress(name)
             progress(name)
     expressed = {name: express(behaviours[name], shop.tokenizer, shop.pairs, shop.seed) for name in left}
     # By all of them, not by what is left: a run that goes on works with as many threads as one that was not ended.
@@ -307,6 +309,7 @@ def find_circuits(
         except BaseException as error:
             found[name].set_exception(error)
             raise
+        progress(name)
 
     def work(mine: Workshop, name: str) -> None:
         # Another worker may still be at it.
