@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -26,6 +27,17 @@ def write_atomically(path: Path, text: str) -> None:
     """Replace ``path`` as a whole, so that a reader or a kill never meets half of it."""
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """An empty folder to write into, which comes to be called ``path`` where the block ends well: it appears whole or
+    not at all."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    yield temporary
     os.replace(temporary, path)
 
 

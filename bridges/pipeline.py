@@ -16,13 +16,13 @@ from bridges.behaviours.stage import chosen
 from bridges.bridge import Bridges, pair_sites
 from bridges.config import Config, flat
 from bridges.data.blocks import token_blocks
-from bridges.dense import load_dense
+from bridges.dense import DenseStack, load_dense
 from bridges.errors import CheckpointError, ConfigError
 from bridges.folder import RunFolder
 from bridges.report import write_report
 from bridges.sparse import Projector, SparseTransformer, budget
 from bridges.stages import Parts, wanted
-from bridges.start import build, choose_start, finish
+from bridges.start import Start, build, choose_start, finish
 from bridges.summary import headline, summary_text
 from bridges.tables import read_table, table_names, write_table
 from bridges.tracking import Tracker, open_tracker
@@ -31,6 +31,13 @@ from bridges.training.plan import Plan, check_memory, duration, estimate, time_s
 from bridges.training.precision import resolve_precision
 
 log = logging.getLogger(__name__)
+
+
+def plan_of(config: Config, dense: DenseStack, start: Start, accelerator: Accelerator) -> Plan:
+    """What training takes."""
+    device, pairs = accelerator.device, pair_sites(dense.n_sublayers, 2 * start.shape.n_layer, config.bridge.every)
+    precision, processes = resolve_precision(config.train.precision, device), accelerator.num_processes
+    return estimate(config, dense, start.shape, len(pairs), config.data.context, precision, processes, device)
 
 
 def prepare(
@@ -48,10 +55,7 @@ def prepare(
             f"data.context={config.data.context} is longer than the {dense.context} tokens {config.model.label} takes."
         )
     start = choose_start(config, dense, config.data.context, tokenizer.eos_token_id)
-    shape = start.shape
-    pairs = pair_sites(dense.n_sublayers, 2 * shape.n_layer, config.bridge.every)
-    precision = resolve_precision(config.train.precision, device)
-    plan = estimate(config, dense, shape, len(pairs), config.data.context, precision, accelerator.num_processes, device)
+    plan = plan_of(config, dense, start, accelerator)
     check_memory(plan)
     # A misspelt name or a broken file must not wait until training is over.
     chosen(config.behaviours, tokenizer, config.circuits.targets)

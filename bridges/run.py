@@ -1,4 +1,4 @@
-"""``python -m bridges.run``: compose the settings and hand them over. Hydra is known here and in two files beside."""
+"""``python -m bridges.run``: compose the settings and hand them over. Hydra is known here and in three files beside."""
 
 from __future__ import annotations
 

@@ -30,6 +30,7 @@ from hydra import compose, initialize_config_dir
 from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
+import bridges.run  # noqa: F401  (registers the schema)
 from bridges import kernels
 from bridges.config import Config, flat
 from bridges.config.training import SAMPLINGS
@@ -38,10 +39,11 @@ from bridges.evaluate import measure_paths
 from bridges.folder import RunFolder, folder_name
 from bridges.hybrid import Path as MixedPath
 from bridges.overrides import check_command_line, conf_folder
-from bridges.pipeline import prepare, trainer_of
+from bridges.pipeline import plan_of, prepare, trainer_of
 from bridges.stages import Parts
 from bridges.start import build, finish
 from bridges.studies import ask, begun, counted, load_optuna, opened, quiet
+from bridges.training.plan import check_memory
 
 # Drawn between a fifth and five times what is given, logarithmically; what is null or zero stays so.
 SCALED = (
@@ -122,7 +124,12 @@ def fidelity(parts: Parts) -> dict[str, float]:
 
 
 def one_trial(base: Parts, config: Config) -> tuple[dict[str, float], pd.DataFrame]:
-    """Train anew with a trial's settings; returns what `fidelity` measures, and the training table."""
+    """Train anew with a trial's settings; returns what `fidelity` measures, and the training table.
+
+    Raises:
+        MemoryBudgetError: with its batch it does not fit; a process that is ended for that would try it again for ever.
+    """
+    check_memory(plan_of(config, base.dense, base.start, base.accelerator))
     sparse, bridges = build(config, base.dense, base.start)
     with tempfile.TemporaryDirectory() as place:
         parts = replace(
@@ -246,8 +253,6 @@ def composed(overrides: Sequence[str]) -> Config:
         ConfigError: see `check_command_line`.
     """
     check_command_line(list(overrides))
-    import bridges.run  # noqa: F401  (registers the schema)
-
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         config = OmegaConf.to_object(compose("config", list(overrides)))
     assert isinstance(config, Config)

@@ -7,11 +7,18 @@ import math
 import optuna
 import pandas as pd
 import pytest
+from accelerate import Accelerator
 
 from analysis.load import load
+from bridges import pipeline
 from bridges import tune as module
 from bridges.config import Config, from_dict
+from bridges.data.blocks import TokenBlocks
+from bridges.dense import load_dense
 from bridges.errors import BridgesError, ConfigError, DivergenceError
+from bridges.pipeline import plan_of
+from bridges.start import choose_start
+from bridges.tables import read_table
 from bridges.tune import BATCH, KEYS, SAMPLING, composed, main, one_trial, places, tried, tune
 
 quiet = {"say": lambda line: None}
@@ -29,6 +36,12 @@ def config(workplace) -> Config:
             "kernels": "python",
         }
     )
+
+
+def _started(config: Config):
+    """The dense model, the start and the accelerator of a study."""
+    dense, _ = load_dense(config.model.name)
+    return dense, choose_start(config, dense, config.data.context, None), Accelerator(cpu=True)
 
 
 @pytest.fixture
@@ -80,16 +93,38 @@ def test_a_trial_changes_its_settings_alone(config):
         tried(config, {BATCH: 3, "train.accumulate": 2})
 
 
-def test_a_trial_is_worth_what_the_run_measures(config):
-    """Trained for longer it is worth more, and the same twice."""
-    some = tune(config, 1, ["train.lr"], **quiet)
-    again = tune(config, 1, ["train.lr"], **quiet)
-    config.train.tokens = 1280
-    more = tune(config, 1, ["train.lr"], **quiet)
-    kept = [c for c in some.columns if c != "seconds"]
-    assert some[kept].equals(again[kept])
-    assert some["value"][0] == pytest.approx(some[["sparse", "d2s", "s2d"]].iloc[0].mean())
-    assert more["sparse"][0] < some["sparse"][0] and more["value"][0] < some["value"][0]
+def test_a_trial_is_worth_what_a_run_measures(config, tmp_path, monkeypatch):
+    """Were the validation split the held-out one, the figures would be those of the run's own table."""
+    take = TokenBlocks.take
+    monkeypatch.setattr(TokenBlocks, "take", lambda self, split, n: take(self, split.replace("validation", "test"), n))
+    found = tune(config, 1, ["train.lr"], **quiet).iloc[0]
+    config.behaviours.suite, config.eval.bootstrap = "none", 20
+    pipeline.run(config, tmp_path / "run", Accelerator(cpu=True), lambda text: None)
+    paths = read_table(tmp_path / "run", "paths").query("bridges == 'trained'").groupby("kind")["kl"].mean()
+    wanted = [paths[kind] for kind in ("pure_sparse", "single_d2s", "single_s2d")]
+    assert found[["sparse", "d2s", "s2d"]].tolist() == pytest.approx(wanted) and len(set(wanted)) == 3
+    assert found["value"] == pytest.approx(sum(wanted) / 3)
+
+
+def test_every_trial_begins_where_the_first_did(config, monkeypatch):
+    seen = []
+
+    def twice(base, config):
+        seen.extend(one_trial(base, config)[0] for _ in range(2))
+        return one_trial(base, config)
+
+    monkeypatch.setattr(module, "one_trial", twice)
+    frame = tune(config, 1, ["train.lr"], **quiet)
+    assert seen[0] == seen[1] == frame[["sparse", "d2s", "s2d"]].iloc[0].to_dict()
+
+
+def test_what_does_not_fit_into_memory_is_no_end(config, monkeypatch):
+    """Only batches of four and more are too much here; the given one of two is not."""
+    budget = plan_of(tried(config, {BATCH: 2}), *_started(config)).memory
+    monkeypatch.setattr("bridges.training.plan.available_memory", lambda device: budget)
+    frame = tune(config, 10, [BATCH], **quiet)
+    failed = frame["error"].fillna("").str.startswith("MemoryBudgetError")
+    assert failed.any() and failed.tolist() == (frame[BATCH] > 2).tolist()
 
 
 def test_a_killed_study_goes_on_where_it_was(config, bowl, tmp_path, monkeypatch):
@@ -146,23 +181,8 @@ def test_the_command(tiny_settings, bowl, tmp_path, capsys):
     assert "train.lr" in capsys.readouterr().err
 
 
-def test_it_is_no_run(tiny_settings, bowl, tmp_path, config):
+def test_it_is_no_run(bowl, tmp_path, config):
     """Its folder lies beside the runs, and their analysis passes it over."""
     tune(config, 1, ["train.lr"], tmp_path / "tune-x", **quiet)
     with pytest.raises(BridgesError, match="There are no runs"):
         load(tmp_path)
-
-
-def test_one_trial_leaves_the_start_as_it_was(config):
-    """Two trials with one start: the second does not go on from the first."""
-    seen = []
-
-    def keep(base, config):
-        found = [one_trial(base, config)[0] for _ in range(2)]
-        seen.append(found)
-        return one_trial(base, config)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "one_trial", keep)
-        tune(config, 1, ["train.lr"], **quiet)
-    assert seen[0][0] == seen[0][1]

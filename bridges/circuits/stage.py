@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import os
 import re
 import shutil
 import threading
@@ -44,6 +43,7 @@ from bridges.circuits.wires import wires
 from bridges.config import CircuitsConfig
 from bridges.data.blocks import TokenBlocks
 from bridges.errors import BridgesError
+from bridges.folder import whole_folder
 from bridges.stack import ResidualStack
 from bridges.tables import TABLES, read_table, write_part, write_table
 from bridges.workers import worker_count, workers
@@ -304,7 +304,10 @@ def find_circuits(
         try:
             if not folder.is_dir():
                 with mine.autocast():
-                    _keep(folder, find_nodes(mine, expressed[name], full.get(name)))
+                    circuits = find_nodes(mine, expressed[name], full.get(name))
+                with whole_folder(folder) as place:
+                    for model, circuit in circuits.items():
+                        circuit.save(place / f"{model}.json")
             found[name].set_result({m: Circuit.load(folder / f"{m}.json") for m in mine.config.models})
         except BaseException as error:
             found[name].set_exception(error)
@@ -341,16 +344,6 @@ def find_circuits(
     for folder in (parts, begun):
         shutil.rmtree(folder, ignore_errors=True)
     return tables
-
-
-def _keep(folder: Path, circuits: Mapping[str, Circuit]) -> None:
-    """Write circuits into a folder that appears whole or not at all."""
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    for model, circuit in circuits.items():
-        circuit.save(temporary / f"{model}.json")
-    os.replace(temporary, folder)
 
 
 def _searchable(shop: Workshop, say: Callable[[str], None]) -> list[str]:

@@ -16,6 +16,7 @@ def _call(
 ) -> None:
     rows, width = x.numel() // x.shape[-1], x.shape[-1]
     tokens, length = (x.shape[-2], other.shape[-2]) if entries is not None else (1, 1)
+    assert tokens <= length
     sizes = (rows, width, rows // (kept.numel() // width), tokens, length, other.numel() // width)
     call(f"{name}_{SUFFIX[x.dtype]}", *tensors, entries, *sizes)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bridges.errors import BridgesError, CheckpointError, nearest
+from bridges.folder import whole_folder
 from bridges.tables.column import SCHEMA_VERSION, Table
 from bridges.tables.registry import TABLES
 
@@ -108,12 +108,9 @@ def write_part(folder: str | Path, tables: Mapping[str, list[dict[str, Any]]]) -
     Args:
         folder: of this piece. tables: ``{name: rows}``.
     """
-    folder = Path(folder)
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    for name, rows in tables.items():
-        table = schema(name)
-        # pandas makes floats of integers where some are missing.
-        integers = {c.name: "Int64" for c in table.columns if c.kind == "int" and c.optional}
-        write_table(temporary, name, pd.DataFrame(rows, columns=table.names).astype(integers))
-    os.replace(temporary, folder)
+    with whole_folder(Path(folder)) as place:
+        for name, rows in tables.items():
+            table = schema(name)
+            # pandas makes floats of integers where some are missing.
+            integers = {c.name: "Int64" for c in table.columns if c.kind == "int" and c.optional}
+            write_table(place, name, pd.DataFrame(rows, columns=table.names).astype(integers))

@@ -106,7 +106,7 @@ class Case:
 
     def null_search(self, pairs: EncodedPairs, null: Null | None = None) -> Circuit:
         """One search for what should not be there, in the model or in a null: at `twin_settings`, but with as many
-        nodes as it wants, so that it is given up after half of its steps only where it is at chance."""
+        nodes as it wants, so that only its loss gives it up after half of its steps (``abandon``)."""
         stack, reference = (self.stack, self.reference) if null is None else (null.stack, null.reference)
         settings = replace(self.twin_settings, largest=1.0)
         return find_circuit(stack, pairs, reference, settings, self.seed, self.circuit.model, self.search_text)

@@ -91,7 +91,7 @@ def test_the_search_that_found_the_circuit_is_not_run_again(case_of, planted, mo
     assert other.repeats[0] is not by_nodes and runs == [1, 0, 1]
 
 
-def test_a_null_is_given_up_only_where_it_is_at_chance(case_of, planted, true_circuit, monkeypatch):
+def test_a_null_is_given_up_by_its_loss_alone(case_of, planted, true_circuit, monkeypatch):
     """Not because it wants more nodes than a circuit may have: fewer could still come of them."""
     looks: list[bool] = []
     real = gates_module.hopeless
