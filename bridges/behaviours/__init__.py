@@ -6,7 +6,7 @@ from bridges.behaviours.encoded import EncodedPairs, check, encode
 from bridges.behaviours.english_suite import ENGLISH
 from bridges.behaviours.from_file import load
 from bridges.behaviours.measure import summarise, two_way
-from bridges.behaviours.nonsense import nonsense_twin
+from bridges.behaviours.nonsense import consistent_nonsense, nonsense_twin
 from bridges.behaviours.pair import (
     SPLITS,
     Answer,
@@ -55,6 +55,7 @@ __all__ = [
     "Template",
     "TemplateBehaviour",
     "check",
+    "consistent_nonsense",
     "encode",
     "get_behaviour",
     "get_suite",

@@ -11,28 +11,24 @@ from bridges.behaviours.fillers import Pools, pool
 from bridges.behaviours.template import Cue, Template, TemplateBehaviour
 
 _MALE = pool(
-    "John Tom James Peter Mark David Paul Jack Michael Robert Henry Simon",
-    "Daniel George William Richard Charles Steven Kevin Brian Edward Andrew Frank Adam",
+    "John Tom James Peter Mark David Paul Jack Michael Robert Henry Simon Daniel George William Richard Charles Steven Kevin Brian Edward Andrew Frank Adam"
 )
 _FEMALE = pool(
-    "Mary Anna Alice Sarah Laura Emma Jane Lisa Karen Susan Julia Helen",
-    "Kate Maria Rachel Amy Linda Emily Jessica Rebecca Nancy Carol Diana Ruth",
+    "Mary Anna Alice Sarah Laura Emma Jane Lisa Karen Susan Julia Helen Kate Maria Rachel Amy Linda Emily Jessica Rebecca Nancy Carol Diana Ruth"
 )
 _IOI_FILLERS: Pools = {
     "male": _MALE,
     "female": _FEMALE,
-    "person": (_MALE[0] + _FEMALE[0], _MALE[1] + _FEMALE[1]),
-    "place": pool("store park school office station beach", "garden library museum market hospital church"),
-    "thing": pool("drink book ball letter ring key", "gift ticket phone bottle flower map"),
+    "person": _MALE + _FEMALE,
+    "place": pool("store park school office station beach garden library museum market hospital church"),
+    "thing": pool("drink book ball letter ring key gift ticket phone bottle flower map"),
 }
 # {a} and {b} are introduced, {s} acts, and {io} is the other one of the two.
-_IOI_TRAIN = (
+_IOI_FRAMES = (
     "When {a} and {b} went to the $place, {s} gave a $thing to| {io}|.",
     "{a} and {b} were at the $place. {s} handed the $thing to| {io}|.",
     "After {a} and {b} had left the $place, {s} sent a $thing to| {io}|.",
     "Yesterday {a} and {b} met near the $place, and {s} showed a $thing to| {io}|.",
-)
-_IOI_HELDOUT = (
     "While {a} and {b} were working at the $place, {s} passed the $thing to| {io}|.",
     "Then {a} and {b} had a long talk in the $place, and {s} offered a $thing to| {io}|.",
     "{a} and {b} decided to visit the $place. There {s} sold a $thing to| {io}|.",
@@ -61,9 +57,7 @@ def _ioi(
             made += [Template(text.format(a="$a", b="$b", s="$s", io="$io"), cue) for text in texts]
         return made
 
-    return TemplateBehaviour(
-        name, description, train=templates(_IOI_TRAIN), heldout=templates(_IOI_HELDOUT), fillers=_IOI_FILLERS
-    )
+    return TemplateBehaviour(name, description, frames=templates(_IOI_FRAMES), fillers=_IOI_FILLERS)
 
 
 ioi = _ioi("ioi", "The indirect object is the name said once; the prompts differ in the repeated name.")
@@ -86,17 +80,14 @@ induction = TemplateBehaviour(
     cue={"again": ("$thing", "$thing3"), "next": (" $thing2", " $thing4")},
     fillers={
         "thing": pool(
-            "apple chair river stone window music paper garden horse doctor summer bread silver mountain coffee",
-            "table orange bridge winter letter island kitchen mirror forest butter engine dragon pencil castle",
+            "apple chair river stone window music paper garden horse doctor summer bread silver mountain coffee table orange bridge winter letter island kitchen mirror forest butter engine dragon pencil castle"
         )
     },
-    train=(
+    frames=(
         "The words are $thing $thing2 $thing5 $thing3 $thing4 $thing6 $again|$next|",
         "Repeat: the $thing $thing2 and the $thing3 $thing4, the $again|$next|",
         "First $thing3 $thing4 $thing5 $thing $thing2, then once more $again|$next|",
         "We say $thing $thing2. We say $thing3 $thing4. We say $again|$next|",
-    ),
-    heldout=(
         "A list of things: $thing5 $thing $thing2 $thing6 $thing3 $thing4 $again|$next|",
         "He wrote $thing3 $thing4 on one page and $thing $thing2 on the other. He wrote $again|$next|",
         "In the song it goes $thing $thing2 $thing3 $thing4 and again $again|$next|",
@@ -110,16 +101,15 @@ greater_than = TemplateBehaviour(
     "An end comes after the year of the beginning, a beginning before the year of the end.",
     cue={"end": ("$later", "$earlier")},
     fillers={
-        "mid": pool("42 44 46 48 52 54 56", "43 45 47 49 53 55 57"),
-        "later": pool("72 74 76 78 82 84 86", "73 75 77 79 83 85 87"),
-        "earlier": pool("22 24 26 28 32 34 36", "23 25 27 29 33 35 37"),
-        "century": pool("11 13 15 17", "12 14 16 18"),
+        "mid": pool("42 44 46 48 52 54 56 43 45 47 49 53 55 57"),
+        "later": pool("72 74 76 78 82 84 86 73 75 77 79 83 85 87"),
+        "earlier": pool("22 24 26 28 32 34 36 23 25 27 29 33 35 37"),
+        "century": pool("11 13 15 17 12 14 16 18"),
         "event": pool(
-            "war siege strike trial famine debate flood riot fair hunt",
-            "voyage reign project festival drought fire plague race march treaty",
+            "war siege strike trial famine debate flood riot fair hunt voyage reign project festival drought fire plague race march treaty"
         ),
     },
-    train=(
+    frames=(
         Template(
             "The $event $what in the year $century$mid and $then in the year $century|$end|.",
             {"what": ("began", "ended"), "then": ("ended", "began")},
@@ -132,8 +122,6 @@ greater_than = TemplateBehaviour(
             "In $century$mid the $event had just $what; it had $then in $century|$end|.",
             {"what": ("begun", "ended"), "then": ("ended", "begun")},
         ),
-    ),
-    heldout=(
         Template(
             "The $event that we know of $what in $century$mid, and it $then in $century|$end|.",
             {"what": ("opened", "closed"), "then": ("closed", "opened")},
@@ -154,19 +142,15 @@ subject_verb_agreement = TemplateBehaviour(
     "The verb agrees with the subject, not with a noun between them.",
     cue={"s": ("", "s"), "be": (" is", " are"), "was": (" was", " were"), "have": (" has", " have")},
     fillers={
-        "kind": pool("old small green lost heavy famous", "new large brown strange quiet simple"),
-        "subject": pool(
-            "key book picture report dog letter door teacher", "song car house horse map window farmer tree"
-        ),
-        "other": pool("cabinet table garden manager author friend", "student station river lawyer guard bridge"),
+        "kind": pool("old small green lost heavy famous new large brown strange quiet simple"),
+        "subject": pool("key book picture report dog letter door teacher song car house horse map window farmer tree"),
+        "other": pool("cabinet table garden manager author friend student station river lawyer guard bridge"),
     },
-    train=(
+    frames=(
         "The $kind $subject$s near the ${other}|$be| very nice.",
         "The $kind $subject$s that the ${other} liked|$was| not there.",
         "I think that the $kind $subject$s behind the ${other}s|$be| mine.",
         "The $kind $subject$s beside the ${other}|$have| been moved.",
-    ),
-    heldout=(
         "In the evening the $kind $subject$s next to the ${other}s|$was| sold.",
         "Everyone knows that the $kind $subject$s from the ${other}|$be| good.",
         "The $kind $subject$s which the ${other}s saw|$have| come back.",
@@ -182,16 +166,14 @@ pronoun_gender = TemplateBehaviour(
         "male": _MALE,
         "female": _FEMALE,
         "place": _IOI_FILLERS["place"],
-        "job": pool("doctor teacher writer farmer lawyer", "singer driver painter nurse manager"),
-        "mood": pool("tired happy late hungry angry", "sad ready busy lucky afraid"),
+        "job": pool("doctor teacher writer farmer lawyer singer driver painter nurse manager"),
+        "mood": pool("tired happy late hungry angry sad ready busy lucky afraid"),
     },
-    train=(
+    frames=(
         "$who, the $job of the $place, said that|$he| was $mood.",
         "$who is a $mood $job at the $place, isn't|$he|?",
         "$who left the $place for the $place2 because|$he| felt $mood.",
         "When $who the $job was $mood,|$he| went to the $place.",
-    ),
-    heldout=(
         "$who works as a $job in a $place, and every day|$he| walks there.",
         "At the $place the $job asked $who whether|$he| was $mood.",
         "In the $place we all like $who, the $mood $job, since|$he| is kind.",
@@ -205,22 +187,19 @@ quote_closing = TemplateBehaviour(
     cue={"q": ('"', "'")},
     fillers={
         "place": _IOI_FILLERS["place"],
-        "color": pool("red green white", "blue black yellow"),
+        "color": pool("red green white blue black yellow"),
         "phrase": pool(
             """open; keep out; no smoking; welcome home; for sale; made by hand; one way; wet paint; please
-            wait; good luck""",
-            """closed; private; do not touch; happy birthday; exit only; fresh bread; slow down; hot soup;
+            wait; good luck; closed; private; do not touch; happy birthday; exit only; fresh bread; slow down; hot soup;
             thank you; well done""",
             ";",
         ),
     },
-    train=(
+    frames=(
         "The $color sign on the $place says $q$phrase|$q in big letters.",
         "At the $color $place they wrote $q$phrase|$q on the wall.",
         "She went to the $color $place and read the words $q$phrase|$q aloud.",
         "In the $place hung a $color note with $q$phrase|$q on it.",
-    ),
-    heldout=(
         "On the $color door of the $place he painted $q$phrase|$q in large type.",
         "The $color card from the $place has $q$phrase|$q printed on it.",
         "Somebody near the $color $place shouted $q$phrase|$q at us.",

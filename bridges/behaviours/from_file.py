@@ -2,8 +2,9 @@
 
     {"clean": "x = [1, 2", "counterfactual": "x = {1, 2", "clean_token": "]", "counterfactual_token": "}"}
 
-``"behaviour"`` names the behaviour (else the file's name does), ``"split"`` is ``"train"`` or ``"heldout"``.
-Pairs without a split are dealt out evenly, so that pairs that share a prompt stay together.
+``"behaviour"`` names the behaviour (else the file's name does), ``"split"`` is ``"train"``, ``"heldout"`` or
+``"reach"``. Pairs without a split are dealt out evenly to the first two, so that pairs that share a prompt
+stay together; "reach" holds only what the file says.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ class FileBehaviour(Behaviour):
     min_pairs = 1
     strict = True
 
-    def __init__(self, name: str, description: str, train: list[Draft], heldout: list[Draft]) -> None:
+    def __init__(self, name: str, description: str, drafts: dict[Split, list[Draft]]) -> None:
         self.name, self.description = name, description
-        self._drafts: dict[Split, list[Draft]] = {"train": train, "heldout": heldout}
+        self._drafts = drafts
 
     def templates(self, split: Split) -> tuple[str, ...]:
         return (f"{split}-file",)
@@ -103,14 +104,14 @@ def _row(line: str, source: str, default_name: str) -> tuple[str, Split | None, 
 def _behaviour(name: str, path: Path, rows: list[tuple[Split | None, Draft]]) -> FileBehaviour:
     """The behaviour of `rows`; those without a split are dealt out here."""
     where: dict[str, tuple[Split, str]] = {}
-    chosen: dict[Split, list[Draft]] = {"train": [], "heldout": []}
+    chosen: dict[Split, list[Draft]] = {split: [] for split in SPLITS}
 
     def put(draft: Draft, split: Split) -> None:
         for prompt in (draft.clean, draft.counterfactual):
             other, source = where.setdefault(prompt, (split, draft.source))
             if other != split:
                 raise BehaviourError(
-                    f"{draft.source}: this prompt is in both splits, {split} here and {other} in {source}: {prompt!r}."
+                    f"{draft.source}: this prompt is in two splits, {split} here and {other} in {source}: {prompt!r}."
                 )
         chosen[split].append(
             Draft(
@@ -134,7 +135,7 @@ def _behaviour(name: str, path: Path, rows: list[tuple[Split | None, Draft]]) ->
         fewer: Split = "train" if len(chosen["train"]) <= len(chosen["heldout"]) else "heldout"
         for draft in together:
             put(draft, known[0][0] if known else fewer)
-    return FileBehaviour(name, f"Pairs of {path.name}.", chosen["train"], chosen["heldout"])
+    return FileBehaviour(name, f"Pairs of {path.name}.", chosen)
 
 
 def _joined(drafts: list[Draft]) -> list[list[Draft]]:

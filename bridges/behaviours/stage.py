@@ -64,16 +64,22 @@ class Expressed:
 
     Attributes:
         behaviour: which. train, heldout: its pairs, None where it cannot be expressed. reason: why, or a remark.
+        reach: pairs of frames that are in neither split, None where there are none.
     """
 
     behaviour: Behaviour
     train: EncodedPairs | None
     heldout: EncodedPairs | None
     reason: str
+    reach: EncodedPairs | None = None
+
+
+# Pairs on which it is measured how far a circuit reaches beyond its behaviour's frames.
+REACH_PAIRS = 64
 
 
 def express(behaviour: Behaviour, tokenizer: PreTrainedTokenizerBase, pairs: int, seed: int) -> Expressed:
-    """Both splits of a behaviour, or the reason why this tokenizer has none; made once for every stage of a run."""
+    """The splits of a behaviour, or the reason why this tokenizer has none; made once for every stage of a run."""
     made = _made.setdefault(tokenizer, {})
     # An entry keeps its behaviour, so that no other one can come to have its id.
     key = (id(behaviour), pairs, seed)
@@ -91,8 +97,12 @@ def _express(behaviour: Behaviour, tokenizer: PreTrainedTokenizerBase, pairs: in
         train, heldout = (encode(behaviour, tokenizer, split, pairs, seed) for split in ("train", "heldout"))  # type: ignore[arg-type]
     except NotExpressible as error:
         return Expressed(behaviour, None, None, str(error))
+    try:
+        reach = encode(behaviour, tokenizer, "reach", REACH_PAIRS, seed)
+    except NotExpressible:
+        reach = None
     notes = [f"{part.split}: {part.note}" for part in (train, heldout) if part.note]
-    return Expressed(behaviour, train, heldout, "; ".join(notes))
+    return Expressed(behaviour, train, heldout, "; ".join(notes), reach)
 
 
 def suite_row(expressed: Expressed, suite: str) -> dict[str, object]:

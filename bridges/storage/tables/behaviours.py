@@ -6,7 +6,7 @@ from bridges.storage.tables.column import Column, Table, with_interval
 
 BEHAVIOUR = Column("behaviour", "str", "name of the behaviour")
 SEED = Column("seed", "int", "seed of the draw or search")
-SPLIT = Column("split", "str", "split of the prompt pairs", choices=("train", "heldout"))
+SPLIT = Column("split", "str", "split of the prompt pairs", choices=("train", "heldout", "reach"))
 N_PAIRS = Column("n_pairs", "int", "prompt pairs measured on")
 
 BEHAVIOUR_TABLES: tuple[Table, ...] = (
