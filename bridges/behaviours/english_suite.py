@@ -144,7 +144,7 @@ subject_verb_agreement = TemplateBehaviour(
     fillers={
         "kind": pool("old small green lost heavy famous new large brown strange quiet simple"),
         "subject": pool("key book picture report dog letter door teacher song car house horse map window farmer tree"),
-        "other": pool("cabinet table garden manager author friend student station river lawyer guard bridge"),
+        "other": pool("cabinet table garden manager author friend student station river lawyer protected bridge"),
     },
     frames=(
         "The $kind $subject$s near the ${other}|$be| very nice.",

@@ -22,7 +22,7 @@ PREFIX = "nonsense:"
 CONSISTENT_PREFIX = "consistent nonsense:"
 
 
-def nonsense_twin(encoded: EncodedPairs, key: int = 0) -> EncodedPairs:
+def shuffled_labels(encoded: EncodedPairs, key: int = 0) -> EncodedPairs:
     """The same pairs, with the two right tokens exchanged in half of them.
 
     Which half is decided by a keyed hash of the clean prompt: within each frame the pairs are ranked by it

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from bridges.circuits.circuit import Circuit
-from bridges.circuits.node_sets import NodeSets, complement, set_margins
-from bridges.circuits.task import Prompts, answer_margins, fitted_loss, task_loss
+from bridges.circuits.node_sets import NodeSets, complement, set_logit_diffs
+from bridges.circuits.task import Prompts, fitted_loss, logit_diff, task_loss
 from bridges.nodes import NodeFunction, intervene
 from bridges.stack import ResidualStack
 
@@ -61,21 +61,21 @@ def _gradient(
         for p, mask in outside.items()
     }
     with torch.enable_grad(), intervene(stack, functions):
-        return torch.autograd.grad(GOALS[goal](answer_margins(stack, some)), kept)[0]
+        return torch.autograd.grad(GOALS[goal](logit_diff(stack, some)), kept)[0]
 
 
 def climb(memory: Tensor, gradient: Tensor, start: float, allowed: Tensor, budget: int) -> tuple[Tensor, Tensor]:
     """One step of the adversary: its memory with a new gradient ``[nodes]``, and the indices of what it flips next.
 
     Args:
-        start: of `worst_flips`. allowed: bool ``[nodes]`` it may choose from. budget: how many.
+        start: of `worst_attack`. allowed: bool ``[nodes]`` it may choose from. budget: how many.
     """
     memory = MEMORY * memory + gradient / gradient.norm().clamp_min(1e-30)
     gain = (memory * (1 - 2 * start)).masked_fill(~allowed, -torch.inf)
     return memory, gain.topk(min(budget, int(allowed.sum()))).indices
 
 
-def worst_flips(
+def worst_attack(
     stack: ResidualStack, circuit: Circuit, some: Prompts, start: float, budget: int, steps: int, goal: str = "loss"
 ) -> NodeSets:
     """What the adversary ablates after each of its steps, ``{point: bool [steps, channels]}``.
@@ -111,7 +111,7 @@ def attack(
     budget = max(1, round(share * circuit.size))
     found = {}
     for (name, start), goal in itertools.product(STARTS.items(), GOALS):
-        sets = worst_flips(stack, circuit, shown, start, budget, steps, goal)
-        margins = set_margins(stack, judged, sets, circuit.reference)
+        sets = worst_attack(stack, circuit, shown, start, budget, steps, goal)
+        margins = set_logit_diffs(stack, judged, sets, circuit.reference)
         found[f"{name}_by_{goal}"] = Attack(start, sets, [fitted_loss(m, judged.sign) for m in margins])
     return found

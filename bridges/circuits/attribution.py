@@ -8,8 +8,8 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor
 
-from bridges.circuits.circuit import Circuit, edges_removed
-from bridges.circuits.task import Prompts, answer_margins, task_loss
+from bridges.circuits.circuit import Circuit, edges_ablated
+from bridges.circuits.task import Prompts, logit_diff, task_loss
 from bridges.nodes import NodeFunction, intervene, record
 from bridges.stack import ResidualStack
 
@@ -63,9 +63,9 @@ def attribution(
 
         return function
 
-    edges = nullcontext() if circuit is None else edges_removed(stack, circuit)
+    edges = nullcontext() if circuit is None else edges_ablated(stack, circuit)
     with torch.enable_grad(), edges, intervene(stack, {p: scaled(p) for p in ones}):
-        loss = task_loss(answer_margins(stack, some))
+        loss = task_loss(logit_diff(stack, some))
         grads = torch.autograd.grad(loss, list(ones.values()), allow_unused=True)
     return {p: torch.zeros(len(ones[p])) if g is None else (-g).float().cpu() for p, g in zip(ones, grads, strict=True)}
 

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bridges.circuits.patch import choose
-from bridges.circuits.weights import EMBEDDING, LOGITS, Wire, wires
+from bridges.circuits.patch import patch
+from bridges.circuits.weights import EMBEDDING, LOGITS, EdgeMatrix, edge_matrices
 from bridges.errors import CheckpointError
 from bridges.nodes import NodeFunction, intervene
 from bridges.stack import ResidualStack
@@ -120,7 +120,7 @@ def replaced(kept: Tensor, value: Tensor) -> NodeFunction:
     """A node function that keeps the channels in ``kept`` and puts ``value`` (``[channels]`` or ``[B, T, channels]``)
     in the others."""
 
-    return lambda x: choose(x, kept, value)
+    return lambda x: patch(x, kept, value)
 
 
 def removal(
@@ -139,7 +139,7 @@ def removal(
 
 
 @contextmanager
-def edges_removed(stack: ResidualStack, circuit: Circuit) -> Iterator[None]:
+def edges_ablated(stack: ResidualStack, circuit: Circuit) -> Iterator[None]:
     """Zero the weights that the circuit dropped while the block runs; their sources give their mean instead.
 
     The weights are put back whatever happens inside.
@@ -148,26 +148,26 @@ def edges_removed(stack: ResidualStack, circuit: Circuit) -> Iterator[None]:
         yield
         return
     with ExitStack() as undo:
-        for wire in wires(stack):
-            kept = circuit.edges.get(wire.matrix)
+        for matrix in edge_matrices(stack):
+            kept = circuit.edges.get(matrix.name)
             if kept is not None:
-                undo.callback(_put_back(wire, kept.to(wire.weight.device), circuit.reference))
+                undo.callback(_put_back(matrix, kept.to(matrix.weight.device), circuit.reference))
         yield
 
 
-def _put_back(wire: Wire, kept: Tensor, reference: Mapping[str, Tensor]):
+def _put_back(matrix: EdgeMatrix, kept: Tensor, reference: Mapping[str, Tensor]):
     with torch.no_grad():
-        weight, bias = wire.weight.clone(), None if wire.bias is None else wire.bias.clone()
+        weight, bias = matrix.weight.clone(), None if matrix.bias is None else matrix.bias.clone()
         gone = weight * ~kept
-        wire.weight.mul_(kept)
-        if wire.bias is not None:
-            wire.bias.add_(gone @ reference[wire.source].to(gone))
+        matrix.weight.mul_(kept)
+        if matrix.bias is not None:
+            matrix.bias.add_(gone @ reference[matrix.source].to(gone))
 
     def back() -> None:
         with torch.no_grad():
-            wire.weight.copy_(weight)
-            if wire.bias is not None and bias is not None:
-                wire.bias.copy_(bias)
+            matrix.weight.copy_(weight)
+            if matrix.bias is not None and bias is not None:
+                matrix.bias.copy_(bias)
 
     return back
 
@@ -175,7 +175,7 @@ def _put_back(wire: Wire, kept: Tensor, reference: Mapping[str, Tensor]):
 @contextmanager
 def only(stack: ResidualStack, circuit: Circuit, values: Mapping[str, Tensor] | None = None) -> Iterator[None]:
     """The stack reduced to the circuit while the block runs: other nodes replaced, dropped edges removed."""
-    with edges_removed(stack, circuit), intervene(stack, removal(circuit, "circuit", values)):
+    with edges_ablated(stack, circuit), intervene(stack, removal(circuit, "circuit", values)):
         yield
 
 
@@ -213,13 +213,13 @@ class EdgeCount:
 def kept_edges(stack: ResidualStack, circuit: Circuit) -> dict[str, Tensor]:
     """``{matrix: bool [target, source]}`` of the nonzero weights between kept nodes that the circuit keeps."""
     found = {}
-    for wire in wires(stack):
-        if wire.source in circuit.nodes and wire.target in circuit.nodes:
-            between = circuit.nodes[wire.target][:, None] & circuit.nodes[wire.source][None, :]
-            between = between & (wire.weight != 0).cpu()
-            if circuit.edges is not None and wire.matrix in circuit.edges:
-                between = between & circuit.edges[wire.matrix]
-            found[wire.matrix] = between
+    for matrix in edge_matrices(stack):
+        if matrix.source in circuit.nodes and matrix.target in circuit.nodes:
+            between = circuit.nodes[matrix.target][:, None] & circuit.nodes[matrix.source][None, :]
+            between = between & (matrix.weight != 0).cpu()
+            if circuit.edges is not None and matrix.name in circuit.edges:
+                between = between & circuit.edges[matrix.name]
+            found[matrix.name] = between
     return found
 
 
@@ -235,11 +235,11 @@ def count_edges(stack: ResidualStack, circuit: Circuit, tokens: Tensor | None = 
     reads = _stream_channels(circuit, ("attn_in", "mlp_in"))
     writes = _stream_channels(circuit, ("attn_out", "mlp_out"))
     outer = 0
-    for wire in wires(stack):
-        if wire.source == EMBEDDING and tokens is not None:
-            outer += int((wire.weight[:, tokens.unique().to(wire.weight.device)] != 0).cpu()[reads].sum())
-        if wire.target == LOGITS and candidates is not None:
-            outer += int((wire.weight[candidates.unique().to(wire.weight.device)] != 0).cpu()[:, writes].sum())
+    for matrix in edge_matrices(stack):
+        if matrix.source == EMBEDDING and tokens is not None:
+            outer += int((matrix.weight[:, tokens.unique().to(matrix.weight.device)] != 0).cpu()[reads].sum())
+        if matrix.target == LOGITS and candidates is not None:
+            outer += int((matrix.weight[candidates.unique().to(matrix.weight.device)] != 0).cpu()[:, writes].sum())
     return EdgeCount(inside, inside + outer, node_level)
 
 

@@ -17,11 +17,11 @@ from torch import Tensor
 
 from bridges.circuits.circuit import Circuit, only
 from bridges.circuits.measure import which
-from bridges.circuits.node_sets import complement, set_margins
+from bridges.circuits.node_sets import complement, set_logit_diffs
 from bridges.circuits.search.greedy import edge_effects
 from bridges.circuits.search.search import Search
-from bridges.circuits.task import Prompts, answer_margins
-from bridges.circuits.weights import wires
+from bridges.circuits.task import Prompts, logit_diff
+from bridges.circuits.weights import edge_matrices
 from bridges.stack import ResidualStack
 
 FRACTIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -57,7 +57,7 @@ def node_curve(stack: ResidualStack, circuit: Circuit, some: Prompts) -> list[di
     total = sum(len(s) for s in circuit.scores.values())
     counts = torch.tensor([0, *(max(1, round(k * total)) for k in FRACTIONS)])
     kept = {p: place < counts[:, None] for p, place in standings(circuit.scores).items()}
-    empty, *means = set_margins(stack, some, complement(kept), circuit.reference).mean(1).tolist()
+    empty, *means = set_logit_diffs(stack, some, complement(kept), circuit.reference).mean(1).tolist()
     return _rows(circuit, "node", means, empty, means[-1], len(some) // 2)
 
 
@@ -65,7 +65,7 @@ def edge_scores(search: Search) -> dict[str, Tensor]:
     """`edge_effects` of every weight in the whole model, ``{matrix: [target, source]}``; zero weights: −1."""
     every = replace(search.empty, nodes={p: torch.ones_like(k) for p, k in search.empty.nodes.items()})
     effects = edge_effects(search.stack, search.prompts, search.removed.reference, every)
-    weights = {wire.matrix: wire.weight.detach().cpu() for wire in wires(search.stack)}
+    weights = {matrix.name: matrix.weight.detach().cpu() for matrix in edge_matrices(search.stack)}
     return {matrix: torch.where(weights[matrix] != 0, effect, -1.0) for matrix, effect in effects.items()}
 
 
@@ -78,5 +78,5 @@ def edge_curve(search: Search, circuit: Circuit, some: Prompts) -> list[dict]:
     means = []
     for count in (0, *(max(1, round(k * total)) for k in FRACTIONS)):
         with only(search.stack, replace(circuit, nodes=nodes, edges={m: place < count for m, place in order.items()})):
-            means.append(float(answer_margins(search.stack, some).mean()))
+            means.append(float(logit_diff(search.stack, some).mean()))
     return _rows(circuit, "edge", means[1:], means[0], means[-1], len(some) // 2)

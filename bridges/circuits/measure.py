@@ -10,11 +10,11 @@ from torch import Tensor
 
 from bridges.behaviours.encoded import EncodedPairs
 from bridges.circuits.circuit import Circuit, count_edges, kept_edges, only
-from bridges.circuits.node_sets import set_margins
-from bridges.circuits.search.adversarial import guards_of
-from bridges.circuits.search.search import Search, heldout_margins
-from bridges.circuits.task import Calibration, Prompts, answer_margins, task_loss
-from bridges.circuits.weights import EMBEDDING, LOGITS, wires
+from bridges.circuits.node_sets import set_logit_diffs
+from bridges.circuits.search.adversarial import protected_of
+from bridges.circuits.search.search import Search, heldout_logit_diff
+from bridges.circuits.task import Calibration, Prompts, logit_diff, task_loss
+from bridges.circuits.weights import EMBEDDING, LOGITS, edge_matrices
 from bridges.stack import ResidualStack
 
 if TYPE_CHECKING:
@@ -33,15 +33,15 @@ def circuit_row(search: Search, circuit: Circuit, heldout: Prompts) -> Row:
     nodes replaced as in the search."""
     stack, train = search.stack, search.encoded
     edges = count_edges(stack, circuit, train.ids, train.candidates)
-    inside = [w for w in wires(stack) if w.source in circuit.nodes and w.target in circuit.nodes]
+    inside = [w for w in edge_matrices(stack) if w.source in circuit.nodes and w.target in circuit.nodes]
     with torch.no_grad():
-        full = task_loss(answer_margins(stack, heldout))
+        full = task_loss(logit_diff(stack, heldout))
     values = search.removed.values(heldout, torch.Generator().manual_seed(search.seed))
-    margins = heldout_margins(stack, circuit, heldout, values)
+    margins = heldout_logit_diff(stack, circuit, heldout, values)
     return which(circuit) | {
         "ablation": circuit.ablation,
         "nodes": circuit.size,
-        "guards": int(sum(kept.sum() for kept in guards_of(circuit).values())),
+        "protected": int(sum(kept.sum() for kept in protected_of(circuit).values())),
         "edges": edges.inside,
         "edges_with_embeddings": edges.with_embeddings,
         "node_level_edges": edges.node_level,
@@ -71,7 +71,7 @@ def importances(stack: ResidualStack, circuit: Circuit, some: Prompts) -> Tensor
     for i, (point, channel) in enumerate(named):
         sets[point][i, channel] = True
     with only(stack, circuit):
-        margins = set_margins(stack, some, sets, circuit.reference)
+        margins = set_logit_diffs(stack, some, sets, circuit.reference)
     fitted = Calibration(circuit.scale, circuit.shift)
     losses = torch.stack([task_loss(fitted.apply(m, some.sign)) for m in margins])
     return (losses[:-1] - losses[-1]).cpu()
@@ -107,11 +107,11 @@ def edge_rows(
     reads = _channels(circuit, ("attn_in", "mlp_in"))
     writes = _channels(circuit, ("attn_out", "mlp_out"))
     rows = []
-    for wire in wires(stack):
-        weight = wire.weight.detach().cpu()
-        source, target = wire.source, wire.target
-        if wire.matrix in kept:
-            chosen = kept[wire.matrix]
+    for matrix in edge_matrices(stack):
+        weight = matrix.weight.detach().cpu()
+        source, target = matrix.source, matrix.target
+        if matrix.name in kept:
+            chosen = kept[matrix.name]
         elif source == EMBEDDING:
             chosen, target = _of_tokens(weight, train.ids, reads), "stream"
         elif target == LOGITS:
@@ -122,7 +122,7 @@ def edge_rows(
             token = by if source == EMBEDDING else to if target == LOGITS else None
             rows.append(
                 which(circuit)
-                | {"matrix": wire.matrix, "source": source, "source_channel": by, "target": target}
+                | {"matrix": matrix.name, "source": source, "source_channel": by, "target": target}
                 | {"target_channel": to, "weight": float(weight[to, by])}
                 | {"token": None if token is None else tokenizer.decode([token])}
             )

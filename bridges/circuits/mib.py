@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from bridges.circuits.circuit import Circuit, kept_edges
-from bridges.circuits.weights import wires
+from bridges.circuits.weights import edge_matrices
 from bridges.stack import ResidualStack
 
 
@@ -36,7 +36,7 @@ def _heads(stack: Any) -> int:
 def _parts(stack: ResidualStack, circuit: Circuit) -> tuple[list[_Part], list[_Part]]:
     """Writers and readers of the stream."""
     heads, d, kept = _heads(stack), stack.d_model, kept_edges(stack, circuit)
-    weights = {w.matrix: w.weight.detach().abs().cpu() * kept[w.matrix] for w in wires(stack) if w.matrix in kept}
+    weights = {w.name: w.weight.detach().abs().cpu() * kept[w.name] for w in edge_matrices(stack) if w.name in kept}
     writers, readers = [_Part("input", -1, torch.ones(d))], []
     for layer in range(stack.n_layers):
         for head in range(heads):

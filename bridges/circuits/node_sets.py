@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from bridges.circuits.circuit import Circuit
-from bridges.circuits.patch import choose
-from bridges.circuits.task import Prompts, answer_margins
+from bridges.circuits.patch import patch
+from bridges.circuits.task import Prompts, logit_diff
 from bridges.nodes import NodeFunction, intervene
 from bridges.stack import ResidualStack
 
@@ -61,7 +61,7 @@ def complement(nodes: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def set_margins(stack: ResidualStack, some: Prompts, sets: NodeSets, fill: Mapping[str, Tensor]) -> Tensor:
+def set_logit_diffs(stack: ResidualStack, some: Prompts, sets: NodeSets, fill: Mapping[str, Tensor]) -> Tensor:
     """Margins ``[S, 2n]`` of the prompts with the nodes of each set replaced.
 
     Args:
@@ -74,9 +74,9 @@ def set_margins(stack: ResidualStack, some: Prompts, sets: NodeSets, fill: Mappi
     for chunk in torch.arange(count).split(max(1, TOKENS // some.ids.numel())):
         functions = {p: _replace(m[chunk], fill[p].to(device)) for p, m in sets.items() if m[chunk].any()}
         with intervene(stack, functions):
-            out.append(answer_margins(stack, some.take(every.repeat(len(chunk)))).view(len(chunk), n))
+            out.append(logit_diff(stack, some.take(every.repeat(len(chunk)))).view(len(chunk), n))
     return torch.cat(out)
 
 
 def _replace(mask: Tensor, value: Tensor) -> NodeFunction:
-    return lambda x: choose(x, ~mask, value)
+    return lambda x: patch(x, ~mask, value)

@@ -31,14 +31,14 @@ from bridges.circuits.ablation import node_means
 from bridges.circuits.activations import Peaks, activation_rows
 from bridges.circuits.circuit import Circuit
 from bridges.circuits.controls import Case, Null, run_controls
-from bridges.circuits.controls.random_weights import shuffled_model
+from bridges.circuits.controls.shuffled_weights import shuffled_model
 from bridges.circuits.draw import draw_circuit
 from bridges.circuits.faithfulness import edge_curve, node_curve
 from bridges.circuits.measure import circuit_row, edge_rows, node_rows
 from bridges.circuits.mib import save_mib
 from bridges.circuits.search.search import Search
 from bridges.circuits.task import Prompts, prompts
-from bridges.circuits.weights import wires
+from bridges.circuits.weights import edge_matrices
 from bridges.config import CircuitsConfig
 from bridges.config.search import CircuitSettings
 from bridges.data.blocks import TokenBlocks
@@ -77,7 +77,7 @@ def circuit_file(folder: Path, behaviour: str, model: str = "sparse", suffix: st
 
 
 @dataclass
-class Workshop:
+class CircuitContext:
     """What all behaviours of a run share.
 
     Attributes:
@@ -96,7 +96,7 @@ class Workshop:
     autocast: Callable[[], AbstractContextManager] = nullcontext
     _means: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
-    def copy(self) -> Workshop:
+    def copy(self) -> CircuitContext:
         """The same with stacks of its own."""
         return replace(self, stacks={model: copy.deepcopy(stack) for model, stack in self.stacks.items()})
 
@@ -150,7 +150,7 @@ class Workshop:
         return Peaks.find(self.stacks["sparse"], self.heldout_text, self.config.top_activations, _BATCH)
 
 
-def find_nodes(shop: Workshop, expressed: Expressed, full: Circuit | None = None) -> dict[str, Circuit]:
+def find_nodes(shop: CircuitContext, expressed: Expressed, full: Circuit | None = None) -> dict[str, Circuit]:
     """The circuit of a behaviour in each stack before its edges are looked at, ``{model: circuit}``.
 
     Args:
@@ -165,7 +165,7 @@ def find_nodes(shop: Workshop, expressed: Expressed, full: Circuit | None = None
 
 
 def _learned(
-    shop: Workshop, by_nodes: Circuit, expressed: Expressed, heldout: Prompts, few: Prompts, rows: Rows
+    shop: CircuitContext, by_nodes: Circuit, expressed: Expressed, heldout: Prompts, few: Prompts, rows: Rows
 ) -> Circuit:
     """The circuit of one stack after its edges were looked at, with its rows in the tables that both stacks have."""
     assert expressed.train is not None
@@ -181,7 +181,7 @@ def _learned(
     return circuit
 
 
-def _baselines(shop: Workshop, expressed: Expressed, heldout: Prompts, few: Prompts, rows: Rows) -> None:
+def _baselines(shop: CircuitContext, expressed: Expressed, heldout: Prompts, few: Prompts, rows: Rows) -> None:
     """Circuits of the other rankings in the sparse model: as many best nodes as reach the target, nothing more done."""
     assert expressed.train is not None
     stack = shop.stacks["sparse"]
@@ -193,7 +193,7 @@ def _baselines(shop: Workshop, expressed: Expressed, heldout: Prompts, few: Prom
             rows["faithfulness"] += node_curve(stack, circuit, few)
 
 
-def _write_down(shop: Workshop, circuit: Circuit, rows: Rows) -> None:
+def _write_down(shop: CircuitContext, circuit: Circuit, rows: Rows) -> None:
     """The circuit's own files: JSON, MIB's graph, and a picture."""
     stack, name = shop.stacks[circuit.model], circuit.behaviour
     tables = {}
@@ -214,7 +214,7 @@ def _write_down(shop: Workshop, circuit: Circuit, rows: Rows) -> None:
         draw_circuit(tables["nodes"], tables["edges"], tables["activations"], title, path)
 
 
-def one_behaviour(shop: Workshop, expressed: Expressed, found: Mapping[str, Circuit]) -> Rows:
+def one_behaviour(shop: CircuitContext, expressed: Expressed, found: Mapping[str, Circuit]) -> Rows:
     """Everything about one behaviour; returns the rows of each table.
 
     Args:
@@ -254,7 +254,7 @@ def one_behaviour(shop: Workshop, expressed: Expressed, found: Mapping[str, Circ
 
 
 def find_circuits(
-    shop: Workshop,
+    shop: CircuitContext,
     behaviours: Mapping[str, Behaviour],
     accuracies: Mapping[str, float],
     progress: Callable[[str], None] = lambda name: None,
@@ -291,7 +291,7 @@ def find_circuits(
 
     full: dict[str, Circuit] = {}
 
-    def look(mine: Workshop, name: str) -> Circuit:
+    def look(mine: CircuitContext, name: str) -> Circuit:
         train = expressed[name].train
         assert train is not None
         with mine.autocast():
@@ -299,7 +299,7 @@ def find_circuits(
 
     found: dict[str, Future[dict[str, Circuit]]] = {name: Future() for name in left}
 
-    def find(mine: Workshop, name: str) -> None:
+    def find(mine: CircuitContext, name: str) -> None:
         folder = begun / file_name(name)
         try:
             if not folder.is_dir():
@@ -314,7 +314,7 @@ def find_circuits(
             raise
         progress(name)
 
-    def work(mine: Workshop, name: str) -> None:
+    def work(mine: CircuitContext, name: str) -> None:
         # Another worker may still be at it.
         circuits = found[name].result()
         with mine.autocast():
@@ -346,12 +346,12 @@ def find_circuits(
     return tables
 
 
-def _searchable(shop: Workshop, say: Callable[[str], None]) -> list[str]:
+def _searchable(shop: CircuitContext, say: Callable[[str], None]) -> list[str]:
     """The stacks whose edges can be listed."""
     found = []
     for model in shop.config.models:
         try:
-            wires(shop.stacks[model])
+            edge_matrices(shop.stacks[model])
             found.append(model)
         except BridgesError as error:
             say(f"No circuits in the {model} model: {error}")

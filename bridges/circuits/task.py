@@ -52,7 +52,7 @@ def split(some: Prompts, size: int) -> Iterator[Prompts]:
         yield some.take(at)
 
 
-def answer_margins(stack: ResidualStack, some: Prompts) -> Tensor:
+def logit_diff(stack: ResidualStack, some: Prompts) -> Tensor:
     """Logit of the right candidate minus the other's at each prompt's last token, ``[2n]``; differentiable."""
     h = stack.run_segment(stack.embed(some.ids), 0, stack.n_sublayers)
     at = torch.arange(len(some), device=h.device)

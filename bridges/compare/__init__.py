@@ -1,6 +1,6 @@
 """Comparison: does the sparse circuit, carried through the bridges, explain what the dense model does?"""
 
-from bridges.compare.agreement import agreement_rows, pair_margins, text_rows
+from bridges.compare.agreement import agreement_rows, pair_logit_diffs, text_rows
 from bridges.compare.channels import live_channels
 from bridges.compare.crossing import Transfer
 from bridges.compare.rows import transfer_rows
@@ -14,7 +14,7 @@ __all__ = [
     "decide",
     "linear_cka",
     "live_channels",
-    "pair_margins",
+    "pair_logit_diffs",
     "similarity_rows",
     "text_rows",
     "transfer_rows",

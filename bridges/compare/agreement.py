@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bridges.behaviours.encoded import EncodedPairs
 from bridges.circuits.circuit import Circuit, only
-from bridges.circuits.task import Calibration, answer_margins, prompts, split
+from bridges.circuits.task import Calibration, logit_diff, prompts, split
 from bridges.compare.bootstrap import Estimate, Resampler, estimate
 from bridges.losses import head_values
 from bridges.stack import ResidualStack
@@ -29,7 +29,7 @@ def device_of(stack: ResidualStack) -> torch.device:
 
 
 @torch.no_grad()
-def pair_margins(stack: ResidualStack, encoded: EncodedPairs, circuit: Circuit | None = None) -> np.ndarray:
+def pair_logit_diffs(stack: ResidualStack, encoded: EncodedPairs, circuit: Circuit | None = None) -> np.ndarray:
     """Margins of both prompts of every pair, ``[n, 2]``: the right candidate's logit minus the other's.
 
     Args:
@@ -37,10 +37,10 @@ def pair_margins(stack: ResidualStack, encoded: EncodedPairs, circuit: Circuit |
     """
     some = prompts(encoded, device_of(stack))
     if circuit is None:
-        margins = torch.cat([answer_margins(stack, part) for part in split(some, BATCH)])
+        margins = torch.cat([logit_diff(stack, part) for part in split(some, BATCH)])
     else:
         with only(stack, circuit):
-            margins = torch.cat([answer_margins(stack, part) for part in split(some, BATCH)])
+            margins = torch.cat([logit_diff(stack, part) for part in split(some, BATCH)])
         margins = Calibration(circuit.scale, circuit.shift).apply(margins, some.sign)
     return margins.view(-1, 2).double().cpu().numpy()
 

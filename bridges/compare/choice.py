@@ -15,7 +15,7 @@ from torch import Tensor
 
 from bridges.behaviours.encoded import EncodedPairs
 from bridges.compare.carry import carried
-from bridges.compare.crossing import Crossing, Transfer, added, crossings, differences, margins_of
+from bridges.compare.crossing import Crossing, Transfer, added, crossings, differences, logit_diff_of
 from bridges.compare.directions import baseline_directions
 from bridges.compare.transfer import (
     NULLS,
@@ -101,7 +101,7 @@ def _best_channel(t: Transfer, batches: Sequence[Crossing]) -> tuple[int, int]:
                     only[tried[i][k]] = True
                     changes[i] = carried(t.bridges[i], deltas[i] * only)
             if changes:
-                steered = margins_of(added(t, crossing, changes), crossing.some)
+                steered = logit_diff_of(added(t, crossing, changes), crossing.some)
                 moved[list(changes), k] += (crossing.margins - steered).double().cpu().sum(1)
     for i, channels in enumerate(tried):
         moved[i, len(channels) if i in t.inner else 0 :] = -torch.inf

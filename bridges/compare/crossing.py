@@ -103,7 +103,7 @@ def last_logits(stack: ResidualStack, streams: Sequence[Tensor], some: Prompts) 
     return stack.unembed(h, now)[:, 0].float().unflatten(0, (len(streams), len(some)))
 
 
-def margins_of(logits: Tensor, some: Prompts) -> Tensor:
+def logit_diff_of(logits: Tensor, some: Prompts) -> Tensor:
     """The right candidate's logit minus the other's, ``[K, B, V]`` to ``[K, B]``."""
     pair = logits.gather(-1, some.choice.expand(len(logits), -1, -1))
     return pair[..., 0] - pair[..., 1]
@@ -120,7 +120,7 @@ def crossings(t: Transfer, encoded: EncodedPairs) -> Iterator[Crossing]:
             stop += 1
         some = whole.take(slice(2 * start, 2 * stop))
         dense, sparse = t.dense.run(some.ids), t.sparse.run(some.ids)
-        margins = margins_of(last_logits(t.dense, [dense.final[0]], some), some)[0]
+        margins = logit_diff_of(last_logits(t.dense, [dense.final[0]], some), some)[0]
         # Streams between the bridges would only take memory.
         dense.sites = {pair.dense: dense.sites[pair.dense] for pair in t.bridges.pairs}
         sparse.sites = {pair.sparse: sparse.sites[pair.sparse] for pair in t.bridges.pairs}

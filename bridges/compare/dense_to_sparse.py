@@ -16,12 +16,12 @@ from bridges.circuits.circuit import only
 from bridges.circuits.task import Calibration, calibrate, prompts, split
 from bridges.compare.agreement import device_of
 from bridges.compare.carry import channel_orders
-from bridges.compare.crossing import TOKENS, Transfer, last_logits, margins_of
+from bridges.compare.crossing import TOKENS, Transfer, last_logits, logit_diff_of
 from bridges.compare.transfer import Margins, draws_of, gather
 
 
 @torch.no_grad()
-def continued_margins(t: Transfer, encoded: EncodedPairs, where: Sequence[int]) -> Margins:
+def continued_logit_diffs(t: Transfer, encoded: EncodedPairs, where: Sequence[int]) -> Margins:
     """Calibrated margins of the circuit that runs from each bridge on the encoded dense stream, ``[R, b, n, 2]``.
 
     Beside the ``circuit`` the same with ``shuffled_bridge``: the encoder's outputs in an order drawn for every pair;
@@ -43,7 +43,7 @@ def continued_margins(t: Transfer, encoded: EncodedPairs, where: Sequence[int]) 
         def run(streams: list[Tensor], some=some) -> Tensor:
             entries = [(t.bridges.pairs[i].sparse, h) for i, h in zip(where, streams, strict=True)]
             final = list(t.sparse.run_from(entries).final.values())
-            return margins_of(last_logits(t.sparse, final, some), some)
+            return logit_diff_of(last_logits(t.sparse, final, some), some)
 
         def shuffled(own: list[Tensor] = own, some=some, run=run) -> Tensor:
             width, device = own[0].shape[-1], some.ids.device

@@ -14,7 +14,7 @@ from bridges.behaviours.encoded import EncodedPairs
 from bridges.compare.bootstrap import Resampler, estimate, p_above_zero
 from bridges.compare.choice import Choice, choose
 from bridges.compare.crossing import Transfer, crossings, equal_pairs
-from bridges.compare.dense_to_sparse import continued_margins
+from bridges.compare.dense_to_sparse import continued_logit_diffs
 from bridges.compare.transfer import (
     NULLS,
     REMOVED,
@@ -125,7 +125,7 @@ def best_continued(t: Transfer, train: EncodedPairs) -> int:
     bridge: from there all of the work is the circuit's.
     """
     where = range(len(t.bridges))
-    margins = continued_margins(t, train, where)
+    margins = continued_logit_diffs(t, train, where)
     own, none = margins["circuit"][0], margins["empty_circuit"][0]
     gains = (own > 0).mean((1, 2)) - (none > 0).mean((1, 2))
     losses = two_way_loss(own).mean((1, 2))
@@ -161,7 +161,7 @@ def transfer_rows(t: Transfer, train: EncodedPairs, heldout: EncodedPairs) -> li
     chosen = best_continued(t, _first(train, config.train_pairs))
     continued: list[Row] = []
     for where, pairs in _plan(t, chosen):
-        continued += continued_rows(t, continued_margins(t, _first(heldout, pairs), where), where, chosen)
+        continued += continued_rows(t, continued_logit_diffs(t, _first(heldout, pairs), where), where, chosen)
     return rows + _in_order(continued)
 
 

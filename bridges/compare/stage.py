@@ -24,7 +24,7 @@ from bridges.bridge import Bridges
 from bridges.circuits.circuit import Circuit
 from bridges.circuits.stage import circuit_file, file_name
 from bridges.circuits.task import prompts
-from bridges.compare.agreement import agreement_rows, device_of, pair_margins, text_rows
+from bridges.compare.agreement import agreement_rows, device_of, pair_logit_diffs, text_rows
 from bridges.compare.crossing import Transfer
 from bridges.compare.rows import transfer_rows
 from bridges.compare.similarity import similarity_rows
@@ -48,7 +48,7 @@ Rows = dict[str, list[dict[str, Any]]]
 
 
 @dataclass
-class Bench:
+class CompareContext:
     """What all behaviours of a run share.
 
     Attributes:
@@ -75,7 +75,7 @@ class Bench:
     count: int = 1
     autocast: Callable[[], AbstractContextManager] = nullcontext
 
-    def copy(self) -> Bench:
+    def copy(self) -> CompareContext:
         """The same, and what it has computed, with stacks of its own."""
         other = replace(self, dense=copy.deepcopy(self.dense), sparse=copy.deepcopy(self.sparse))
         other.__dict__["means"] = self.means
@@ -107,7 +107,7 @@ def stream_means(sparse: ResidualStack, bridges: Bridges, text: Tensor) -> Tenso
     return (total / text.numel()).float()
 
 
-def one_behaviour(bench: Bench, behaviour: Behaviour) -> Rows:
+def one_behaviour(bench: CompareContext, behaviour: Behaviour) -> Rows:
     """Rows of ``agreement`` and ``transfer``; none of a behaviour that the tokenizer cannot express."""
     rows: Rows = {name: [] for name in _PART_TABLES}
     expressed = express(behaviour, bench.tokenizer, bench.pairs, bench.seed)
@@ -116,9 +116,9 @@ def one_behaviour(bench: Bench, behaviour: Behaviour) -> Rows:
     path = circuit_file(bench.folder, behaviour.name)
     circuit = Circuit.load(path) if path.is_file() else None
     heldout = expressed.heldout.take(range(min(bench.config.heldout_pairs, len(expressed.heldout))))
-    margins = {"dense": pair_margins(bench.dense, heldout), "sparse": pair_margins(bench.sparse, heldout)}
+    margins = {"dense": pair_logit_diffs(bench.dense, heldout), "sparse": pair_logit_diffs(bench.sparse, heldout)}
     if circuit is not None:
-        margins["circuit"] = pair_margins(bench.sparse, heldout, circuit)
+        margins["circuit"] = pair_logit_diffs(bench.sparse, heldout, circuit)
     sign = prompts(heldout).sign.view(-1, 2).double().numpy()
     rows["agreement"] = agreement_rows(behaviour.name, margins, sign, bench.config.bootstrap, bench.seed)
     if circuit is not None:
@@ -148,7 +148,7 @@ def judge(folder: Path, config: VerdictConfig) -> dict[str, pd.DataFrame]:
 
 
 def compare_models(
-    bench: Bench, behaviours: Mapping[str, Behaviour], progress: Callable[[str], None] = lambda name: None
+    bench: CompareContext, behaviours: Mapping[str, Behaviour], progress: Callable[[str], None] = lambda name: None
 ) -> dict[str, pd.DataFrame]:
     """The tables ``agreement``, ``transfer``, ``similarity``, ``evidence`` and ``verdicts`` of a run.
 
@@ -174,7 +174,7 @@ def compare_models(
     with bench.autocast():
         own = [bench] if count == 1 else [bench.copy() for _ in range(count)]
 
-    def work(mine: Bench, name: str) -> None:
+    def work(mine: CompareContext, name: str) -> None:
         with mine.autocast():
             write_part(parts / file_name(name), one_behaviour(mine, behaviours[name]))
         progress(name)

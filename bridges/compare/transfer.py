@@ -27,7 +27,7 @@ from bridges.compare.carry import (
     shortened,
     shuffled_bridge,
 )
-from bridges.compare.crossing import Crossing, Transfer, added, differences, last_logits, margins_of, on_other
+from bridges.compare.crossing import Crossing, Transfer, added, differences, last_logits, logit_diff_of, on_other
 
 if TYPE_CHECKING:
     from bridges.compare.choice import Choice
@@ -90,7 +90,7 @@ def interchange_margins(
         own = {i: carried(t.bridges[i], deltas[i] * t.live[i]) for i in where}
 
         def run(changes: Mapping[int, Tensor], crossing: Crossing = crossing) -> Tensor:
-            return margins_of(added(t, crossing, changes), crossing.some)
+            return logit_diff_of(added(t, crossing, changes), crossing.some)
 
         parts.setdefault("circuit", []).append(run(own)[None])
         embedded = on_other(t.sparse.embed(crossing.some.ids).float())
@@ -130,7 +130,7 @@ def necessity_margins(t: Transfer, crossing_list: Sequence[Crossing], where: Seq
             i: t.means[i].to(crossing.margins) - crossing.sparse.sites[t.bridges.pairs[i].sparse].float() for i in where
         }
         own = {i: carried(t.bridges[i], delta * t.live[i]) for i, delta in deltas.items()}
-        parts.setdefault("circuit", []).append(margins_of(added(t, crossing, own), crossing.some)[None])
+        parts.setdefault("circuit", []).append(logit_diff_of(added(t, crossing, own), crossing.some)[None])
         for name, g in generators.items():
 
             def null(name: str = name, g=g, crossing: Crossing = crossing, deltas=deltas, own=own) -> Tensor:
@@ -141,7 +141,7 @@ def necessity_margins(t: Transfer, crossing_list: Sequence[Crossing], where: Seq
                     else:
                         others = other_channels(t.bridges[i], deltas[i], t.live[i], int(t.live[i].sum()), g)
                         changes[i] = shortened(others, like)
-                return margins_of(added(t, crossing, changes), crossing.some)
+                return logit_diff_of(added(t, crossing, changes), crossing.some)
 
             parts.setdefault(name, []).append(draws_of(t, null))
     return gather(parts)

@@ -19,7 +19,7 @@ CONTROLS = (
     "necessity",
     "random_circuits",
     "nonsense",
-    "random_weights",
+    "shuffled_weights",
     "interchange",
     "stochastic",
     "adversarial",
@@ -87,7 +87,7 @@ class ControlsConfig:
         set_pairs: held-out pairs of those that run many node sets, in batches of sets.
         draws: random draws where a control needs some. random_sets: size-matched random node sets.
         seeds: searches whose circuits are compared; the nulls are compared with the same searches.
-        twin_pairs, twin_steps: ``pairs`` and ``steps`` of those searches, real and null alike. Where they are those of
+        null_pairs, null_steps: ``pairs`` and ``steps`` of those searches, real and null alike. Where they are those of
             the circuit's own search, it is the first of them.
         adversary_steps: gradient steps of the adversary, from each of two starts. adversary_budget: how many nodes it
             may flip, as a share of the circuit's nodes.
@@ -109,8 +109,8 @@ class ControlsConfig:
     draws: int = 3
     random_sets: int = 50
     seeds: int = 2
-    twin_pairs: int = 32
-    twin_steps: int = 60
+    null_pairs: int = 32
+    null_steps: int = 60
     adversary_steps: int = 6
     adversary_budget: float = 0.1
     stop_early: bool = False
@@ -127,7 +127,7 @@ class ControlsConfig:
     def __post_init__(self) -> None:
         for name in self.names or ():
             one_of("circuits.controls.names", name, CONTROLS)
-        counts = ("pairs", "set_pairs", "draws", "random_sets", "twin_pairs", "twin_steps", "adversary_steps")
+        counts = ("pairs", "set_pairs", "draws", "random_sets", "null_pairs", "null_steps", "adversary_steps")
         bars = ("sufficiency", "resample", "null_ratio", "stochastic", "adversarial", "overlap")
         for key in (*counts, "adversary_budget", *bars):
             positive(f"circuits.controls.{key}", getattr(self, key))

@@ -20,7 +20,7 @@ from bridges.dense import DenseStack, load_dense
 from bridges.errors import CheckpointError, ConfigError
 from bridges.report import write_report
 from bridges.runs.initialise import Start, build, choose_start, finish
-from bridges.runs.stages import Parts, wanted
+from bridges.runs.stages import RunContext, wanted
 from bridges.runs.summary import headline, summary_text
 from bridges.sparse import Projector, SparseTransformer, budget
 from bridges.storage.folder import RunFolder
@@ -42,7 +42,7 @@ def plan_of(config: Config, dense: DenseStack, start: Start, accelerator: Accele
 
 def prepare(
     config: Config, folder: RunFolder, accelerator: Accelerator, say: Callable[[str], None]
-) -> tuple[Parts, Plan]:
+) -> tuple[RunContext, Plan]:
     """Load the dense model and the text, decide whether it fits, and build what will be trained."""
     device = accelerator.device
     dtype = torch.bfloat16 if config.model.dtype == "bf16" else torch.float32
@@ -64,13 +64,13 @@ def prepare(
     sparse, bridges = build(config, dense, start)
     if start.note:
         say(start.note)
-    parts = Parts(
+    parts = RunContext(
         config, folder, accelerator, dense, data, sparse.to(device), bridges.to(device), tokenizer, start, say
     )
     return parts, plan
 
 
-def trainer_of(parts: Parts, log_row: LogRow) -> Trainer:
+def trainer_of(parts: RunContext, log_row: LogRow) -> Trainer:
     """The trainer of what has been prepared.
 
     Args:
@@ -91,7 +91,7 @@ def trainer_of(parts: Parts, log_row: LogRow) -> Trainer:
     )
 
 
-def _train(parts: Parts, plan: Plan, tracker: Tracker) -> None:
+def _train(parts: RunContext, plan: Plan, tracker: Tracker) -> None:
     """Train sparse model and bridges, and write them with the training tables."""
     folder, main = parts.folder, parts.accelerator.is_main_process
     trainer = trainer_of(parts, lambda row, step: tracker.log(row, step, "train"))
@@ -134,7 +134,7 @@ def sparsity_table(sparse: SparseTransformer, fraction: float) -> pd.DataFrame:
     )
 
 
-def _load_trained(parts: Parts) -> None:
+def _load_trained(parts: RunContext) -> None:
     """Put the finished training's weights into the parts."""
     try:
         trained = SparseTransformer.from_pretrained(parts.folder.model)

@@ -17,8 +17,8 @@ from tqdm import tqdm
 from bridges.behaviours.pair import Behaviour
 from bridges.behaviours.stage import chosen, measure_behaviours
 from bridges.bridge import Bridges, fit_ridge
-from bridges.circuits.stage import Workshop, find_circuits
-from bridges.compare.stage import Bench, compare_models
+from bridges.circuits.stage import CircuitContext, find_circuits
+from bridges.compare.stage import CompareContext, compare_models
 from bridges.config import Config
 from bridges.data.blocks import TokenBlocks, bigram_log_probabilities
 from bridges.dense import DenseStack
@@ -34,7 +34,7 @@ from bridges.training.precision import autocast, resolve_precision
 
 
 @dataclass
-class Parts:
+class RunContext:
     """What the stages work on."""
 
     config: Config
@@ -105,7 +105,7 @@ class Parts:
 
 
 @torch.no_grad()
-def evaluate(parts: Parts) -> None:
+def evaluate(parts: RunContext) -> None:
     """The ``sites`` and ``paths`` tables on held-out documents, the baselines among them."""
     config, dense, sparse, bridges = parts.config, parts.dense, parts.sparse, parts.bridges
     ids = parts.data.take("test", config.eval.sequences)
@@ -129,7 +129,7 @@ def evaluate(parts: Parts) -> None:
     write_table(parts.folder.path, "sites", pd.concat(sites, ignore_index=True))
 
 
-def behaviours(parts: Parts) -> None:
+def behaviours(parts: RunContext) -> None:
     """The ``suite`` and ``behaviours`` tables."""
     config = parts.config
     bar = parts.bar(len(parts.behaviours), "behaviours")
@@ -153,12 +153,12 @@ def behaviours(parts: Parts) -> None:
     write_table(parts.folder.path, "behaviours", rows)
 
 
-def circuits(parts: Parts) -> None:
+def circuits(parts: RunContext) -> None:
     """The circuits of what the dense model can do, and their tables."""
     config = parts.config
     measured = read_table(parts.folder.path, "behaviours")
     dense = measured[(measured["model"] == "dense") & (measured["split"] == "heldout")]
-    shop = Workshop(
+    shop = CircuitContext(
         parts.folder.path,
         config.circuits,
         {"sparse": parts.sparse, "dense": parts.dense},
@@ -182,11 +182,11 @@ def circuits(parts: Parts) -> None:
     bar.close()
 
 
-def compare(parts: Parts) -> None:
+def compare(parts: RunContext) -> None:
     """What circuits explain of the dense model: agreement, transfer, similarity, evidence and verdicts."""
     config = parts.config
     bar = parts.bar(len(parts.behaviours), "verdicts")
-    bench = Bench(
+    bench = CompareContext(
         parts.folder.path,
         config.compare,
         config.verdict,
@@ -205,9 +205,9 @@ def compare(parts: Parts) -> None:
     bar.close()
 
 
-def wanted(config: Config) -> dict[str, Callable[[Parts], None]]:
+def wanted(config: Config) -> dict[str, Callable[[RunContext], None]]:
     """The stages after training that these settings ask for, in order."""
-    stages: dict[str, Callable[[Parts], None]] = {"evaluate": evaluate}
+    stages: dict[str, Callable[[RunContext], None]] = {"evaluate": evaluate}
     if config.behaviours.suite != "none":
         stages["behaviours"] = behaviours
         if config.circuits.models:

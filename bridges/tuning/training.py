@@ -35,7 +35,7 @@ from bridges.fidelity.hybrids import measure_paths
 from bridges.hybrid import Path as MixedPath
 from bridges.runs.initialise import build, finish
 from bridges.runs.pipeline import plan_of, prepare, trainer_of
-from bridges.runs.stages import Parts
+from bridges.runs.stages import RunContext
 from bridges.storage.folder import RunFolder, folder_name
 from bridges.training.plan import check_memory
 from bridges.tuning.optuna_study import ask, begun, counted, load_optuna, opened, quiet
@@ -96,7 +96,7 @@ def _rounded(value: Any) -> Any:
     return float(f"{value:.3g}") if isinstance(value, float) else value
 
 
-def fidelity(parts: Parts) -> dict[str, float]:
+def fidelity(parts: RunContext) -> dict[str, float]:
     """KL from the dense model on the validation split, in nats: of the sparse model and of the mean single crossing."""
     singles = [MixedPath(first, (i,)) for first in "DS" for i in range(len(parts.bridges))]
     ids = parts.data.take("validation", parts.config.eval.sequences)
@@ -118,7 +118,7 @@ def fidelity(parts: Parts) -> dict[str, float]:
     return {"sparse": mean["pure_sparse"], "d2s": mean["single_d2s"], "s2d": mean["single_s2d"]}
 
 
-def one_trial(base: Parts, config: Config) -> tuple[dict[str, float], pd.DataFrame]:
+def one_trial(base: RunContext, config: Config) -> tuple[dict[str, float], pd.DataFrame]:
     """Train anew with a trial's settings; returns what `fidelity` measures, and the training table.
 
     Raises:

@@ -11,7 +11,7 @@ from functools import cache
 
 import pytest
 import torch
-from bridges.circuits.search.search import Search
+from bridges.circuits.controls.shuffled_weights import shuffled_model
 from torch import Tensor
 
 from bridges.behaviours.encoded import EncodedPairs
@@ -19,7 +19,7 @@ from bridges.behaviours.pair import Pair
 from bridges.circuits.ablation import node_means
 from bridges.circuits.circuit import Circuit
 from bridges.circuits.controls import Case
-from bridges.circuits.controls.random_weights import shuffled_model
+from bridges.circuits.search.search import Search
 from bridges.config import ControlsConfig
 from bridges.config.search import CircuitSettings
 from bridges.sparse import SparseTransformer, SparseTransformerConfig
@@ -191,7 +191,7 @@ def case_of(planted: Planted) -> Callable[..., Case]:
     """``case_of(circuit, settings={…}, **changes of the controls' config)``."""
 
     def make(circuit: Circuit, settings: dict | None = None, train: EncodedPairs | None = None, **config) -> Case:
-        small = {"twin_steps": 30, "twin_pairs": 24, "set_pairs": 16, "pairs": 32}
+        small = {"null_steps": 30, "null_pairs": 24, "set_pairs": 16, "pairs": 32}
         return Case(
             planted.stack,
             circuit,

@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from bridges.circuits.search.search import Search
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
@@ -23,8 +22,9 @@ from bridges.behaviours.stage import express, measure_behaviours
 from bridges.bridge import Bridges
 from bridges.circuits.circuit import Circuit
 from bridges.circuits.measure import which
+from bridges.circuits.search.search import Search
 from bridges.circuits.stage import circuit_file
-from bridges.compare.stage import COMPARE_TABLES, Bench, compare_models, judge
+from bridges.compare.stage import COMPARE_TABLES, CompareContext, compare_models, judge
 from bridges.config import BehavioursConfig, CompareConfig, VerdictConfig
 from bridges.config.search import CircuitSettings
 from bridges.data.blocks import TokenBlocks
@@ -63,7 +63,7 @@ def behaviours(tmp_path_factory, tokenizer) -> dict[str, Behaviour]:
 def bench_in(quote, tokenizer, behaviours):
     """``bench_in(folder, …)``: a run's folder as it is before the stage, with the true circuit of ``quote``."""
 
-    def prepare(folder: Path, bridges: Bridges | None = None, sparse=None, nodes=None, names=behaviours) -> Bench:
+    def prepare(folder: Path, bridges: Bridges | None = None, sparse=None, nodes=None, names=behaviours) -> CompareContext:
         bridges, sparse = bridges or quote.bridges, sparse or quote.sparse
         ids = quote.text.numpy().astype(np.int32)
         data = TokenBlocks({"train": ids, "validation": ids[:4], "test": ids[:16]}, {"train": 64}, "quotes")
@@ -89,7 +89,7 @@ def bench_in(quote, tokenizer, behaviours):
                 controls.append(row | {"passed": True, "n_pairs": 24})
         for name, rows in (("suite", suite), ("behaviours", measured), ("circuits", circuits), ("controls", controls)):
             write_table(folder, name, pd.DataFrame(rows, columns=TABLES[name].names))
-        return Bench(
+        return CompareContext(
             folder, CompareConfig(**SMALL), VerdictConfig(), quote.dense, sparse, bridges, quote.bridges, data,
             tokenizer, 24, 0, quote.dense,
         )  # fmt: skip

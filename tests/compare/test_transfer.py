@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from bridges.bridge import Bridges, pair_sites
-from bridges.circuits.task import answer_margins, prompts
+from bridges.circuits.task import logit_diff, prompts
 from bridges.compare import rows
 from bridges.compare.bootstrap import Resampler
 from bridges.compare.choice import choose, gain
 from bridges.compare.crossing import Transfer, crossings, differences, equal_pairs
-from bridges.compare.dense_to_sparse import continued_margins
+from bridges.compare.dense_to_sparse import continued_logit_diffs
 from bridges.compare.rows import transfer_rows
 from bridges.compare.transfer import DRAWN, NULLS, interchange_margins, necessity_margins, share_moved, steering_chances
 from bridges.config import CompareConfig
@@ -197,7 +197,7 @@ def test_without_the_circuits_channels_the_dense_model_is_lost(quote, true_circu
     for circuit, needed in ((true_circuit, True), (false_circuit, False)):
         t = quote.transfer(circuit)
         batches = list(crossings(t, quote.heldout))
-        plain = answer_margins(quote.dense, prompts(quote.heldout)).double().numpy()
+        plain = logit_diff(quote.dense, prompts(quote.heldout)).double().numpy()
         margins = necessity_margins(t, batches, range(5))
         losses = {name: np.logaddexp(0, -m[0]).mean((1, 2)) for name, m in margins.items()}
         loss, whole = losses.pop("circuit"), np.logaddexp(0, -plain).mean()
@@ -210,16 +210,16 @@ def test_without_the_circuits_channels_the_dense_model_is_lost(quote, true_circu
 
 
 def test_the_circuit_goes_on_from_the_dense_stream(quote, true_circuit, false_circuit):
-    margins = continued_margins(quote.transfer(true_circuit), quote.heldout, range(5))
+    margins = continued_logit_diffs(quote.transfer(true_circuit), quote.heldout, range(5))
     assert ((margins["circuit"] > 0).mean((0, 2, 3)) == 1).all()
     assert ((margins["shuffled_bridge"] > 0).mean((0, 2, 3))[1:4] < 0.8).all()
-    lost = continued_margins(quote.transfer(false_circuit), quote.heldout, range(5))["circuit"]
+    lost = continued_logit_diffs(quote.transfer(false_circuit), quote.heldout, range(5))["circuit"]
     # Nothing of the circuit leads from the quote to the answer: before the answer is written it is a guess.
     assert ((lost > 0).mean((0, 2, 3))[:3] == 0.5).all()
     # At the last site nothing is left to do: the margins are the whole model's, calibrated.
     doubled = quote.transfer(replace(true_circuit, scale=2.0, shift=0.0))
-    final = continued_margins(doubled, quote.heldout, range(5))["circuit"]
-    whole = answer_margins(quote.sparse, prompts(quote.heldout)).double().numpy()
+    final = continued_logit_diffs(doubled, quote.heldout, range(5))["circuit"]
+    whole = logit_diff(quote.sparse, prompts(quote.heldout)).double().numpy()
     assert np.allclose(final[0, -1].ravel(), 2 * whole, atol=1e-3)
 
 
@@ -302,8 +302,8 @@ def test_the_way_back_starts_where_the_circuit_has_something_to_do(quote, true_c
         return lambda *_: {"circuit": np.stack([right] * 5)[None], "empty_circuit": np.stack(empty)[None]}
 
     # At the second bridge nothing is decided without the circuit; at the others everything is.
-    monkeypatch.setattr(rows, "continued_margins", margins([wrong, right, wrong, right, right]))
+    monkeypatch.setattr(rows, "continued_logit_diffs", margins([wrong, right, wrong, right, right]))
     assert rows.best_continued(t, quote.train) == 2
     # The answer is in the dense stream at every inner bridge: only from the tokens on is the work the circuit's.
-    monkeypatch.setattr(rows, "continued_margins", margins([wrong, right, right, right, right]))
+    monkeypatch.setattr(rows, "continued_logit_diffs", margins([wrong, right, right, right, right]))
     assert rows.best_continued(t, quote.train) == 0

@@ -101,7 +101,7 @@ def _fidelity(folder: Path, rng: np.random.Generator) -> None:
     write_table(folder, "sites", pd.DataFrame(sites))
     write_table(folder, "paths", pd.DataFrame(paths))
     write_table(folder, "similarity", pd.DataFrame(likeness))
-    names = [f"{layer}.{wire}" for layer in range(4) for wire, _, _ in FLOW]
+    names = [f"{layer}.{matrix}" for layer in range(4) for matrix, _, _ in FLOW]
     frame = pd.DataFrame({"matrix": names, "rows": 512, "columns": 512, "numel": 512 * 512})
     write_table(folder, "sparsity", frame.assign(budget=5242, nonzeros=5242, fraction=5242 / 512**2))
 
@@ -150,8 +150,8 @@ def _circuits(folder: Path, rng: np.random.Generator, size: int) -> None:
                 values = {"score": rng.random(), "mean": rng.normal(), "importance": abs(rng.normal()) * 0.1}
                 nodes.append(which | {"point": point, "channel": channel, **values})
             before = len(edges)
-            wires = [(f"{n}.{m}", f"{n}.{s}", f"{n}.{t}") for n in range(4) for m, s, t in FLOW]
-            for matrix, source, target in wires:
+            edge_matrices = [(f"{n}.{m}", f"{n}.{s}", f"{n}.{t}") for n in range(4) for m, s, t in FLOW]
+            for matrix, source, target in edge_matrices:
                 for target_channel in kept[target]:
                     for source_channel in rng.permutation(kept[source])[: 2 * times].tolist():
                         ends = {"source": source, "source_channel": source_channel}

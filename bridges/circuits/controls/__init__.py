@@ -14,9 +14,9 @@ from bridges.circuits.controls import (  # noqa: F401  (importing registers them
     necessity,
     nonsense,
     random_circuits,
-    random_weights,
     resample,
     seeds,
+    shuffled_weights,
     stochastic,
     sufficiency,
 )
@@ -24,7 +24,7 @@ from bridges.circuits.controls.case import REGISTRY, Case, Null, Row
 
 # Those that search for further circuits, which takes longer than all the others together; the other two are compared
 # with the circuits of the first.
-SEARCHING = ("seeds", "nonsense", "random_weights")
+SEARCHING = ("seeds", "nonsense", "shuffled_weights")
 
 
 def run_controls(case: Case, progress: Callable[[str], None] = lambda name: None) -> list[Row]:

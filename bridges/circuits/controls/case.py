@@ -85,37 +85,37 @@ class Case:
         return torch.Generator().manual_seed(int.from_bytes(digest, "big"))
 
     @property
-    def twin_pairs(self) -> int:
+    def null_pairs(self) -> int:
         """Training pairs that the circuits of the nulls, and those they are compared with, are measured on."""
-        return min(self.config.twin_pairs, len(self.train))
+        return min(self.config.null_pairs, len(self.train))
 
     @property
-    def twin_settings(self) -> CircuitSettings:
+    def null_settings(self) -> CircuitSettings:
         """What real and null circuits that are compared share: edges are left alone, and no search gives up because
         the whole model fails, since a part of it may fit labels that the whole does not."""
-        return self._unbound(self.config.twin_steps, self.twin_pairs)
+        return self._unbound(self.config.null_steps, self.null_pairs)
 
     def _unbound(self, steps: int, pairs: int) -> CircuitSettings:
-        return replace(self.settings, edges=False, give_up=math.inf, steps=steps, pairs=pairs)
+        return replace(self.settings, edges=False, max_model_loss=math.inf, steps=steps, pairs=pairs)
 
     def search(self, pairs: EncodedPairs, seed: int) -> Circuit:
-        """One search at `twin_settings`."""
+        """One search at `null_settings`."""
         return find_circuit(
-            self.stack, pairs, self.reference, self.twin_settings, seed, self.circuit.model, self.search_text
+            self.stack, pairs, self.reference, self.null_settings, seed, self.circuit.model, self.search_text
         )
 
     def null_search(self, pairs: EncodedPairs, null: Null | None = None) -> Circuit:
-        """One search for what should not be there, in the model or in a null: at `twin_settings`, but with as many
-        nodes as it wants, so that only its loss gives it up after half of its steps (``abandon``)."""
+        """One search for what should not be there, in the model or in a null: at `null_settings`, but with as many
+        nodes as it wants, so that only its loss gives it up after half of its steps (``early_stop_loss``)."""
         stack, reference = (self.stack, self.reference) if null is None else (null.stack, null.reference)
-        settings = replace(self.twin_settings, largest=1.0)
+        settings = replace(self.null_settings, largest=1.0)
         return find_circuit(stack, pairs, reference, settings, self.seed, self.circuit.model, self.search_text)
 
     @cached_property
     def repeats(self) -> list[Circuit]:
         """The behaviour's own circuits at those settings, one per seed."""
         own = self._unbound(self.settings.steps, min(self.settings.pairs, len(self.train)))
-        known = self.by_nodes if own == self.twin_settings else None
+        known = self.by_nodes if own == self.null_settings else None
         first = self.search(self.train, self.seed) if known is None else known
         return [first, *(self.search(self.train, self.seed + i) for i in range(1, self.config.seeds))]
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bridges.circuits.circuit import only
 from bridges.circuits.controls.case import Case, Row, control
-from bridges.circuits.node_sets import NodeSets, exact_parts, set_margins
+from bridges.circuits.node_sets import NodeSets, exact_parts, set_logit_diffs
 from bridges.circuits.task import Calibration, Prompts, prompts, task_loss
 from bridges.nodes import record
 
@@ -29,7 +29,7 @@ def _reaction(case: Case, some: Prompts, sets: NodeSets, world: AbstractContextM
     with world:
         other = torch.arange(len(some), device=some.ids.device) ^ 1
         swapped = {point: value[other] for point, value in _values(case, some).items()}
-        return set_margins(case.stack, some, sets, swapped)
+        return set_logit_diffs(case.stack, some, sets, swapped)
 
 
 @control("interchange")
@@ -54,7 +54,7 @@ def interchange(case: Case) -> list[Row]:
     alone = calibration.apply(_reaction(case, some, sets, only(case.stack, case.circuit)), some.sign)
     full_values = _values(case, some)
     with only(case.stack, case.circuit):
-        overwritten = calibration.apply(set_margins(case.stack, some, sets, full_values), some.sign)
+        overwritten = calibration.apply(set_logit_diffs(case.stack, some, sets, full_values), some.sign)
     rows, agreements = [], []
     for share in SHARES:
         mine = [i for i, s in enumerate(shares) if s == share]

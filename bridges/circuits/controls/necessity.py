@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from bridges.circuits.controls.case import Case, Row, control
-from bridges.circuits.node_sets import random_sets, set_margins
+from bridges.circuits.node_sets import random_sets, set_logit_diffs
 from bridges.circuits.task import task_loss
 
 
@@ -19,7 +19,7 @@ def necessity(case: Case) -> list[Row]:
     circuit = {point: kept[None] for point, kept in case.circuit.nodes.items()}
     sets = random_sets(case.circuit, config.random_sets, case.generator("necessity"))
     together = {point: torch.cat([circuit[point], sets[point]]) for point in circuit}
-    losses = torch.stack([task_loss(m) for m in set_margins(case.stack, some, together, case.circuit.reference)])
+    losses = torch.stack([task_loss(m) for m in set_logit_diffs(case.stack, some, together, case.circuit.reference)])
     loss, others = float(losses[0]), losses[1:]
     bar = float(others.quantile(config.quantile))
     more = {"n_pairs": len(some) // 2}

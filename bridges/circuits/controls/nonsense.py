@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from bridges.behaviours.nonsense import nonsense_twin
+from bridges.behaviours.nonsense import shuffled_labels
 from bridges.circuits.circuit import Circuit
 from bridges.circuits.controls.case import Case, Row, control
 
@@ -15,7 +15,7 @@ def against_null(case: Case, name: str, null: Circuit) -> list[Row]:
     Passed where the null never reaches the target, or needs ``null_ratio`` times as many nodes.
     """
     size, ratio = case.typical_size, case.config.null_ratio
-    more = {"split": "train", "n_pairs": case.twin_pairs}
+    more = {"split": "train", "n_pairs": case.null_pairs}
     passed = math.isfinite(size) and (not null.reached or null.size >= max(1.0, ratio * size))
     return [
         case.row(name, "null_loss", null.train_loss, reference=case.settings.target, **more),
@@ -38,4 +38,4 @@ def nonsense(case: Case) -> list[Row]:
 
     The median size over seeds of the behaviour's own circuit is compared, so that luck on one seed does not decide.
     """
-    return against_null(case, "nonsense", case.null_search(nonsense_twin(case.train)))
+    return against_null(case, "nonsense", case.null_search(shuffled_labels(case.train)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from bridges.circuits.controls.case import Case, Row, control
-from bridges.circuits.node_sets import complement, random_sets, set_margins
+from bridges.circuits.node_sets import complement, random_sets, set_logit_diffs
 from bridges.circuits.task import fitted_loss
 
 
@@ -19,7 +19,7 @@ def random_circuits(case: Case) -> list[Row]:
     some, config = case.few, case.config
     sets = random_sets(case.circuit, config.random_sets, case.generator("random_circuits"))
     kept = {point: torch.cat([case.circuit.nodes[point][None], sets[point]]) for point in sets}
-    margins = set_margins(case.stack, some, complement(kept), case.circuit.reference)
+    margins = set_logit_diffs(case.stack, some, complement(kept), case.circuit.reference)
     losses = torch.tensor([fitted_loss(m, some.sign) for m in margins])
     loss, others = float(losses[0]), losses[1:]
     bar = float(others.quantile(1 - config.quantile))

@@ -12,7 +12,7 @@ from torch import Tensor
 from bridges.circuits.ablation import node_means
 from bridges.circuits.controls.case import Case, Null, Row, control
 from bridges.circuits.controls.nonsense import against_null
-from bridges.circuits.weights import wires
+from bridges.circuits.weights import edge_matrices
 from bridges.stack import ResidualStack
 
 
@@ -28,15 +28,15 @@ def shuffled_model(stack: ResidualStack, text: Iterable[Tensor], seed: int) -> N
     """
     generator = torch.Generator().manual_seed(seed)
     twin = cast(Any, copy.deepcopy(stack))
-    for wire in wires(twin):
-        for weight in (wire.weight.T if wire.source == "embedding" else wire.weight, wire.bias):
+    for matrix in edge_matrices(twin):
+        for weight in (matrix.weight.T if matrix.source == "embedding" else matrix.weight, matrix.bias):
             if weight is not None:
                 order = torch.rand(weight.shape, generator=generator).argsort(-1).to(weight.device)
                 weight.copy_(weight.gather(-1, order))
     return Null(twin, node_means(twin, text))
 
 
-@control("random_weights")
-def random_weights(case: Case) -> list[Row]:
+@control("shuffled_weights")
+def shuffled_weights(case: Case) -> list[Row]:
     """The same search in the shuffled model; the bar is that of the nonsense control."""
-    return against_null(case, "random_weights", case.null_search(case.train, case.null()))
+    return against_null(case, "shuffled_weights", case.null_search(case.train, case.null()))

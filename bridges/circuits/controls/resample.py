@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bridges.circuits.ablation import node_values, windows
 from bridges.circuits.controls.case import Case, Row, accuracy, control
-from bridges.circuits.search.search import heldout_margins
+from bridges.circuits.search.search import heldout_logit_diff
 from bridges.circuits.task import fitted_loss, task_loss
 
 
@@ -21,7 +21,7 @@ def resample(case: Case) -> list[Row]:
     for draw in range(case.config.draws):
         ids = windows(case.text, len(some), some.ids.shape[1], generator).to(some.ids.device)
         values = node_values(case.stack, ids)
-        margins = heldout_margins(case.stack, case.circuit, some, values)
+        margins = heldout_logit_diff(case.stack, case.circuit, some, values)
         losses.append(fitted_loss(margins, some.sign))
         more = {"ablation": "resample", "draw": draw}
         rows.append(case.row("resample", "loss", float(task_loss(margins)), **more))

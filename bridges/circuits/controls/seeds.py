@@ -37,7 +37,7 @@ def seeds(case: Case) -> list[Row]:
     chance = [chance_jaccard(a, b) for a, b in pairs]
     reached = all(c.reached for c in case.repeats)
     mean, expected = sum(found) / len(found) if reached else math.nan, sum(chance) / len(chance)
-    more = {"split": "train", "n_pairs": case.twin_pairs}
+    more = {"split": "train", "n_pairs": case.null_pairs}
     rows = [
         case.row("seeds", "nodes", c.size, draw=i, size=c.size, reference=c.train_loss, **more)
         for i, c in enumerate(case.repeats)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from bridges.circuits.controls.case import Case, Row, control
-from bridges.circuits.node_sets import complement, random_parts, set_margins
+from bridges.circuits.node_sets import complement, random_parts, set_logit_diffs
 from bridges.circuits.task import fitted_loss
 
 SHARES = (0.1, 0.25, 0.5, 0.75, 0.9)
@@ -23,7 +23,7 @@ def stochastic(case: Case) -> list[Row]:
     some, draws = case.few, case.config.draws
     shares = torch.tensor([share for share in SHARES for _ in range(draws)])
     sets = random_parts(complement(case.circuit.nodes), shares, case.generator("stochastic"))
-    margins = set_margins(case.stack, some, sets, case.circuit.reference)
+    margins = set_logit_diffs(case.stack, some, sets, case.circuit.reference)
     losses = [fitted_loss(m, some.sign) for m in margins]
     more = {"n_pairs": len(some) // 2}
     sizes = torch.stack([s.sum(1) for s in sets.values()]).sum(0)

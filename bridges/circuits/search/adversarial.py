@@ -1,8 +1,8 @@
-"""Hardening: pruning goes on against an adversary.
+"""Adversarial pruning: pruning goes on against an adversary.
 
 A search shows the circuit everything else at its mean, or at values from other text, and so finds what is sufficient.
 In the whole model the rest is at work, and a few of its nodes may hold it in check: without them the circuit's own
-nodes no longer say what they said. Such *guards* belong to a circuit that is to be faithful, though alone it does
+nodes no longer say what they said. Such *protected* belong to a circuit that is to be faithful, though alone it does
 without them. An adversary on training pairs names them while the gates still move, so that the rest can adapt.
 """
 
@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from bridges.circuits.attack import GOALS, climb
 from bridges.circuits.circuit import Circuit
-from bridges.circuits.patch import choose
+from bridges.circuits.patch import patch
 from bridges.circuits.search.gates import Gates, learn_gates
-from bridges.circuits.task import Prompts, answer_margins, task_loss
+from bridges.circuits.task import Prompts, logit_diff, task_loss
 from bridges.nodes import NodeFunction, intervene
 from bridges.stack import ResidualStack
 
@@ -30,19 +30,19 @@ if TYPE_CHECKING:
 SHARE = 0.1
 # Where it starts and what it climbs, one after the other: each of them apart, as the control's adversary does.
 TURNS = ((False, "loss"), (True, "loss"), (True, "margin"))
-# A choice that does less harm, in nats, names no guards.
+# A choice that does less harm, in nats, names no protected.
 ENOUGH = 0.3
-# Of the nodes whose ablation did harm in a step, the share that become guards: enough to come to an end, and few enough
+# Of the nodes whose ablation did harm in a step, the share that become protected: enough to come to an end, and few enough
 # that the next step's choice sees what they are good for.
 NAMED = 0.1
 # With this temperature a gate's surrogate gradient at τ = 0 is that of its value.
 _PLAIN = 0.25
 
 
-def guards_of(circuit: Circuit) -> dict[str, Tensor]:
-    """The guards among a circuit's nodes, ``{point: bool [channels]}``."""
+def protected_of(circuit: Circuit) -> dict[str, Tensor]:
+    """The protected among a circuit's nodes, ``{point: bool [channels]}``."""
     found = {p: torch.zeros_like(kept) for p, kept in circuit.nodes.items()}
-    for point, channels in circuit.meta.get("guards", {}).items():
+    for point, channels in circuit.meta.get("protected", {}).items():
         found[point][channels] = True
     return {p: found[p] & kept for p, kept in circuit.nodes.items()}
 
@@ -61,7 +61,7 @@ class _Side:
     fit: list[nn.Parameter]
 
 
-class Opponent:
+class Adversary:
     """The adversary of `learn_gates`: between two steps it takes one of its own.
 
     Args:
@@ -89,8 +89,8 @@ class Opponent:
         return dict(zip(self.stack.nodes.widths, flat.split(self.widths), strict=True))
 
     @property
-    def guards(self) -> dict[str, Tensor]:
-        """The guards it has named, ``{point: bool [channels]}``."""
+    def protected(self) -> dict[str, Tensor]:
+        """The protected it has named, ``{point: bool [channels]}``."""
         return self._points(self.named.cpu())
 
     def gradients(self, gates: Gates, some: Prompts, step: int) -> dict[str, Tensor]:
@@ -98,7 +98,7 @@ class Opponent:
 
         In the circuit alone, one step of three, it has brought nodes back: the gradient lets the others make up for
         that. In the whole model it has ablated some: where that did harm, those whose return would undo most of it
-        become guards. Then it chooses anew.
+        become protected. Then it chooses anew.
         """
         whole, goal = turn = TURNS[step % len(TURNS)]
         side = self.sides[turn]
@@ -108,11 +108,11 @@ class Opponent:
         probes = {point: torch.zeros_like(value).requires_grad_() for point, value in self._points(side.memory).items()}
 
         def gated(point: str) -> NodeFunction:
-            return lambda x: choose(x, kept[point], gates.reference[point], probes[point], _PLAIN)
+            return lambda x: patch(x, kept[point], gates.reference[point], probes[point], _PLAIN)
 
         log_scale, shift = side.fit
         with torch.enable_grad(), intervene(self.stack, {point: gated(point) for point in probes}):
-            margins = answer_margins(self.stack, some) * log_scale.clamp(-3, 3).exp() + some.sign * shift
+            margins = logit_diff(self.stack, some) * log_scale.clamp(-3, 3).exp() + some.sign * shift
             loss = task_loss(margins)
             log_scale.grad, shift.grad = torch.autograd.grad(loss, side.fit, retain_graph=True)
             found = torch.autograd.grad(GOALS[goal](margins), list(probes.values()))
@@ -129,23 +129,23 @@ class Opponent:
         return self._points(taught)
 
     def hold(self, gates: Gates) -> None:
-        """Open the guards' gates, whatever the price says."""
+        """Open the protected' gates, whatever the price says."""
         for point, named in self._points(self.named).items():
             gates.tau[gates.owner[point]].data.masked_fill_(named, 1.0)
 
 
-def hardened(search: Search, scores: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, list[int]]]:
+def harden(search: Search, scores: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, list[int]]]:
     """A ranking pruned further against an adversary on training pairs: its scores, ``{point: [channels]}``, with the
-    guards first, and the guards, channels by point.
+    protected first, and the protected, channels by point.
 
     Also where nothing seems to undo a circuit of the ranking: what an adversary finds on some pairs says little of what
-    one finds on others, and of two seeds one would be hardened and the other not.
+    one finds on others, and of two seeds one would be harden and the other not.
     """
-    opponent = Opponent(search.stack)
-    settings = replace(search.settings, steps=search.settings.hardening, abandon=None)
+    adversary = Adversary(search.stack)
+    settings = replace(search.settings, steps=search.settings.adversarial_steps, early_stop_loss=None)
     scores = learn_gates(
-        search.stack, search.encoded, search.removed, settings, search.seed, start=scores, opponent=opponent
+        search.stack, search.encoded, search.removed, settings, search.seed, start=scores, adversary=adversary
     )
-    guards = {p: named.nonzero()[:, 0].tolist() for p, named in opponent.guards.items() if named.any()}
+    protected = {p: named.nonzero()[:, 0].tolist() for p, named in adversary.protected.items() if named.any()}
     span = 2 + max(float(-v.min()) for v in scores.values())
-    return {p: v + span * opponent.guards[p] for p, v in scores.items()}, guards
+    return {p: v + span * adversary.protected[p] for p, v in scores.items()}, protected

@@ -10,16 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from bridges.behaviours.encoded import EncodedPairs
-from bridges.circuits.ablation import Removed
-from bridges.circuits.patch import choose
-from bridges.circuits.task import Prompts, answer_margins, prompts, task_loss
+from bridges.circuits.ablation import Ablation
+from bridges.circuits.patch import patch
+from bridges.circuits.task import Prompts, logit_diff, prompts, task_loss
 from bridges.config.search import CircuitSettings
 from bridges.errors import BridgesError
 from bridges.nodes import NodeFunction, intervene
 from bridges.stack import ResidualStack
 
 if TYPE_CHECKING:
-    from bridges.circuits.search.adversarial import Opponent
+    from bridges.circuits.search.adversarial import Adversary
 
 # How much of the loss seen so far the running mean keeps.
 MEMORY = 0.75
@@ -69,7 +69,7 @@ class Gates:
         def gated(point: str) -> NodeFunction:
             tau, other = self.tau[self.owner[point]], instead[point]
             open_ = tau.detach() > 0
-            return lambda x: choose(x, open_, other, tau, self.temperature, entries)
+            return lambda x: patch(x, open_, other, tau, self.temperature, entries)
 
         return {point: gated(point) for point in self.owner}
 
@@ -78,12 +78,12 @@ class Gates:
         return {point: self.tau[owner].detach().cpu().clone() for point, owner in self.owner.items()}
 
 
-def hopeless(gates: Gates, loss: float, settings: CircuitSettings) -> bool:
-    """Whether a search is not worth its other half (``settings.abandon``), by its running loss and open gates."""
-    if settings.abandon is None:
+def should_stop(gates: Gates, loss: float, settings: CircuitSettings) -> bool:
+    """Whether a search is not worth its other half (``settings.early_stop_loss``), by its running loss and open gates."""
+    if settings.early_stop_loss is None:
         return False
     total = sum(map(len, gates.reference.values()))
-    return loss > settings.abandon or float(gates.count().detach()) > 2 * settings.largest * total
+    return loss > settings.early_stop_loss or float(gates.count().detach()) > 2 * settings.largest * total
 
 
 @torch.no_grad()
@@ -93,7 +93,7 @@ def softened(stack: ResidualStack, some: Prompts, goal: float) -> float:
     A model that is sure of every prompt has a loss of zero, and a gradient of zero: its gates would close alike, those
     that matter among them, until it fails at once.
     """
-    margins = answer_margins(stack, some)
+    margins = logit_diff(stack, some)
     low, high = -3.0, 0.0
     if task_loss(margins) >= goal:
         return 0.0
@@ -106,11 +106,11 @@ def softened(stack: ResidualStack, some: Prompts, goal: float) -> float:
 def learn_gates(
     stack: ResidualStack,
     encoded: EncodedPairs,
-    removed: Removed,
+    removed: Ablation,
     settings: CircuitSettings,
     seed: int,
     start: Mapping[str, Tensor] | None = None,
-    opponent: Opponent | None = None,
+    adversary: Adversary | None = None,
 ) -> dict[str, Tensor]:
     """The final τ of every node after `settings.steps` steps, ``{point: [channels]}``.
 
@@ -121,7 +121,7 @@ def learn_gates(
 
     Args:
         start: τ to go on from, ``{point: [channels]}``; else ``init_bias`` and noise.
-        opponent: an adversary to withstand, on half as many pairs as are in a batch.
+        adversary: an adversary to withstand, on half as many pairs as are in a batch.
     """
     goal = settings.goal * settings.target
     generator = torch.Generator().manual_seed(seed)
@@ -138,13 +138,13 @@ def learn_gates(
     optimizer = torch.optim.AdamW(
         [
             {"params": list(gates.tau.values()), "weight_decay": settings.weight_decay},
-            {"params": [log_scale, shift, *(opponent.parameters if opponent else ())], "weight_decay": 0.0},
+            {"params": [log_scale, shift, *(adversary.parameters if adversary else ())], "weight_decay": 0.0},
         ],
         lr=settings.lr,
         betas=(0.9, 0.95),
     )
     pool = removed.pool(int(encoded.lengths.max()), generator)
-    price, mean = settings.k_coef, None
+    price, mean = settings.penalty, None
     warm = max(1, round(0.05 * settings.steps))
     for step in range(settings.steps):
         chosen = torch.randperm(len(encoded), generator=generator)[: settings.batch].tolist()
@@ -154,14 +154,14 @@ def learn_gates(
         else:
             functions = gates.functions(pool, removed.entries(batch, generator, pool))
         with torch.enable_grad(), intervene(stack, functions):
-            margins = answer_margins(stack, batch) * log_scale.exp() + batch.sign * shift
+            margins = logit_diff(stack, batch) * log_scale.exp() + batch.sign * shift
             loss = task_loss(margins)
             grads = torch.autograd.grad(loss + price * gates.count(), parameters)
         for parameter, grad in zip(parameters, grads, strict=True):
             parameter.grad = grad
-        if opponent is not None:
+        if adversary is not None:
             few = torch.randperm(len(encoded), generator=generator)[: max(1, settings.batch // 2)].tolist()
-            for point, taught in opponent.gradients(gates, prompts(encoded.take(few), device), step).items():
+            for point, taught in adversary.gradients(gates, prompts(encoded.take(few), device), step).items():
                 tau = gates.tau[gates.owner[point]]
                 assert tau.grad is not None
                 tau.grad += taught
@@ -173,8 +173,8 @@ def learn_gates(
             log_scale.clamp_(-3, 3)
             for tau in gates.tau.values():
                 tau.clamp_(-1, 1)
-        if opponent is not None:
-            opponent.hold(gates)
+        if adversary is not None:
+            adversary.hold(gates)
         now = float(loss.detach())
         if not math.isfinite(now):
             raise BridgesError(
@@ -184,7 +184,7 @@ def learn_gates(
             )
         mean = now if mean is None else MEMORY * mean + (1 - MEMORY) * now
         price *= math.exp(settings.adapt * max(-1.0, min(1.0, 1 - mean / goal)))
-        price = min(1.0, max(price, settings.least_price * settings.k_coef))
-        if step + 1 == (settings.steps + 1) // 2 and hopeless(gates, mean, settings):
+        price = min(1.0, max(price, settings.min_penalty * settings.penalty))
+        if step + 1 == (settings.steps + 1) // 2 and should_stop(gates, mean, settings):
             break
     return gates.scores()

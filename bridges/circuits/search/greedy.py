@@ -11,9 +11,9 @@ from torch import Tensor
 
 from bridges.circuits.attribution import attribution, real_tokens
 from bridges.circuits.circuit import Circuit, kept_edges, only
-from bridges.circuits.search.adversarial import guards_of
-from bridges.circuits.task import Prompts, answer_margins, task_loss
-from bridges.circuits.weights import wires
+from bridges.circuits.search.adversarial import protected_of
+from bridges.circuits.task import Prompts, logit_diff, task_loss
+from bridges.circuits.weights import edge_matrices
 from bridges.nodes import intervene
 from bridges.stack import ResidualStack
 
@@ -59,12 +59,12 @@ def shrink(
 
 
 def drop_nodes(search: Search, circuit: Circuit) -> Circuit:
-    """Remove nodes of least first-order effect; guards stay."""
-    guards = guards_of(circuit)
+    """Remove nodes of least first-order effect; protected stay."""
+    protected = protected_of(circuit)
 
     def rank(current: Circuit) -> list[Any]:
         effect = attribution(search.stack, search.prompts, search.removed.reference, current)
-        named = [(p, c) for p, kept in current.nodes.items() for c in (kept & ~guards[p]).nonzero()[:, 0].tolist()]
+        named = [(p, c) for p, kept in current.nodes.items() for c in (kept & ~protected[p]).nonzero()[:, 0].tolist()]
         return sorted(named, key=lambda node: float(effect[node[0]][node[1]]))
 
     return shrink(search, circuit, rank, _without_nodes)
@@ -72,7 +72,7 @@ def drop_nodes(search: Search, circuit: Circuit) -> Circuit:
 
 def drop_edges(search: Search, circuit: Circuit) -> Circuit:
     """Remove weights between kept nodes, those that carry least first."""
-    every = {wire.matrix: torch.ones(wire.weight.shape, dtype=torch.bool) for wire in wires(search.stack)}
+    every = {matrix.name: torch.ones(matrix.weight.shape, dtype=torch.bool) for matrix in edge_matrices(search.stack)}
     circuit = replace(circuit, edges={matrix: every[matrix] for matrix in kept_edges(search.stack, circuit)})
 
     def rank(current: Circuit) -> list[Any]:
@@ -87,23 +87,23 @@ def drop_edges(search: Search, circuit: Circuit) -> Circuit:
 
 
 def drop_dead_ends(search: Search, circuit: Circuit) -> Circuit:
-    """Remove nodes that no kept edge enters or none leaves while there are any and the target holds; guards stay."""
-    guards = guards_of(circuit)
+    """Remove nodes that no kept edge enters or none leaves while there are any and the target holds; protected stay."""
+    protected = protected_of(circuit)
     while True:
         edges = kept_edges(search.stack, circuit)
         enters = {p: torch.zeros_like(kept) for p, kept in circuit.nodes.items()}
         leaves = {p: torch.zeros_like(kept) for p, kept in circuit.nodes.items()}
-        for wire in wires(search.stack):
-            if wire.matrix in edges:
-                enters[wire.target] |= edges[wire.matrix].any(1)
-                leaves[wire.source] |= edges[wire.matrix].any(0)
+        for matrix in edge_matrices(search.stack):
+            if matrix.name in edges:
+                enters[matrix.target] |= edges[matrix.name].any(1)
+                leaves[matrix.source] |= edges[matrix.name].any(0)
         dead: list[Any] = []
         for point, kept in circuit.nodes.items():
             kind = point.split(".")[1]
             # Queries and keys act on scores, not through an edge of their own.
             out = torch.ones_like(kept) if kind in ("q", "k", "attn_out", "mlp_out") else leaves[point]
             into = torch.ones_like(kept) if kind in ("attn_in", "mlp_in") else enters[point]
-            dead += [(point, c) for c in (kept & ~(out & into) & ~guards[point]).nonzero()[:, 0].tolist()]
+            dead += [(point, c) for c in (kept & ~(out & into) & ~protected[point]).nonzero()[:, 0].tolist()]
         if not dead:
             return circuit
         smaller = search.measure(_without_nodes(circuit, dead))
@@ -147,7 +147,7 @@ def edge_effects(
         return function
 
     with torch.enable_grad(), only(stack, circuit), intervene(stack, {p: keep(p) for p in circuit.nodes}):
-        loss = task_loss(answer_margins(stack, some))
+        loss = task_loss(logit_diff(stack, some))
         grads = torch.autograd.grad(loss, list(values.values()), allow_unused=True)
     real = real_tokens(some)
     slope = {
@@ -156,15 +156,15 @@ def edge_effects(
     }
     spread = {p: (x.detach().float()[real] - reference[p].to(x.device)).abs() for p, x in values.items()}
     found = {}
-    for wire in wires(stack):
-        if wire.source not in spread or wire.target not in slope:
+    for matrix in edge_matrices(stack):
+        if matrix.source not in spread or matrix.target not in slope:
             continue
-        g, x = slope[wire.target], spread[wire.source]
-        if wire.source.endswith(".v"):
+        g, x = slope[matrix.target], spread[matrix.source]
+        if matrix.source.endswith(".v"):
             carried = g.square().sum(0).sqrt()[:, None] * x.square().sum(0).sqrt()[None]
         else:
-            carried = _abs_product(g, x, circuit.nodes[wire.target], circuit.nodes[wire.source])
-        found[wire.matrix] = (wire.weight.detach().abs() * carried).cpu()
+            carried = _abs_product(g, x, circuit.nodes[matrix.target], circuit.nodes[matrix.source])
+        found[matrix.name] = (matrix.weight.detach().abs() * carried).cpu()
     return found
 
 

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from bridges.behaviours.encoded import EncodedPairs
-from bridges.circuits.ablation import Removed
+from bridges.circuits.ablation import Ablation
 from bridges.circuits.attribution import attribution, integrated_gradients, magnitude, random_scores
 from bridges.circuits.circuit import Circuit, only
-from bridges.circuits.search.adversarial import hardened
+from bridges.circuits.search.adversarial import harden
 from bridges.circuits.search.gates import learn_gates
 from bridges.circuits.search.greedy import drop_dead_ends, drop_edges, drop_nodes
-from bridges.circuits.task import Calibration, Prompts, answer_margins, calibrate, prompts, task_loss
+from bridges.circuits.task import Calibration, Prompts, calibrate, logit_diff, prompts, task_loss
 from bridges.config.search import CircuitSettings
 from bridges.stack import ResidualStack
 
@@ -47,7 +47,7 @@ class Search:
         text: Tensor | None = None,
     ):
         self.stack, self.settings, self.seed, self.encoded = stack, settings, seed, encoded
-        self.removed = Removed(stack, reference, settings.ablation, text)
+        self.removed = Ablation(stack, reference, settings.ablation, text)
         device = next(stack.parameters()).device  # type: ignore[attr-defined]
         self.prompts = prompts(encoded.take(range(min(settings.pairs, len(encoded)))), device)
         # One draw for the whole search: circuits are compared on the same values.
@@ -77,7 +77,7 @@ class Search:
     def measure(self, circuit: Circuit) -> Circuit:
         """The circuit with its calibration and training loss."""
         with torch.no_grad(), only(self.stack, circuit, self.values):
-            margins = answer_margins(self.stack, self.prompts)
+            margins = logit_diff(self.stack, self.prompts)
         found: Calibration = calibrate(margins, self.prompts.sign)
         loss = float(task_loss(found.apply(margins, self.prompts.sign)))
         return replace(
@@ -94,40 +94,40 @@ class Search:
 
     def by_nodes(self, full: Circuit | None = None) -> Circuit:
         """Rank nodes, take as few of them as reach the target, and remove what is left over; where that makes a
-        circuit, go on against an adversary (``hardening``) and do the same with the hardened ranking.
+        circuit, go on against an adversary (``adversarial_steps``) and do the same with the harden ranking.
 
-        Where the hardened ranking leads to no circuit, it is the first one's. Where the whole model's loss is above
-        ``give_up`` all nodes are returned, and where no number of nodes reaches the target the most there may be
+        Where the harden ranking leads to no circuit, it is the first one's. Where the whole model's loss is above
+        ``max_model_loss`` all nodes are returned, and where no number of nodes reaches the target the most there may be
         (``largest``), not `reached`.
 
         Args:
             full: the circuit of all nodes, where it is measured already.
         """
         full = self.full if full is None else full
-        if full.train_loss > max(self.settings.give_up, self.settings.target):
+        if full.train_loss > max(self.settings.max_model_loss, self.settings.target):
             return full
         ranked = self.bisect(self.rank(), full)
-        if not (self.settings.hardening and self.settings.method == "learned"):
+        if not (self.settings.adversarial_steps and self.settings.method == "learned"):
             return self.cut(ranked)
-        # Few enough as they are: that leftovers can go needs no proof before the hardened ranking's are looked for.
+        # Few enough as they are: that leftovers can go needs no proof before the harden ranking's are looked for.
         small = ranked.reached and ranked.size <= self.most
         circuit = ranked if small else self.cut(ranked)
         if not circuit.reached:
             return circuit
-        scores, guards = hardened(self, ranked.scores)
-        found = self.cut(self.bisect(scores), guards)
+        scores, protected = harden(self, ranked.scores)
+        found = self.cut(self.bisect(scores), protected)
         if found.reached:
             return found
         return self.cut(ranked) if small else circuit
 
-    def cut(self, ranked: Circuit, guards: Mapping[str, list[int]] | None = None) -> Circuit:
+    def cut(self, ranked: Circuit, protected: Mapping[str, list[int]] | None = None) -> Circuit:
         """A circuit that `bisect` took from a ranking, without what is left over, and with no more nodes than it may
         have.
 
         Args:
-            guards: channels by point that are no leftovers though the circuit alone does without them.
+            protected: channels by point that are no leftovers though the circuit alone does without them.
         """
-        circuit = replace(ranked, meta={"ranked_nodes": ranked.size, **({"guards": dict(guards)} if guards else {})})
+        circuit = replace(ranked, meta={"ranked_nodes": ranked.size, **({"protected": dict(protected)} if protected else {})})
         if circuit.reached:
             circuit = drop_nodes(self, circuit)
         if circuit.size <= self.most:
@@ -221,10 +221,10 @@ def find_circuit(
     return Search(stack, encoded, reference, settings or CircuitSettings(), seed, model, text).run()
 
 
-def heldout_margins(
+def heldout_logit_diff(
     stack: ResidualStack, circuit: Circuit, some: Prompts, values: Mapping[str, Tensor] | None = None
 ) -> Tensor:
     """Calibrated margins ``[2n]`` of the circuit alone on other prompts."""
     with torch.no_grad(), only(stack, circuit, values):
-        margins = answer_margins(stack, some)
+        margins = logit_diff(stack, some)
     return Calibration(circuit.scale, circuit.shift).apply(margins, some.sign)

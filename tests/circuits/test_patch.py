@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bridges import kernels
-from bridges.circuits.patch import choose
+from bridges.circuits.patch import patch
 
 
 @pytest.fixture(params=["cpp", "python"])
@@ -24,11 +24,11 @@ def test_channels_are_kept_or_replaced(backend, dtype, width):
     x = torch.randn(6, 5, width, generator=g).to(dtype)
     mean, values = torch.randn(width, generator=g), torch.randn(6, 5, width, generator=g).to(dtype)
     kept, masks = torch.rand(width, generator=g) < 0.5, torch.rand(3, width, generator=g) < 0.5
-    assert torch.equal(choose(x, kept, mean), torch.where(kept, x, mean.to(dtype)))
-    assert torch.equal(choose(x, kept, values), torch.where(kept, x, values))
+    assert torch.equal(patch(x, kept, mean), torch.where(kept, x, mean.to(dtype)))
+    assert torch.equal(patch(x, kept, values), torch.where(kept, x, values))
     rows = masks.repeat_interleave(2, 0).unsqueeze(1)
-    assert torch.equal(choose(x, masks, mean), torch.where(rows, x, mean.to(dtype)))
-    assert torch.equal(choose(x, masks, values[:2]), torch.where(rows, x, values[:2].repeat(3, 1, 1)))
+    assert torch.equal(patch(x, masks, mean), torch.where(rows, x, mean.to(dtype)))
+    assert torch.equal(patch(x, masks, values[:2]), torch.where(rows, x, values[:2].repeat(3, 1, 1)))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -39,8 +39,8 @@ def test_every_prompt_reads_the_entry_of_a_pool_that_it_names(backend, dtype, pr
     pool, grad = torch.randn(3, length, width, generator=g).to(dtype), torch.randn(x.shape, generator=g).to(dtype)
     entries = torch.randint(3, (prompts,), generator=g)
     tau = torch.randn(width, generator=g).requires_grad_()
-    found = choose(x, tau.detach() > 0, pool, tau, 0.5, entries)
-    wanted = choose(x, tau.detach() > 0, pool[entries, :tokens], tau, 0.5)
+    found = patch(x, tau.detach() > 0, pool, tau, 0.5, entries)
+    wanted = patch(x, tau.detach() > 0, pool[entries, :tokens], tau, 0.5)
     assert torch.equal(found, wanted)
     for a, b in zip(
         torch.autograd.grad(found, (x, tau), grad), torch.autograd.grad(wanted, (x, tau), grad), strict=True
@@ -50,7 +50,7 @@ def test_every_prompt_reads_the_entry_of_a_pool_that_it_names(backend, dtype, pr
 
 def test_what_is_replaced_may_be_nan(backend):
     x = torch.tensor([[[torch.nan, 1.0]]], requires_grad=True)
-    out = choose(x, torch.tensor([False, True]), torch.zeros(2))
+    out = patch(x, torch.tensor([False, True]), torch.zeros(2))
     assert out.tolist() == [[[0.0, 1.0]]]
     assert torch.autograd.grad(out.sum(), x)[0].tolist() == [[[0.0, 1.0]]]
 
@@ -62,7 +62,7 @@ def test_the_gates_gradient_is_that_of_the_sigmoid(backend, dtype, shape):
     x = torch.randn(shape, generator=g).to(dtype).requires_grad_()
     other, grad = torch.randn(shape[-1], generator=g), torch.randn(shape, generator=g)
     tau = torch.randn(shape[-1], generator=g).requires_grad_()
-    out = choose(x, tau.detach() > 0, other, tau, temperature=0.5)
+    out = patch(x, tau.detach() > 0, other, tau, temperature=0.5)
     of_x, of_tau = torch.autograd.grad(out, (x, tau), grad.to(dtype))
     soft = torch.sigmoid(tau / 0.5)
     gate = (tau > 0).float() + soft - soft.detach()
