@@ -193,7 +193,7 @@ def behaviour_rows(
     rows = []
     for (model, pair), values in logits.items():
         s = summarise(prompt_rows(encoded, values), bootstrap, seed)
-        row: dict[str, object] = {"behaviour": encoded.behaviour, "split": encoded.split, "model": model, "pair": pair}
+        row: dict[str, object] = {"behaviour": encoded.behaviour, "split": encoded.split, "model": model, "bridge": pair}
         for mine, theirs in (("loss", "loss"), ("accuracy", "accuracy"), ("logit_difference", "logit_diff")):
             row |= {f"{mine}{end}": s[f"{theirs}{end}"] for end in ("", "_low", "_high")}
         rows.append(row | {"n_pairs": len(encoded), "seed": seed})
@@ -243,5 +243,5 @@ def measure_behaviours(
             rows += measured
             progress(name)
     frames = pd.DataFrame(suite, columns=TABLES["suite"].names), pd.DataFrame(rows, columns=TABLES["behaviours"].names)
-    frames[1]["pair"] = frames[1]["pair"].astype("Int64")
+    frames[1]["bridge"] = frames[1]["bridge"].astype("Int64")
     return frames

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,15 +26,16 @@ class Circuit:
 
     Attributes:
         behaviour: name. model: ``sparse`` or ``dense``. method: how the nodes were chosen. seed: of the search.
-        ablation: what replaced a removed node in the search: ``mean``, ``zero``, ``resample`` or ``mixed``.
+        objective: what was asked of it. ablation: what replaced a removed node in the search: ``mean``, ``zero``,
+            ``resample`` or ``mixed``.
         nodes: ``{point: bool [channels]}`` of every point of the stack.
         scores: ``{point: float [channels]}`` by which nodes were ranked.
         edges: ``{matrix: bool [target, source]}``, false where a weight between kept nodes was removed; None: none was.
             Weights of other nodes stay, since those still compete in AbsTopK.
         reference: ``{point: float [channels]}``, the value of a removed node.
-        target: two-way loss in nats that had to be reached. reached: whether it was.
-        train_loss: calibrated loss on the training pairs.
-        scale, shift: the calibration.
+        target: of the objective (unexplained variance, or nats of two-way loss). reached: whether it was.
+        train_loss: the objective's value on the training pairs. carried: that across the bridges; NaN without any.
+        scale, shift: the calibration of the logits; 1 and 0 where the objective fits none.
         meta: what else should be kept.
     """
 
@@ -51,12 +53,22 @@ class Circuit:
     train_loss: float
     scale: float = 1.0
     shift: float = 0.0
+    carried: float = math.nan
+    objective: str = "task_loss"
     meta: dict[str, Any] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
         """Kept nodes."""
         return int(sum(kept.sum() for kept in self.nodes.values()))
+
+    @property
+    def protected(self) -> dict[str, Tensor]:
+        """Nodes that adversarial pruning added, since the whole model needs them, ``{point: bool [channels]}``."""
+        found = {p: torch.zeros_like(kept) for p, kept in self.nodes.items()}
+        for point, channels in self.meta.get("protected", {}).items():
+            found[point][channels] = True
+        return {p: found[p] & kept for p, kept in self.nodes.items()}
 
     def without_edges(self) -> Circuit:
         """The same nodes with every weight between them."""
@@ -69,9 +81,10 @@ class Circuit:
             edges: the graph's edges with their weights, for other readers of the file.
         """
         values = {
-            k: getattr(self, k) for k in ("behaviour", "model", "method", "seed", "ablation", "target", "reached")
+            k: getattr(self, k)
+            for k in ("behaviour", "model", "method", "seed", "ablation", "objective", "target", "reached")
         }
-        values |= {k: getattr(self, k) for k in ("train_loss", "scale", "shift", "meta")}
+        values |= {k: getattr(self, k) for k in ("train_loss", "carried", "scale", "shift", "meta")}
         values["nodes"] = {p: kept.nonzero()[:, 0].tolist() for p, kept in self.nodes.items()}
         values["widths"] = {p: len(kept) for p, kept in self.nodes.items()}
         values["scores"] = {p: s.double().tolist() for p, s in self.scores.items()}
@@ -155,19 +168,26 @@ def edges_ablated(stack: ResidualStack, circuit: Circuit) -> Iterator[None]:
         yield
 
 
-def _put_back(matrix: EdgeMatrix, kept: Tensor, reference: Mapping[str, Tensor]):
+def _put_back(matrix: EdgeMatrix, kept: Tensor, reference: Mapping[str, Tensor]) -> Callable[[], None]:
+    """Zero the weights that are not kept and give their sources' means instead; returns what undoes that."""
+    mean = reference[matrix.source].to(matrix.weight)
     with torch.no_grad():
         weight, bias = matrix.weight.clone(), None if matrix.bias is None else matrix.bias.clone()
         gone = weight * ~kept
         matrix.weight.mul_(kept)
-        if matrix.bias is not None:
-            matrix.bias.add_(gone @ reference[matrix.source].to(gone))
+        if matrix.attention is not None:
+            # What a head mixes of constant values is less than the constant where attention has a sink.
+            matrix.attention.constant = (gone, mean)
+        elif matrix.bias is not None:
+            matrix.bias.add_(gone @ mean)
 
     def back() -> None:
         with torch.no_grad():
             matrix.weight.copy_(weight)
             if matrix.bias is not None and bias is not None:
                 matrix.bias.copy_(bias)
+        if matrix.attention is not None:
+            matrix.attention.constant = None
 
     return back
 

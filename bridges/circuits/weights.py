@@ -26,6 +26,8 @@ class EdgeMatrix:
         target: the point it writes, ``logits`` (rows are tokens), or for the embedding the stream.
         weight: ``[target channels, source channels]``, a view of the parameter where the layout allows.
         bias: ``[target channels]``, or None.
+        attention: the block whose heads mix the source over tokens with weights that may sum to less than 1 (a sink),
+            or None.
     """
 
     name: str
@@ -33,6 +35,7 @@ class EdgeMatrix:
     target: str
     weight: Tensor
     bias: Tensor | None
+    attention: Any = None
 
 
 _INSIDE = (
@@ -66,11 +69,14 @@ def _sparse(stack: SparseTransformer) -> list[EdgeMatrix]:
     found = []
     for layer in range(stack.n_layers):
         parts: dict[str, nn.Module] = {}
-        for block in (stack.blocks[2 * layer], stack.blocks[2 * layer + 1]):
+        attention = stack.blocks[2 * layer]
+        for block in (attention, stack.blocks[2 * layer + 1]):
             parts |= cast(Mapping[str, nn.Module], block._modules)
         for name, source, target in _INSIDE:
             linear = cast(nn.Linear, parts[name])
-            found.append(EdgeMatrix(f"{layer}.{name}", f"{layer}.{source}", f"{layer}.{target}", linear.weight, linear.bias))
+            points = f"{layer}.{source}", f"{layer}.{target}"
+            mixing = attention if name == "out" else None
+            found.append(EdgeMatrix(f"{layer}.{name}", *points, linear.weight, linear.bias, mixing))
     tokens = cast(nn.Embedding, stack.tokens)
     found.append(EdgeMatrix("tokens", EMBEDDING, "stream", tokens.weight.T, None))
     return [*found, EdgeMatrix("head", "stream", LOGITS, stack.head.weight, stack.head.bias)]

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from bridges.behaviours.encoded import EncodedPairs
+from bridges.circuits.bootstrap import Estimate, Resampler, estimate
 from bridges.circuits.circuit import Circuit, only
 from bridges.circuits.task import Calibration, logit_diff, prompts, split
-from bridges.compare.bootstrap import Estimate, Resampler, estimate
 from bridges.losses import head_values
 from bridges.stack import ResidualStack
 

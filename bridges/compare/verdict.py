@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bridges.compare.bootstrap import holm
+from bridges.circuits.bootstrap import holm
 from bridges.compare.transfer import NULLS
 from bridges.config import CONTROLS, VerdictConfig
 from bridges.storage.tables import TABLES

@@ -21,7 +21,6 @@ from bridges.config.measuring import (
     ControlsConfig,
     EvalConfig,
     VerdictConfig,
-    searched_from,
 )
 from bridges.config.training import BridgeConfig, DataConfig, ModelConfig, SparseConfig, TermConfig, TrainConfig
 from bridges.errors import ConfigError, nearest
@@ -46,7 +45,6 @@ __all__ = [
     "VerdictConfig",
     "flat",
     "from_dict",
-    "searched_from",
     "to_dict",
 ]
 
@@ -110,7 +108,6 @@ class Config:
             raise ConfigError(
                 f"sparsity={self.sparsity} must lie in (0, 1]: it is the fraction of weights that are not zero."
             )
-        searched_from(self.circuits, self.verdict)
 
 
 def to_dict(config: Config) -> dict[str, Any]:

@@ -33,7 +33,7 @@ def headline(folder: RunFolder) -> dict[str, float]:
             rows = paths[(paths["bridges"] == label) & (paths["kind"] == f"single_{direction}")]
             out[f"hybrid/kl_{direction}" + ("" if label == "trained" else f"_{label}")] = float(rows["kl"].mean())
     if "behaviours" in table_names(folder.path):
-        done = read_table(folder.path, "behaviours").query("split == 'heldout' and pair.isna()", engine="python")
+        done = read_table(folder.path, "behaviours").query("split == 'heldout' and bridge.isna()", engine="python")
         out["behaviours/measured"] = int(done["behaviour"].nunique())
         for model in ("dense", "sparse"):
             able = done.loc[done["model"] == model, "accuracy"] >= ABLE
@@ -97,8 +97,8 @@ def summary_text(folder: RunFolder) -> str:
     figures, sites = headline(folder), read_table(folder.path, "sites")
     sparsity = read_table(folder.path, "sparsity")
     rows = []
-    for i in sorted(sites["pair"].unique()):
-        mine = sites[sites["pair"] == i].set_index("bridges")
+    for i in sorted(sites["bridge"].unique()):
+        mine = sites[sites["bridge"] == i].set_index("bridges")
         t = mine.loc["trained"]
         row = {
             "bridge": i,

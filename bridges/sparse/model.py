@@ -65,6 +65,8 @@ class _Attention(nn.Module):
         self.v = SparseLinear(read, heads, bias=config.bias)
         self.out = SparseLinear(heads, config.d_model, bias=config.bias)
         self.sink = nn.Parameter(torch.zeros(config.n_head)) if config.attention_sink else None
+        # While edges are ablated: weights [d_model, heads] and values [heads] that are mixed for every token instead.
+        self.constant: tuple[Tensor, Tensor] | None = None
 
     def forward(self, h: Tensor, node) -> Tensor:
         x = autocast_once(node("attn_in", self.read(h)))
@@ -73,7 +75,13 @@ class _Attention(nn.Module):
             for kind, part in (("q", self.q), ("k", self.k), ("v", self.v))
         )
         mixed = sink_attention(q, k, v, self.sink).transpose(1, 2).flatten(2)
-        return node("attn_out", self.out(mixed))
+        written = self.out(mixed)
+        if self.constant is not None:
+            weight, value = self.constant
+            value = value.to(v.dtype).expand(*h.shape[:2], -1).unflatten(-1, (self.n_head, -1)).transpose(1, 2)
+            same = sink_attention(q, k, value.contiguous(), self.sink).transpose(1, 2).flatten(2)
+            written = written + F.linear(same, weight.to(same.dtype))
+        return node("attn_out", written)
 
 
 class _MLP(nn.Module):

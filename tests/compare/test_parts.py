@@ -10,7 +10,7 @@ import torch
 
 from bridges.bridge import Bridges, SitePair
 from bridges.circuits.circuit import kept_edges
-from bridges.compare.bootstrap import Resampler, estimate, holm, p_above_zero
+from bridges.circuits.bootstrap import Resampler, estimate, holm, p_above_zero
 from bridges.compare.carry import (
     carried,
     matched,

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from bridges.bridge import Bridges, pair_sites
 from bridges.circuits.task import logit_diff, prompts
 from bridges.compare import rows
-from bridges.compare.bootstrap import Resampler
+from bridges.circuits.bootstrap import Resampler
 from bridges.compare.choice import choose, gain
 from bridges.compare.crossing import Transfer, crossings, differences, equal_pairs
 from bridges.compare.dense_to_sparse import continued_logit_diffs

@@ -39,7 +39,7 @@ BEHAVIOUR_TABLES: tuple[Table, ...] = (
                 "which model: dense, sparse, a single-crossing hybrid at a pair, or the bigram table",
                 choices=("dense", "sparse", "hybrid_d2s", "hybrid_s2d", "bigram"),
             ),
-            Column("pair", "int", "site pair of the crossing", optional=True),
+            Column("bridge", "int", "site pair of the crossing", optional=True),
             *with_interval("loss", "mean two-way cross-entropy over both prompts of each pair, nats (chance: ln 2)"),
             *with_interval("accuracy", "share of prompts whose right token has the larger logit"),
             *with_interval("logit_difference", "mean logit of the right token minus the other's"),

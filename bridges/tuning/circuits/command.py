@@ -88,7 +88,9 @@ def tune_run(
     settings = config.circuits.settings(method="learned")
     tasks, unable = reachable(stack, tasks, settings)
     for name, loss in unable.items():
-        say(f"{name} is left out: {loss:.3f} nats with all of the model's nodes, {settings.max_model_loss:g} at most wanted.")
+        say(
+            f"{name} is left out: {loss:.3f} nats with all of the model's nodes, {settings.max_model_loss:g} at most wanted."
+        )
     if not tasks:
         raise BridgesError(f"The sparse model of {folder} does none of {', '.join(behaviours) or 'its behaviours'}.")
     data = token_blocks(config.data, run.tokenizer, config.data.context)

@@ -32,18 +32,29 @@ class Resampler:
 
     Attributes:
         n: units. resamples: R. seed: of the draws.
+        groups: the group of each unit, such as the frame of a pair: groups are drawn first and then units within each,
+            since units of a group are alike. Empty: units alone are drawn.
     """
 
     n: int
     resamples: int
     seed: int
+    groups: tuple[str, ...] = ()
 
     @cached_property
     def counts(self) -> Array:
         """How often each draw holds each unit, ``[R, n]``."""
-        draws = np.random.default_rng(self.seed).integers(0, self.n, (self.resamples, self.n))
+        rng = np.random.default_rng(self.seed)
+        members = [np.flatnonzero(np.array(self.groups) == name) for name in dict.fromkeys(self.groups)]
+        if len(members) < 2:
+            members = [np.arange(self.n)]
         counts = np.zeros((self.resamples, self.n))
-        np.add.at(counts, (np.arange(self.resamples)[:, None], draws), 1.0)
+        picked = rng.integers(0, len(members), (self.resamples, len(members)))
+        for g, units in enumerate(members):
+            times = (picked == g).sum(1)
+            for draw in np.flatnonzero(times):
+                drawn = rng.integers(0, len(units), times[draw] * len(units))
+                counts[draw] += np.bincount(units[drawn], minlength=self.n)
         return counts
 
     def sums(self, per_unit: Array) -> Array:

@@ -1,50 +1,34 @@
-"""Adversarial pruning: pruning goes on against an adversary.
+"""The adversary of learned pruning: it ablates nodes of the whole model, and brings nodes back into the circuit alone.
 
-A search shows the circuit everything else at its mean, or at values from other text, and so finds what is sufficient.
-In the whole model the rest is at work, and a few of its nodes may hold it in check: without them the circuit's own
-nodes no longer say what they said. Such *protected* belong to a circuit that is to be faithful, though alone it does
-without them. An adversary on training pairs names them while the gates still move, so that the rest can adapt.
+Nodes whose ablation in the whole model does most harm become *protected*: they stay in the circuit, though alone it
+does without them. An adversary on training pairs names them while the gates still move, so that the rest can adapt.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from bridges.circuits.attack import GOALS, climb
-from bridges.circuits.circuit import Circuit
 from bridges.circuits.patch import patch
-from bridges.circuits.search.gates import Gates, learn_gates
+from bridges.circuits.search.gates import Gates
 from bridges.circuits.task import Prompts, logit_diff, task_loss
 from bridges.nodes import NodeFunction, intervene
 from bridges.stack import ResidualStack
-
-if TYPE_CHECKING:
-    from bridges.circuits.search.search import Search
 
 # The adversary may flip as many nodes, as a share of the circuit's, as that of the control.
 SHARE = 0.1
 # Where it starts and what it climbs, one after the other: each of them apart, as the control's adversary does.
 TURNS = ((False, "loss"), (True, "loss"), (True, "margin"))
-# A choice that does less harm, in nats, names no protected.
+# A choice that does less harm, in nats, protects no node.
 ENOUGH = 0.3
-# Of the nodes whose ablation did harm in a step, the share that become protected: enough to come to an end, and few enough
-# that the next step's choice sees what they are good for.
+# Of the nodes whose ablation did harm in a step, the share that become protected: enough to come to an end, and few
+# enough that the next step's choice sees what they are good for.
 NAMED = 0.1
 # With this temperature a gate's surrogate gradient at τ = 0 is that of its value.
 _PLAIN = 0.25
-
-
-def protected_of(circuit: Circuit) -> dict[str, Tensor]:
-    """The protected among a circuit's nodes, ``{point: bool [channels]}``."""
-    found = {p: torch.zeros_like(kept) for p, kept in circuit.nodes.items()}
-    for point, channels in circuit.meta.get("protected", {}).items():
-        found[point][channels] = True
-    return {p: found[p] & kept for p, kept in circuit.nodes.items()}
 
 
 @dataclass
@@ -90,7 +74,7 @@ class Adversary:
 
     @property
     def protected(self) -> dict[str, Tensor]:
-        """The protected it has named, ``{point: bool [channels]}``."""
+        """The nodes it has named, ``{point: bool [channels]}``."""
         return self._points(self.named.cpu())
 
     def gradients(self, gates: Gates, some: Prompts, step: int) -> dict[str, Tensor]:
@@ -98,7 +82,7 @@ class Adversary:
 
         In the circuit alone, one step of three, it has brought nodes back: the gradient lets the others make up for
         that. In the whole model it has ablated some: where that did harm, those whose return would undo most of it
-        become protected. Then it chooses anew.
+        become protected. Then it selects anew.
         """
         whole, goal = turn = TURNS[step % len(TURNS)]
         side = self.sides[turn]
@@ -129,23 +113,6 @@ class Adversary:
         return self._points(taught)
 
     def hold(self, gates: Gates) -> None:
-        """Open the protected' gates, whatever the price says."""
+        """Open the protected nodes' gates, whatever the penalty says."""
         for point, named in self._points(self.named).items():
             gates.tau[gates.owner[point]].data.masked_fill_(named, 1.0)
-
-
-def harden(search: Search, scores: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, list[int]]]:
-    """A ranking pruned further against an adversary on training pairs: its scores, ``{point: [channels]}``, with the
-    protected first, and the protected, channels by point.
-
-    Also where nothing seems to undo a circuit of the ranking: what an adversary finds on some pairs says little of what
-    one finds on others, and of two seeds one would be harden and the other not.
-    """
-    adversary = Adversary(search.stack)
-    settings = replace(search.settings, steps=search.settings.adversarial_steps, early_stop_loss=None)
-    scores = learn_gates(
-        search.stack, search.encoded, search.removed, settings, search.seed, start=scores, adversary=adversary
-    )
-    protected = {p: named.nonzero()[:, 0].tolist() for p, named in adversary.protected.items() if named.any()}
-    span = 2 + max(float(-v.min()) for v in scores.values())
-    return {p: v + span * adversary.protected[p] for p, v in scores.items()}, protected

@@ -1,0 +1,66 @@
+"""The fewest best nodes of a ranking that reach the target (paper, section A.5)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from bridges.circuits.circuit import Circuit
+
+# Sizes are found to a fiftieth of themselves after learning; a ranking without it is a baseline, and a tenth will do.
+FINE, COARSE = 50, 10
+
+Take = Callable[[int], Circuit]
+
+
+def best_nodes(scores: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
+    """The ``count`` nodes with the highest scores, ``{point: bool [channels]}``; of equal ones the earlier."""
+    flat = torch.cat([s.flatten() for s in scores.values()])
+    mask = torch.zeros(len(flat), dtype=torch.bool)
+    mask[torch.argsort(flat, descending=True, stable=True)[:count]] = True
+    return dict(zip(scores, mask.split([len(s) for s in scores.values()]), strict=True))
+
+
+def bisect(take: Take, most: int, opened: int | None = None, fewest: bool = True) -> Circuit:
+    """The smallest circuit that reaches its target, or the one of ``most`` nodes where none does.
+
+    Sizes differ by orders of magnitude, so that the middle is taken between logarithms.
+
+    Args:
+        take: a size to the measured circuit of that many best nodes.
+        most: nodes there may be. opened: how many gates learning has opened, which is about what is needed; None for
+            a ranking without learning.
+        fewest: look for fewer than the gates that are open, where those reach the target.
+    """
+    best, low, high = None, 0, most
+    if opened is not None and 0 < opened < most:
+        first = take(opened)
+        if first.reached and not fewest:
+            return first
+        if first.reached:
+            best, high = first, opened
+        else:
+            low = opened
+            # What is missing is as a rule little: the whole need not be tried at once.
+            while best is None and 2 * low < most:
+                tried = take(min(most, max(low + 1, round(1.4 * low))))
+                if tried.reached:
+                    best, high = tried, tried.size
+                else:
+                    low = tried.size
+    if best is None:
+        best = take(most)
+        if not best.reached:
+            return best
+        high = most
+    while high - low > max(1, high // (COARSE if opened is None else FINE)):
+        middle = max(low + 1, min(high - 1, round(math.sqrt(max(1, low) * high))))
+        tried = take(middle)
+        if tried.reached:
+            best, high = tried, middle
+        else:
+            low = middle
+    return best
