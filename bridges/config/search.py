@@ -35,11 +35,11 @@ class CircuitSettings:
     """Unexplained variance, on the training pairs, of what the circuit moves in the dense model."""
     max_model_loss: float = 0.35
     """With task_loss no circuit is searched for where the whole model's calibrated loss is above this, in nats."""
-    max_node_fraction: float = 1.0
+    max_node_fraction: float = 0.1
     """Most nodes a circuit may have, as a share of all; one that needs more counts as not reached."""
     pairs: int = 64
     """Training pairs a circuit is measured on."""
-    steps: int = 120
+    steps: int = 80
     """Steps of learned pruning."""
     batch: int = 16
     """Pairs per step."""
@@ -51,7 +51,7 @@ class CircuitSettings:
     """How fast the penalty follows the loss, per step in logarithms; 0 keeps it fixed, as published."""
     min_penalty: float = 0.5
     """Least penalty, as a share of the first."""
-    loss_target_fraction: float = 0.8
+    loss_target_fraction: float = 0.7
     """Where the penalty steers the loss to, as a share of the target."""
     tied: bool = False
     """Whether queries and keys of a channel are kept or removed together."""

@@ -15,12 +15,12 @@ from torch import Tensor
 from bridges.bridge import Bridges
 from bridges.circuits.circuit import Circuit, ablated, circuit_logits
 from bridges.circuits.draw import draw_circuit
-from bridges.circuits.stage import circuit_file
 from bridges.config import STACKS
 from bridges.dense import DenseStack, load_dense
 from bridges.errors import BridgesError, CheckpointError, nearest
 from bridges.hybrid import Path as MixedPath
 from bridges.hybrid import path_logits
+from bridges.runs.circuits import circuit_file
 from bridges.sparse import SparseTransformer
 from bridges.stack import ResidualStack
 from bridges.storage.folder import RunFolder

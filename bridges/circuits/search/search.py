@@ -25,6 +25,8 @@ from bridges.stack import ResidualStack
 
 # Keeps the draws of resampled values apart from those of the gates.
 VALUES_SEED = 7_000_003
+# How often nodes are ranked until they lead to a circuit, and the loss from which on a search counts as stuck.
+ATTEMPTS, STUCK = 3, 0.5
 
 
 class Search:
@@ -118,11 +120,30 @@ class Search:
             if full.train_loss > max(self.settings.max_model_loss, self.settings.target):
                 return full
         circuit = self.cut(self.bisect(self.rank()))
+        for attempt in range(1, ATTEMPTS if self.settings.method == "learned" else 1):
+            if circuit.reached:
+                break
+            circuit = self.cut(self.bisect(self.relearn(circuit, attempt)))
         if not (self.settings.adversarial_steps and self.settings.method == "learned" and circuit.reached):
             return circuit
         scores, protected = self.harden(circuit.scores)
         found = self.cut(self.bisect(scores), protected)
         return found if found.reached else circuit
+
+    def relearn(self, circuit: Circuit, attempt: int) -> dict[str, Tensor]:
+        """Another ranking, where the last one led to no circuit.
+
+        Where that came near, learning goes on from it with a lower loss as its target. Where it got stuck, it starts
+        again with the nodes of least attribution the first to be closed.
+        """
+        settings, seed = self.settings, self.seed + 7919 * attempt
+        if circuit.train_loss > STUCK or not circuit.size:
+            settings = replace(settings, warm_start=max(settings.warm_start, 0.4))
+            order = attribution(self.stack, self.prompts, self.ablation.reference)
+            return learn_gates(self.stack, self.objective, self.ablation, settings, seed, order=order)
+        share = settings.loss_target_fraction * 0.6**attempt
+        settings = replace(settings, loss_target_fraction=share, steps=max(1, settings.steps // 2))
+        return learn_gates(self.stack, self.objective, self.ablation, settings, seed, start=circuit.scores)
 
     def harden(self, scores: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, list[int]]]:
         """Prune a ranking further against an adversary on training pairs.

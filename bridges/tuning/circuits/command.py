@@ -12,7 +12,8 @@ import yaml
 
 from bridges import kernels
 from bridges.behaviours.encoded import EncodedPairs
-from bridges.behaviours.stage import chosen, express
+from bridges.behaviours.stage import express
+from bridges.runs.sources import select_behaviours
 from bridges.circuits.stage import CircuitContext
 from bridges.circuits.task import calibrate, logit_diff, prompts, task_loss
 from bridges.config.search import CircuitSettings
@@ -73,7 +74,7 @@ def tune_run(
     stack = run.sparse.requires_grad_(False)
     if torch.cuda.is_available():
         stack.cuda()  # type: ignore[call-arg]  # the decorator of transformers hides the method
-    every = chosen(config.behaviours, run.tokenizer)
+    every = select_behaviours(config.behaviours, run.tokenizer)
     behaviours = list(every) if behaviours is None else behaviours
     for name in behaviours:
         if name not in every:
