@@ -23,7 +23,8 @@ set_or_string = TemplateBehaviour(
         "$name = $init\nif $item in $coll:\n    $name|$step",
         "$name = $init\nwhile $coll:\n    $item = $coll.pop()\n    $name|$step",
         "$name = $init\n$item = $func($name2)\n$name|$step",
-        "class $cls:\n    def $func(self):\n        $name = $init\n        for $item in self.$coll:\n            $name|$step",
+        "class $cls:\n    def $func(self):\n        $name = $init\n"
+        "        for $item in self.$coll:\n            $name|$step",
         "$name = $init\nwith open($name2) as f:\n    for $item in f:\n        $name|$step",
     ),
     reach=(
@@ -50,7 +51,8 @@ set_or_string_fixedvarname = TemplateBehaviour(
         "def $func($coll):\n    $name = $other\n    current = $init\n    for $item in $coll:\n        current|$step",
         "def $func($item):\n    current = $init\n    $name = $other\n    current|$step",
         "def $func($item, $name2):\n    $name = $other\n    current = $init\n    if $name2:\n        current|$step",
-        "class $cls:\n    def $func(self, $item):\n        $name = $other\n        current = $init\n        current|$step",
+        "class $cls:\n    def $func(self, $item):\n        $name = $other\n"
+        "        current = $init\n        current|$step",
         "class $cls:\n    def $func(self):\n        current = $init\n        $name = $other\n"
         "        for $item in self.$coll:\n            current|$step",
         "current = $init\n$name = $other\nif $item not in $coll:\n    current|$step",
@@ -61,37 +63,38 @@ set_or_string_fixedvarname = TemplateBehaviour(
         "$name2 = None\ncurrent = $init\n$name = $other\nfor i, $item in enumerate($coll):\n    current|$step",
         "try:\n    $name = $other\n    current = $init\n    for $item in $coll:\n        current|$step",
         "current = $init\n$name = $other\nfor $item in $coll:\n    print($item)\n    current|$step",
-        "def $func(self, $coll):\n    $name = $other\n    current = $init\n    while $coll:\n        $item = $coll.pop()\n"
-        "        current|$step",
+        "def $func(self, $coll):\n    $name = $other\n    current = $init\n"
+        "    while $coll:\n        $item = $coll.pop()\n        current|$step",
     ),
 )
 
+_SWAP = "$a, $b =| $b|, $a\n"
 var_swap = TemplateBehaviour(
     "var_swap",
     "Two variables are swapped: the right side of `x, y =` begins with `y`.",
     contexts=CONTEXTS,
     cue={"a": ("$name", "$name2"), "b": ("$name2", "$name")},
     frames=(
-        "$a, $b =| $b|, $a\n",
-        "$name = $num\n$name2 = $num2\n$a, $b =| $b|, $a\n",
-        "$name2 = $num\n$name = $num2\n$a, $b =| $b|, $a\n",
-        "$name = $func()\n$name2 = $func2()\n$a, $b =| $b|, $a\n",
-        "if $name > $name2:\n    $a, $b =| $b|, $a\n",
-        "if $name < $name2:\n    $a, $b =| $b|, $a\n",
-        "if len($name) < len($name2):\n    $a, $b =| $b|, $a\n",
-        "while $name2 > $name:\n    $a, $b =| $b|, $a\n",
-        "def $func($name, $name2):\n    $a, $b =| $b|, $a\n    return $name, $name2\n",
-        "def $func($name, $name2):\n    if $name > $name2:\n        $a, $b =| $b|, $a\n",
-        "def swap($name, $name2):\n    $a, $b =| $b|, $a\n",
-        "for i in range($num):\n    $a, $b =| $b|, $a\n",
-        "for $item in $coll:\n    $a, $b =| $b|, $a\n",
-        "class $cls:\n    def $func(self, $name, $name2):\n        $a, $b =| $b|, $a\n",
+        _SWAP,
+        "$name = $num\n$name2 = $num2\n" + _SWAP,
+        "$name2 = $num\n$name = $num2\n" + _SWAP,
+        "$name = $num\n$name2 = $num2\nprint($name3)\n" + _SWAP,
+        "$name = $num\n$name2 = $num2\n$name3 = $name4\n" + _SWAP,
+        "$name = $num\n$name2 = $num2\nif $name3:\n    " + _SWAP,
+        "$name = $num\n$name2 = $num2\nfor i in range($num3):\n    " + _SWAP,
+        "$name = '$word'\n$name2 = '$word2'\n" + _SWAP,
+        "$name = []\n$name2 = []\n" + _SWAP,
+        "$name = $func()\n$name2 = $func2()\n" + _SWAP,
+        "for i in range($num):\n    " + _SWAP,
+        "def $func($name3):\n    " + _SWAP,
+        "try:\n    " + _SWAP,
+        "class $cls:\n    def $func(self):\n        " + _SWAP,
     ),
     reach=(
-        "# swap $name and $name2\n$a, $b =| $b|, $a\n",
-        "def $func($name, $name2):\n    print($name, $name2)\n    $a, $b =| $b|, $a\n",
-        "try:\n    $name = $num\n    $a, $b =| $b|, $a\n",
-        "if $name3 and $name >= $name2:\n    $a, $b =| $b|, $a\n",
+        "# swap $name and $name2\n" + _SWAP,
+        "def $func($name, $name2):\n    print($name, $name2)\n    " + _SWAP,
+        "try:\n    $name = $num\n    " + _SWAP,
+        "if $name3 and $name >= $name2:\n    " + _SWAP,
     ),
 )
 

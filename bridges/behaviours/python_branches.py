@@ -1,4 +1,4 @@
-"""Python behaviours of loops and conditions: what a line began with decides how it goes on (Gao et al. 2025, Table 1)."""
+"""Python behaviours of loops and conditions: how a line begins decides how it goes on (Gao et al. 2025, Table 1)."""
 
 from __future__ import annotations
 
@@ -35,100 +35,108 @@ for_while = TemplateBehaviour(
     ),
 )
 
-# No statement ends in `elif`, so the name that follows is the last token of both: `elif x:` against `... else x`.
+
+def _chain(text: str, value: str, pad: str = "", test: str = "$item") -> Template:
+    """`text` and a value, then either an `elif` line after `pad` or the rest of a conditional expression."""
+    line = (f"{value}\n{pad}elif", f"{value} if {test} else")
+    return Template(text + "$line $name4|$then", {"line": line, "then": (":\n", "\n")})
+
+
+# No statement goes on after `elif` as it does after `else`, so the name that follows is the last token of both:
+# `elif x:` against `y if z else x`.
 else_elif = TemplateBehaviour(
     "else_elif",
     "The colon after the name in an `elif` line, the end of the line after a name that follows `else`.",
     contexts=CONTEXTS,
-    cue={"then": (":\n", "\n")},
-    frames=tuple(
-        Template(text, {"line": (first, second)})
-        for text, first, second in (
-            ("if $name:\n    $name2 = $line $name4|$then", "$name3\nelif", "$name3 if $item else"),
-            ("if $name > $num:\n    $name2 = $line $name4|$then", "$name3\nelif", "$name3 if $item else"),
-            ("if $name == $num:\n    $name2 = $line $name4|$then", "$name3\nelif", "$name3 if $item else"),
-            ("if not $name:\n    self.$name2 = $line $name4|$then", "$name3\nelif", "$name3 if $item else"),
-            ("if $name is None:\n    $name2 = $line $name4|$then", "None\nelif", "None if $item else"),
-            ("if $name:\n    $name2 = $line $name4|$then", "$num2\nelif", "$num2 if $item else"),
-            ("if $name in $coll:\n    $name2 = $line $name4|$then", "$name3\nelif", "$name3 if $name else"),
-            ("def $func($name):\n    if $name:\n        return $line $name4|$then", "$name3\n    elif", "$name3 if $item else"),
-            ("def $func($name):\n    if $name == '$word':\n        return $line $name4|$then", "$num\n    elif", "$num if $item else"),
-            ("def $func(self, $name):\n    if $name:\n        self.$name2 = $line $name4|$then", "$name\n    elif", "$name if $item else"),
-            ("for $item in $coll:\n    if $item:\n        $name2 = $line $name4|$then", "$item\n    elif", "$item if $name3 else"),
-            ("for $item in $coll:\n    if $name:\n        $name2 += $line $name4|$then", "$num\n    elif", "$num if $item else"),
-            ("class $cls:\n    def $func(self, $name):\n        if $name:\n            $name2 = $line $name4|$then", "True\n        elif", "True if $name3 else"),
-            ("while $name:\n    if $name2 > $num:\n        $name2 = $line $name4|$then", "$name3\n    elif", "$name3 if $item else"),
-        )
+    frames=(
+        _chain("if $name:\n    $name2 = ", "$name3"),
+        _chain("if $name > $num:\n    $name2 = ", "$name3"),
+        _chain("if $name == $num:\n    $name2 = ", "$name3"),
+        _chain("if not $name:\n    self.$name2 = ", "$name3"),
+        _chain("if $name is None:\n    $name2 = ", "None"),
+        _chain("if $name:\n    $name2 = ", "$num2"),
+        _chain("if $name in $coll:\n    $name2 = ", "$name3", test="$name"),
+        _chain("def $func($name):\n    if $name:\n        return ", "$name3", "    "),
+        _chain("def $func($name):\n    if $name == '$word':\n        return ", "$num", "    "),
+        _chain("def $func(self, $name):\n    if $name:\n        self.$name2 = ", "$name", "    "),
+        _chain("for $item in $coll:\n    if $item:\n        $name2 = ", "$item", "    ", "$name3"),
+        _chain("for $item in $coll:\n    if $name:\n        $name2 += ", "$num", "    "),
+        _chain(
+            "class $cls:\n    def $func(self, $name):\n        if $name:\n            $name2 = ",
+            "True",
+            "        ",
+            "$name3",
+        ),
+        _chain("while $name:\n    if $name2 > $num:\n        $name2 = ", "$name3", "    "),
     ),
-    reach=tuple(
-        Template(text, {"line": (first, second)})
-        for text, first, second in (
-            ("try:\n    if $name:\n        $name2 = $line $name4|$then", "$name3\n    elif", "$name3 if $item else"),
-            ("if $name and $item:\n    $name2.$attr = $line $name4|$then", "$name3\nelif", "$name3 if $item else"),
-            ("def $func($name):\n    if len($name) > $num:\n        yield $line $name4|$then", "$name\n    elif", "$name if $item else"),
-            ("if $name:\n    $name2 = $num\n    $name3 = $line $name4|$then", "$item\nelif", "$item if $name else"),
-        )
+    reach=(
+        _chain("try:\n    if $name:\n        $name2 = ", "$name3", "    "),
+        _chain("if $name and $item:\n    $name2.$attr = ", "$name3"),
+        _chain("def $func($name):\n    if len($name) > $num:\n        yield ", "$name", "    "),
+        _chain("if $name:\n    $name2 = $num\n    $name3 = ", "$item", test="$name"),
     ),
 )
 
-# The line is the same; a name and a space or an attribute in place of a line end keep the prompts equally long.
-_BEFORE_IF = ("$name2 = $name3\n   ", "self.$name2 = $name3.$attr")
+# The same line before; an attribute in place of a line end keeps the prompts equally long.
 if_ternary = TemplateBehaviour(
     "if_ternary",
     "The same condition ends in the colon of an `if` line or in ` else` of a conditional expression.",
     contexts=CONTEXTS,
-    cue={"then": (":\n", " else $num2\n"), "two": ("\n", ".$attr ")},
+    cue={"then": (":\n", " else $num2\n"), "end": ("\n", ".$attr "), "in": ("\n    ", ".$attr ")},
     frames=(
-        "$name2 = $name3${two}if $name > $num|$then",
-        "$name2 = $name3${two}if $name is None|$then",
-        "$name2 = $name3${two}if $name == $num|$then",
-        "self.$name2 = $name3${two}if $name in $coll|$then",
-        "$coll = []\n$name2 = $item${two}if $name < $num|$then",
-        "$name2 += $name3${two}if $name|$then",
-        Template("def $func($name):\n    $before if $name|$then", {"before": _BEFORE_IF}),
-        Template("def $func($name):\n    $before if $name == $num|$then", {"before": _BEFORE_IF}),
-        Template("def $func($name, $name2):\n    $before if $name > $name4|$then", {"before": _BEFORE_IF}),
-        Template("try:\n    $before if $name in $coll|$then", {"before": _BEFORE_IF}),
-        Template("for $item in $coll:\n    $before if $item is None|$then", {"before": _BEFORE_IF}),
-        Template("while True:\n    $before if not $name|$then", {"before": _BEFORE_IF}),
-        Template("def $func(self, $name):\n    $before if self.$name|$then", {"before": _BEFORE_IF}),
-        Template("if $name4:\n    $before if $name != $num|$then", {"before": _BEFORE_IF}),
+        "$name2 = $name3${end}if $name > $num|$then",
+        "$name2 = $name3${end}if $name is None|$then",
+        "$name2 = $name3${end}if $name == $num|$then",
+        "self.$name2 = $name3${end}if $name in $coll|$then",
+        "$coll = []\n$name2 = $item${end}if $name < $num|$then",
+        "$name2 += $name3${end}if $name|$then",
+        "def $func($name):\n    $name2 = $name3${in}if $name|$then",
+        "def $func($name):\n    $name2 = $name3${in}if $name == $num|$then",
+        "def $func($name, $name2):\n    $name2 = $name3${in}if $name > $name4|$then",
+        "try:\n    $name2 = $name3${in}if $name in $coll|$then",
+        "for $item in $coll:\n    $name2 = $name3${in}if $item is None|$then",
+        "while True:\n    $name2 = $name3${in}if not $name|$then",
+        "def $func(self, $name):\n    self.$name2 = $name3${in}if self.$name|$then",
+        "if $name4:\n    $name2 += $name3${in}if $name != $num|$then",
     ),
     reach=(
-        "$name2.$attr = $name3${two}if len($name) > $num|$then",
-        "print($name4)\n$name2 = $num${two}if $name is not None|$then",
-        Template("with open($name4) as f:\n    $before if $name >= $num|$then", {"before": _BEFORE_IF}),
-        Template("async def $func($name):\n    $before if isinstance($name, str)|$then", {"before": _BEFORE_IF}),
+        "$name2.$attr2 = $name3${end}if len($name) > $num|$then",
+        "print($name4)\n$name2 = $name3${end}if $name is not None|$then",
+        "with open($name4) as f:\n    $name2 = $name3${in}if $name >= $num|$then",
+        "async def $func($name):\n    $name2 = $name3${in}if self.$name|$then",
     ),
 )
 
-# The prompts differ in nothing but how deep the last line stands: inside the `if` block or after it.
+# The prompts differ in nothing but how deep the last line stands: inside the block above it or after it.
+_LOOP = "    ${in}for $item in $coll:\n|    ${more}print($item)\n"
+_INNER = "    ${in}for $item2 in $item:\n|    ${more}print($item2)\n"
+_DEEP = "        ${in}for $item in $coll:\n|        ${more}print($item)\n"
 indent_for = TemplateBehaviour(
     "indent_for",
     "The line after a `for` line is indented one level deeper than that line.",
     contexts=CONTEXTS,
     cue={"in": ("    ", ""), "more": ("        ", "    ")},
     frames=(
-        "def $func($coll):\n    if $coll:\n        print($name)\n    ${in}for $item in $coll:\n|    ${more}$method($item)\n",
-        "def $func($coll):\n    if $name:\n        $name2 = $name\n    ${in}for $item in $coll:\n|    ${more}print($item)\n",
-        "def $func($name, $coll):\n    if $name > $num:\n        $name = $num\n    ${in}for $item in $coll:\n|    ${more}$name += $item\n",
-        "def $func($coll, $name):\n    if not $name:\n        $name = []\n    ${in}for $item in $coll:\n|    ${more}$name.append($item)\n",
-        "def $func(self, $coll):\n    if self.$name:\n        $name2 = $num\n    ${in}for $item in $coll:\n|    ${more}self.add($item)\n",
-        "def $func($name):\n    if $name is None:\n        $coll = []\n    ${in}for $item in $coll:\n|    ${more}print($item)\n",
-        "def $func($coll):\n    if $name in $coll:\n        $coll.remove($name)\n    ${in}for $item in $coll:\n|    ${more}print($item)\n",
-        "def $func($coll):\n    for $item in $coll:\n        $name.$method($item)\n    ${in}for $item2 in $coll2:\n|    ${more}print($item2)\n",
-        "for $item in $coll:\n    if $item:\n        $name = $item.$attr\n    ${in}for $item2 in $item:\n|    ${more}print($item2)\n",
-        "while $name:\n    if $name2 == $num:\n        $name.$method()\n    ${in}for $item in $coll:\n|    ${more}print($item)\n",
-        "with open($name) as f:\n    if $name2:\n        $name3 = $num\n    ${in}for $item in f:\n|    ${more}print($item)\n",
-        "class $cls:\n    def $func(self, $coll):\n        if $coll:\n            self.$name = $num\n        ${in}for $item in $coll:\n|        ${more}self.add($item)\n",
-        "class $cls:\n    def $func(self):\n        if self.$name:\n            self.$method()\n        ${in}for $item in self.$coll:\n|        ${more}print($item)\n",
-        "def $func($coll):\n    $name = $num\n    if $name2:\n        $name = $name2\n    ${in}for $item in $coll:\n|    ${more}$name += $item\n",
+        "def $func($coll):\n    if $coll:\n        print($name)\n" + _LOOP,
+        "def $func($coll):\n    if $name:\n        $name2 = $name\n" + _LOOP,
+        "def $func($name, $coll):\n    if $name > $num:\n        $name = $num\n" + _LOOP,
+        "def $func($coll, $name):\n    if not $name:\n        $name = []\n" + _LOOP,
+        "def $func(self, $coll):\n    if self.$name:\n        $name2 = $num\n" + _LOOP,
+        "def $func($name):\n    if $name is None:\n        $coll = []\n" + _LOOP,
+        "def $func($coll):\n    if $name in $coll:\n        $coll.remove($name)\n" + _LOOP,
+        "def $func($coll):\n    for $item2 in $coll2:\n        $name.$method($item2)\n" + _LOOP,
+        "def $func($coll):\n    $name = $num\n    if $name2:\n        $name = $name2\n" + _LOOP,
+        "for $item in $coll:\n    if $item:\n        $name = $item.$attr\n" + _INNER,
+        "while $name:\n    if $name2 == $num:\n        $name.$method()\n" + _LOOP,
+        "with open($name) as $item:\n    if $name2:\n        $name3 = $num\n" + _INNER,
+        "class $cls:\n    def $func(self, $coll):\n        if $coll:\n            self.$name = $num\n" + _DEEP,
+        "class $cls:\n    def $func(self):\n        if self.$name:\n            self.$method()\n" + _DEEP,
     ),
     reach=(
-        "try:\n    while $name:\n        $name = $name.$attr\n    ${in}for $item in $coll:\n|    ${more}print($item)\n",
-        "def $func($coll):\n    with $name.open() as f:\n        f.write($name2)\n    ${in}for $item in $coll:\n|    ${more}print($item)\n",
-        "async def $func($coll):\n    if len($coll) > $num:\n        $coll.pop()\n    ${in}for $item in $coll:\n|    ${more}print($item)\n",
-        "def main($name):\n    if $name != $num:\n        print($name)\n    ${in}for i in range($num2):\n|    ${more}$func(i)\n",
+        "try:\n    while $name:\n        $name = $name.$attr\n" + _LOOP,
+        "def $func($coll):\n    with $name.open() as f:\n        f.write($name2)\n" + _LOOP,
+        "async def $func($coll):\n    if len($coll) > $num:\n        $coll.pop()\n" + _LOOP,
+        "def main($name):\n    if $name != $num:\n        print($name)\n" + _LOOP,
     ),
 )
 

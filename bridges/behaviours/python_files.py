@@ -6,12 +6,11 @@ from bridges.behaviours.fillers import FILLERS, pool
 from bridges.behaviours.python_contexts import CONTEXTS
 from bridges.behaviours.template import Template, TemplateBehaviour
 
-# The question comes inside the parentheses, since some tokenizers have one token for what closes them and ends the line.
-# Managers are paired so that both have equally many tokens in the vocabulary of the bundled model; one default or one
-# parameter more makes up for a difference.
-_CD = {"what": ("open", "cd"), "d": ("=None", "")}
+# The question comes inside the parentheses, since some tokenizers have one token for what closes them and the line.
+# Both managers have equally many tokens in the bundled vocabulary, or a default, a parameter or an attribute makes up.
+_CD = {"what": ("open", "cd"), "d": ("=None", ""), "a": (".$attr", "")}
+_DEVICE = {"what": ("open", "torch.device"), "p": (", $name3", "")}
 _SUPPRESS = {"what": ("open", "suppress"), "p": (", $name3", "")}
-_CLOSING = {"what": ("closing", "suppress")}
 with_as = TemplateBehaviour(
     "with_as",
     "`with open(path)` is bound by ` as`; after a context manager that gives nothing comes the colon.",
@@ -22,22 +21,25 @@ with_as = TemplateBehaviour(
         Template("def $func(self, $name$d):\n    with $what($name|$end", _CD),
         Template("def $func($name, $name2$d):\n    $name2 = $num\n    with $what($name|$end", _CD),
         Template("class $cls:\n    def $func(self, $name$d):\n        with $what(self.$name|$end", _CD),
-        Template("def $func($name$p):\n    with $what($name|$end", _SUPPRESS),
-        Template("def $func(self, $name$p):\n    with $what(self.$name|$end", _SUPPRESS),
-        Template("$name$p = $func()\nwith $what($name|$end", _SUPPRESS),
-        Template("for $name$p in $coll:\n    with $what($name|$end", _SUPPRESS),
-        Template("print($name$p)\nwith $what($name|$end", _SUPPRESS),
-        Template("$name = $num\nwith $what($name|$end", _CLOSING),
+        Template("$name2 = $name3$a\nwith $what($name|$end", _CD),
+        Template("try:\n    $name2 = $name3$a\n    with $what($name|$end", _CD),
+        Template("for $name$p in $coll:\n    with $what($name|$end", _DEVICE),
+        Template("def $func(self, $name$p):\n    with $what(self.$name|$end", _DEVICE),
         Template("def $func($name):\n    with $what($name|$end", {"what": ("codecs.open", "tf.device")}),
+        Template("$name = $num\nwith $what($name|$end", {"what": ("io.open", "tf.device")}),
+        Template("def $func($name):\n    with $what($name|$end", {"what": ("self.path.open", "tf.device")}),
+        Template("if $name2:\n    with $what($name|$end", {"what": ("os.fdopen", "tf.device")}),
         Template("$name = $func()\nwith $what($name|$end", {"what": ("connect", "cd")}),
-        Template("$name2 = $num\nwith $what($name|$end", {"what": ("gzip.open", "redirect_stdout")}),
-        Template("if $name2:\n    with $what($name|$end", {"what": ("self.open", "torch.device")}),
+        Template("def $func($name):\n    with $what($name|$end", {"what": ("Popen", "cd")}),
     ),
     reach=(
         Template("try:\n    $name2.$method($name$p)\n    with $what($name|$end", _SUPPRESS),
         Template("async def $func($name$d):\n    with $what($name|$end", _CD),
         Template("while $name2:\n    with $what($name|$end", {"what": ("urlopen", "tf.device")}),
-        Template("class $cls:\n    def __init__(self, $name):\n        with $what($name|$end", {"what": ("gzip.open", "np.errstate")}),
+        Template(
+            "class $cls:\n    def __init__(self, $name):\n        with $what($name|$end",
+            {"what": ("gzip.open", "np.errstate")},
+        ),
     ),
 )
 

@@ -64,7 +64,9 @@ var_if = TemplateBehaviour(
         "if $name3 is None:\n    $what|$then    ",
         "while $name3 > $num:\n    $what|$then    ",
         Template("def $func($name):\n    $what|$then    ", {"what": ("while not $name", "$name2 = $name")}),
-        Template("def $func($name, $name3):\n    $what|$then    ", {"what": ("if $name3 and $name", "self.$name2 = $name")}),
+        Template(
+            "def $func($name, $name3):\n    $what|$then    ", {"what": ("if $name3 and $name", "self.$name2 = $name")}
+        ),
         Template("for $item in $coll:\n    $what|$then    ", {"what": ("if $item > $name", "$item.$attr = $name")}),
     ),
     reach=(
