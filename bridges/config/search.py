@@ -39,7 +39,7 @@ class CircuitSettings:
     """Most nodes a circuit may have, as a share of all; one that needs more counts as not reached."""
     pairs: int = 64
     """Training pairs a circuit is measured on."""
-    steps: int = 80
+    steps: int = 100
     """Steps of learned pruning."""
     batch: int = 16
     """Pairs per step."""
@@ -49,9 +49,9 @@ class CircuitSettings:
     """Penalty of an open gate at the first step (paper: 1e-4)."""
     penalty_rate: float = 0.12
     """How fast the penalty follows the loss, per step in logarithms; 0 keeps it fixed, as published."""
-    min_penalty: float = 0.5
+    min_penalty: float = 0.05
     """Least penalty, as a share of the first."""
-    loss_target_fraction: float = 0.7
+    loss_target_fraction: float = 0.8
     """Where the penalty steers the loss to, as a share of the target."""
     tied: bool = False
     """Whether queries and keys of a channel are kept or removed together."""
