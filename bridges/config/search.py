@@ -39,7 +39,7 @@ class CircuitSettings:
     """Most nodes a circuit may have, as a share of all; one that needs more counts as not reached."""
     pairs: int = 64
     """Training pairs a circuit is measured on."""
-    steps: int = 100
+    steps: int = 60
     """Steps of learned pruning."""
     batch: int = 16
     """Pairs per step."""

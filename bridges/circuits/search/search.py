@@ -20,7 +20,7 @@ from bridges.circuits.search.greedy import Pruner, drop_dead_ends, drop_edges, d
 from bridges.circuits.search.learning import learn_gates
 from bridges.circuits.search.objective import Faithful, Objective, TaskLoss
 from bridges.circuits.task import prompts
-from bridges.config.search import CircuitSettings
+from bridges.config.search import FROM_TEXT, CircuitSettings
 from bridges.stack import ResidualStack
 
 # Keeps the draws of resampled values apart from those of the gates.
@@ -61,7 +61,13 @@ class Search:
             self.objective = TaskLoss(stack, self.prompts, settings.target)
         else:
             self.objective = Faithful(
-                stack, self.prompts, settings.target, settings.carried_target, context, settings.carried_weight
+                stack,
+                self.prompts,
+                settings.target,
+                settings.carried_target,
+                context,
+                settings.carried_weight,
+                1 if settings.ablation in FROM_TEXT else 2,
             )
         # One draw for the whole search: circuits are compared on the same values.
         generator = torch.Generator().manual_seed(seed + VALUES_SEED)

@@ -13,13 +13,13 @@ import yaml
 from bridges import kernels
 from bridges.behaviours.encoded import EncodedPairs
 from bridges.behaviours.stage import express
-from bridges.runs.sources import select_behaviours
 from bridges.circuits.stage import CircuitContext
 from bridges.circuits.task import calibrate, logit_diff, prompts, task_loss
 from bridges.config.search import CircuitSettings
 from bridges.data.blocks import token_blocks
 from bridges.errors import BridgesError, nearest
 from bridges.runs.notebook import Run
+from bridges.runs.sources import select_behaviours
 from bridges.stack import ResidualStack
 from bridges.storage.folder import write_atomically
 from bridges.tuning.circuits.result import Study
