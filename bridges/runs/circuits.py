@@ -63,10 +63,10 @@ class BehaviourWork:
 
     Args:
         context: of the run, with stacks that nobody else works in.
-        name: the behaviour's. able: whether the dense model does it, so that circuits are searched for.
+        name: the behaviour's. able: the models that do it, in which circuits are searched for.
     """
 
-    def __init__(self, context: RunContext, name: str, able: bool):
+    def __init__(self, context: RunContext, name: str, able: Sequence[str]):
         self.context, self.name, self.able = context, name, able
         config = context.config
         self.expressed: Expressed = express(
@@ -95,7 +95,8 @@ class BehaviourWork:
         heldout = self.first(expressed.heldout, context.config.compare.pairs)
         diffs = {m: pair_logit_diffs(context.stacks[m], heldout) for m in ("dense", "sparse")}
         circuit = None
-        if self.able and "sparse" in context.config.circuits.models:
+        circuits = context.config.circuits
+        if "sparse" in self.able and "sparse" in circuits.models:
             circuit = self.sparse_circuit(heldout)
         if circuit is not None:
             diffs["circuit"] = pair_logit_diffs(context.sparse, heldout, circuit)
@@ -106,9 +107,7 @@ class BehaviourWork:
         if circuit is not None:
             self.rows["agreement"] += explained_rows(self.name, diffs, sign, draws)
             self.measure(circuit)
-        elif (
-            self.able and "dense" in context.config.circuits.models and not context.config.circuits.controls.stop_early
-        ):
+        elif "dense" in self.able and "dense" in circuits.models and not circuits.controls.stop_early:
             self.dense_circuit(heldout)
         return self.rows
 
