@@ -140,13 +140,11 @@ class Search:
         """Another ranking, where the last one led to no circuit.
 
         Where that came near, learning goes on from it with a lower loss as its target. Where it got stuck, it starts
-        again with the nodes of least attribution the first to be closed.
+        again from all nodes alike.
         """
         settings, seed = self.settings, self.seed + 7919 * attempt
         if circuit.train_loss > STUCK or not circuit.size:
-            settings = replace(settings, warm_start=max(settings.warm_start, 0.4))
-            order = attribution(self.stack, self.prompts, self.ablation.reference)
-            return learn_gates(self.stack, self.objective, self.ablation, settings, seed, order=order)
+            return learn_gates(self.stack, self.objective, self.ablation, settings, seed)
         share = settings.loss_target_fraction * 0.6**attempt
         settings = replace(settings, loss_target_fraction=share, steps=max(1, settings.steps // 2))
         return learn_gates(self.stack, self.objective, self.ablation, settings, seed, start=circuit.scores)
