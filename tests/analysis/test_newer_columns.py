@@ -35,7 +35,10 @@ def everything(folder):
     assert runs.problems.empty
     comparison = compare(runs, "s0", "s1")
     maps = [heatmap(runs, measure) for measure in MEASURES if measure not in UNMEASURED]
-    tables = [function(runs) for function in (frontier, costs, sizes, coverage, selected_circuits, seed_values, verdict_stability)]
+    tables = [
+        function(runs)
+        for function in (frontier, costs, sizes, coverage, selected_circuits, seed_values, verdict_stability)
+    ]
     return [overview(runs), comparison.tests, comparison.paths, *maps, *tables]
 
 
