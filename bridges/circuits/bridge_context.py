@@ -103,8 +103,9 @@ class PromptBatch:
         """The prompts at the indices ``[m]``, no wider than the longest of them; pairs have to stay together."""
         some = self.some.take(rows)
         width = some.ids.shape[1]
-        streams = [{i: h[rows, :width] for i, h in of.items()} for of in (self.dense, self.sparse)]
-        return PromptBatch(some, self.shared[rows, :width], *streams, self.dense_diff[rows], self.sparse_diff[rows])
+        dense, sparse = ({i: h[rows, :width] for i, h in of.items()} for of in (self.dense, self.sparse))
+        shared = self.shared[rows, :width]
+        return PromptBatch(some, shared, dense, sparse, self.dense_diff[rows], self.sparse_diff[rows])
 
     def exchange(self, h: Tensor) -> Tensor:
         """The stream on the other prompt minus that on this one at shared positions, 0 elsewhere, ``[B, T, …]``."""

@@ -35,21 +35,21 @@ class CircuitSettings:
     """Unexplained variance, on the training pairs, of what the circuit moves in the dense model."""
     max_model_loss: float = 0.35
     """With task_loss no circuit is searched for where the whole model's calibrated loss is above this, in nats."""
-    max_node_fraction: float = 1.0
+    max_node_fraction: float = 0.1
     """Most nodes a circuit may have, as a share of all; one that needs more counts as not reached."""
     pairs: int = 64
     """Training pairs a circuit is measured on."""
-    steps: int = 120
+    steps: int = 60
     """Steps of learned pruning."""
     batch: int = 16
     """Pairs per step."""
     early_stop_loss: float | None = None
     """Learned pruning ends after half of its steps where its running loss is above this (null: never)."""
-    penalty: float = 1e-3
+    penalty: float = 2e-3
     """Penalty of an open gate at the first step (paper: 1e-4)."""
     penalty_rate: float = 0.12
     """How fast the penalty follows the loss, per step in logarithms; 0 keeps it fixed, as published."""
-    min_penalty: float = 0.5
+    min_penalty: float = 0.05
     """Least penalty, as a share of the first."""
     loss_target_fraction: float = 0.8
     """Where the penalty steers the loss to, as a share of the target."""
@@ -65,9 +65,9 @@ class CircuitSettings:
     """Mean of the gates' parameters at the start."""
     init_noise: float = 0.01
     """Their standard deviation at the start."""
-    warm_start: float = 0.0
-    """How far the gates of the nodes with the largest attribution are opened further at the start; the others in the
-    order of their attribution."""
+    warm_start: float = 0.4
+    """How much further the gate of the node with the largest attribution is open at the start; the others' by the root
+    of theirs."""
     edges: bool = False
     """Whether edges are removed too, once the nodes are found."""
     prune_attempts: int = 0

@@ -12,15 +12,16 @@ import torch
 from accelerate import Accelerator
 
 from bridges import kernels
-from bridges.behaviours.stage import chosen
 from bridges.bridge import Bridges, pair_sites
 from bridges.config import Config, flat
 from bridges.data.blocks import token_blocks
 from bridges.dense import DenseStack, load_dense
 from bridges.errors import CheckpointError, ConfigError
 from bridges.report import write_report
+from bridges.runs.context import RunContext
 from bridges.runs.initialise import Start, build, choose_start, finish
-from bridges.runs.stages import RunContext, wanted
+from bridges.runs.sources import select_behaviours
+from bridges.runs.stages import wanted
 from bridges.runs.summary import headline, summary_text
 from bridges.sparse import Projector, SparseTransformer, budget
 from bridges.storage.folder import RunFolder
@@ -58,7 +59,7 @@ def prepare(
     plan = plan_of(config, dense, start, accelerator)
     check_memory(plan)
     # A misspelt name or a broken file must not wait until training is over.
-    chosen(config.behaviours, tokenizer, config.circuits.targets)
+    select_behaviours(config.behaviours, tokenizer)
     say(f"Reading text ({config.data.source}) …")
     data = token_blocks(config.data, tokenizer, config.data.context)
     sparse, bridges = build(config, dense, start)

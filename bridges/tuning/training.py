@@ -33,9 +33,9 @@ from bridges.config.training import SAMPLINGS
 from bridges.errors import BridgesError, ConfigError, nearest
 from bridges.fidelity.hybrids import measure_paths
 from bridges.hybrid import Path as MixedPath
+from bridges.runs.context import RunContext
 from bridges.runs.initialise import build, finish
 from bridges.runs.pipeline import plan_of, prepare, trainer_of
-from bridges.runs.stages import RunContext
 from bridges.storage.folder import RunFolder, folder_name
 from bridges.training.plan import check_memory
 from bridges.tuning.optuna_study import ask, begun, counted, load_optuna, opened, quiet

@@ -25,6 +25,8 @@ from bridges.config.search import CircuitSettings
 from bridges.stack import ResidualStack
 
 Row = dict[str, Any]
+# Training pairs that an adversary selects its nodes on.
+SHOWN = 24
 
 
 @dataclass
@@ -83,8 +85,8 @@ class Case:
 
     @cached_property
     def shown(self) -> Prompts:
-        """As many prompts of training pairs, which choices may be made on."""
-        return prompts(self.train.take(range(min(self.config.pairs, len(self.train)))), self.device)
+        """Prompts of training pairs, which choices may be made on."""
+        return prompts(self.train.take(range(min(SHOWN, len(self.train)))), self.device)
 
     @cached_property
     def resampler(self) -> Resampler:

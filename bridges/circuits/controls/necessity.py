@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from bridges.circuits.controls.case import Case, Row, control
@@ -26,15 +24,9 @@ def necessity(case: Case) -> list[Row]:
     others = set_logit_diffs(case.stack, few, sets, case.circuit.reference).double().mean(1).cpu().numpy()
     own = float(without[: len(few)].double().mean())
     share = float(np.mean(others > own))
-    # The interval of a share of so many draws (Wilson), since another draw of sets would give another share.
-    n, z = len(others), 1.96
-    centre, half = share + z * z / (2 * n), z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    low, high = ((centre + sign * half) / (1 + z * z / n) for sign in (-1, 1))
     more = {"reference": float(others.mean())}
-    rows = [
+    return [
         case.row("necessity", "accuracy_without", case.accuracy(without), decides=True),
         case.row("necessity", "logit_diff_without", case.mean(without), **more),
         case.row("necessity", "harmless_random_sets", share, decides=True, n_pairs=len(few) // 2),
     ]
-    rows[-1] |= {"value_low": low, "value_high": high}
-    return rows

@@ -19,6 +19,9 @@ from bridges.stack import ResidualStack
 
 # How much of the loss seen so far the running mean keeps.
 MEMORY = 0.75
+# AdamW's ε. Without it the penalty's small and steady gradient would close gates as fast as a large one of the loss
+# opens them: nodes that are needed together would be gone before the loss is felt.
+EPSILON = 1e-3
 
 
 def learn_gates(
@@ -57,7 +60,10 @@ def learn_gates(
     free = [*objective.parameters, *(adversary.parameters if adversary else ())]
     groups = [{"params": list(gates.tau.values()), "weight_decay": settings.weight_decay}]
     optimizer = torch.optim.AdamW(
-        [*groups, {"params": free, "weight_decay": 0.0}] if free else groups, lr=settings.lr, betas=(0.9, 0.95)
+        [*groups, {"params": free, "weight_decay": 0.0}] if free else groups,
+        lr=settings.lr,
+        betas=(0.9, 0.95),
+        eps=EPSILON,
     )
     some = objective.prompts
     pool = ablation.pool(some.ids.shape[1], generator)

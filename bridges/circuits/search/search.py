@@ -20,11 +20,13 @@ from bridges.circuits.search.greedy import Pruner, drop_dead_ends, drop_edges, d
 from bridges.circuits.search.learning import learn_gates
 from bridges.circuits.search.objective import Faithful, Objective, TaskLoss
 from bridges.circuits.task import prompts
-from bridges.config.search import CircuitSettings
+from bridges.config.search import FROM_TEXT, CircuitSettings
 from bridges.stack import ResidualStack
 
 # Keeps the draws of resampled values apart from those of the gates.
 VALUES_SEED = 7_000_003
+# How often nodes are ranked until they lead to a circuit, and the loss from which on a search counts as stuck.
+ATTEMPTS, STUCK = 3, 0.5
 
 
 class Search:
@@ -59,7 +61,13 @@ class Search:
             self.objective = TaskLoss(stack, self.prompts, settings.target)
         else:
             self.objective = Faithful(
-                stack, self.prompts, settings.target, settings.carried_target, context, settings.carried_weight
+                stack,
+                self.prompts,
+                settings.target,
+                settings.carried_target,
+                context,
+                settings.carried_weight,
+                1 if settings.ablation in FROM_TEXT else 2,
             )
         # One draw for the whole search: circuits are compared on the same values.
         generator = torch.Generator().manual_seed(seed + VALUES_SEED)
@@ -118,11 +126,28 @@ class Search:
             if full.train_loss > max(self.settings.max_model_loss, self.settings.target):
                 return full
         circuit = self.cut(self.bisect(self.rank()))
+        for attempt in range(1, ATTEMPTS if self.settings.method == "learned" else 1):
+            if circuit.reached:
+                break
+            circuit = self.cut(self.bisect(self.relearn(circuit, attempt)))
         if not (self.settings.adversarial_steps and self.settings.method == "learned" and circuit.reached):
             return circuit
         scores, protected = self.harden(circuit.scores)
         found = self.cut(self.bisect(scores), protected)
         return found if found.reached else circuit
+
+    def relearn(self, circuit: Circuit, attempt: int) -> dict[str, Tensor]:
+        """Another ranking, where the last one led to no circuit.
+
+        Where that came near, learning goes on from it with a lower loss as its target. Where it got stuck, it starts
+        again from all nodes alike.
+        """
+        settings, seed = self.settings, self.seed + 7919 * attempt
+        if circuit.train_loss > STUCK or not circuit.size:
+            return learn_gates(self.stack, self.objective, self.ablation, settings, seed)
+        share = settings.loss_target_fraction * 0.6**attempt
+        settings = replace(settings, loss_target_fraction=share, steps=max(1, settings.steps // 2))
+        return learn_gates(self.stack, self.objective, self.ablation, settings, seed, start=circuit.scores)
 
     def harden(self, scores: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, list[int]]]:
         """Prune a ranking further against an adversary on training pairs.

@@ -12,13 +12,14 @@ import yaml
 
 from bridges import kernels
 from bridges.behaviours.encoded import EncodedPairs
-from bridges.behaviours.stage import chosen, express
+from bridges.behaviours.stage import express
 from bridges.circuits.stage import CircuitContext
 from bridges.circuits.task import calibrate, logit_diff, prompts, task_loss
 from bridges.config.search import CircuitSettings
 from bridges.data.blocks import token_blocks
 from bridges.errors import BridgesError, nearest
 from bridges.runs.notebook import Run
+from bridges.runs.sources import select_behaviours
 from bridges.stack import ResidualStack
 from bridges.storage.folder import write_atomically
 from bridges.tuning.circuits.result import Study
@@ -73,7 +74,7 @@ def tune_run(
     stack = run.sparse.requires_grad_(False)
     if torch.cuda.is_available():
         stack.cuda()  # type: ignore[call-arg]  # the decorator of transformers hides the method
-    every = chosen(config.behaviours, run.tokenizer)
+    every = select_behaviours(config.behaviours, run.tokenizer)
     behaviours = list(every) if behaviours is None else behaviours
     for name in behaviours:
         if name not in every:
