@@ -14,7 +14,7 @@ import pandas as pd
 import yaml
 
 from bridges.errors import BridgesError, nearest
-from bridges.storage.tables import read_table, table_names
+from bridges.storage.tables import TABLES, read_table, table_names
 
 # Columns every table gets: name -> the config keys it is taken from, the first that is set.
 KEY_COLUMNS = {
@@ -67,7 +67,8 @@ class Runs(Mapping[str, pd.DataFrame]):
 
     Attributes:
         records: the readable runs.
-        problems: run and reason, for every run that is broken, unfinished, or lacks a readable table.
+        problems: run and reason, for every run that is broken, unfinished, or has a table that cannot be read here:
+            a damaged one, or one of another version, without columns that this one writes.
         varying: the settings that differ, under the names of their columns.
     """
 
@@ -86,6 +87,10 @@ class Runs(Mapping[str, pd.DataFrame]):
                     frame = read_table(record.folder, name)
                 except BridgesError as error:
                     problems.append((record.name, f"table {name}: {error}"))
+                    continue
+                if lacking := _lacking(frame, name):
+                    reason = f"another version wrote it, without {', '.join(lacking)}; it is left out"
+                    problems.append((record.name, f"table {name}: {reason}"))
                     continue
                 parts.setdefault(name, []).append(self._with_settings(frame, record))
         for name, frames in parts.items():
@@ -115,13 +120,6 @@ class Runs(Mapping[str, pd.DataFrame]):
             hint = nearest(name, self._tables) if self._tables else "No run has written a table yet."
             raise BridgesError(f"None of the {len(self.records)} runs has a table {name!r}. {hint}")
         return self._tables[name]
-
-    @property
-    def overview(self) -> pd.DataFrame:
-        """One row per run: status, settings and headline figures."""
-        from .overview import overview
-
-        return overview(self)
 
     def _with_settings(self, frame: pd.DataFrame, record: RunRecord) -> pd.DataFrame:
         frame = frame.rename(columns={"run": "table.run", "status": "table.status"})
@@ -163,6 +161,13 @@ def load(*folders: str | Path) -> Runs:
             continue
         records.append(RunRecord(names[path], path, config, status))
     return Runs(records, problems)
+
+
+def _lacking(frame: pd.DataFrame, name: str) -> list[str]:
+    """Columns that this version writes and the frame does not have; none of a table that only others know."""
+    if name not in TABLES:
+        return []
+    return [c.name for c in TABLES[name].columns if not c.optional and c.name not in frame.columns]
 
 
 def _find(root: Path) -> list[Path]:
