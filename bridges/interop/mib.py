@@ -1,8 +1,8 @@
 """Circuits in the graph format of the MIB benchmark, as the loader of EAP-IG (``Graph.from_json``) reads it.
 
 MIB's graph has the embedding (``input``), attention heads (``a<layer>.h<head>``), MLPs (``m<layer>``) and ``logits``;
-its edges run from what a part writes to what a later part reads (``m0->a1.h2<q>``). A circuit of channels becomes one of
-these by what it holds. What the loader does with the file decides what is written:
+its edges run from what a part writes to what a later part reads (``m0->a1.h2<q>``). A circuit of channels becomes one
+of these by what it holds. What the loader does with the file decides what is written:
 
 - It begins with nothing in the graph. As soon as one node has ``neurons``, all are measured by them, and a node without
   counts as removed whole. So every node that is kept has them, heads and ``input`` too.
@@ -90,12 +90,12 @@ def mib_graph(stack: ResidualStack, circuit: Circuit) -> dict[str, Any]:
 
     An edge is in the graph where its writer writes, through kept weights, at least one channel that its reader reads
     through kept weights; and where the circuit removes nothing of either end, for what is written always reaches a
-    reader's norm. So a circuit of all nodes and weights has every edge, and its faithfulness f is 1. Other edges are left
-    out: the loader counts them as outside the circuit.
+    reader's norm. So a circuit of all nodes and weights has every edge, and its faithfulness f is 1. Other edges are
+    left out: the loader counts them as outside the circuit.
 
     The ``score`` of an edge is the sum over the stream's channels of the magnitudes written times the magnitudes read.
-    ``neurons`` are the channels of the stream (0 or 1, ``d_model`` of them) that the circuit keeps of what a node writes:
-    all of ``input``, those of ``mlp_out`` of an MLP, those of ``attn_out`` of a head.
+    ``neurons`` are the channels of the stream (0 or 1, ``d_model`` of them) that the circuit keeps of what a node
+    writes: all of ``input``, those of ``mlp_out`` of an MLP, those of ``attn_out`` of a head.
 
     Raises:
         BridgesError: the edges of this architecture cannot be listed (`bridges.circuits.wires`).
