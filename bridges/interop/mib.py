@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from bridges.circuits.circuit import Circuit, kept_edges
-from bridges.circuits.wires import wires
+from bridges.circuits.weights import wires
 from bridges.stack import ResidualStack
 
 
@@ -98,7 +98,7 @@ def mib_graph(stack: ResidualStack, circuit: Circuit) -> dict[str, Any]:
     writes: all of ``input``, those of ``mlp_out`` of an MLP, those of ``attn_out`` of a head.
 
     Raises:
-        BridgesError: the edges of this architecture cannot be listed (`bridges.circuits.wires`).
+        BridgesError: the edges of this architecture cannot be listed (`bridges.circuits.weights`).
     """
     writers, readers = _parts(stack, circuit)
     edges: dict[str, dict[str, Any]] = {}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from transformers import PretrainedConfig
 
-from bridges.choices import (
+from bridges.config.literals import (
     ACTIVATIONS,
     BIGRAMS,
     NODE_KINDS,

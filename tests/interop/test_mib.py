@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from bridges.circuits.circuit import Circuit
-from bridges.circuits.wires import wires
+from bridges.circuits.weights import wires
 from bridges.dense import wrap_dense
 from bridges.interop.mib import mib_graph, save_mib
 
