@@ -46,9 +46,9 @@ class SparseTransformerConfig(PretrainedConfig):
             some tokens keep no embedding weight at all; the gradient of a norm at zero is 1/√ε.
         residual_activation: ``relu`` acts on the stream after every sublayer, before any AbsTopK on it.
         attention_sink: a learned logit with value zero in each head's softmax.
-        position: ``none`` (the paper's default), ``learned`` (added to the embedding), or ``d_position`` channels beside
-            what attention and MLP read, which are never written to: a table for each read (``concat``), or one table
-            of which each read has a norm of its own, learned (``concat_shared``) or fixed (``sinusoidal``).
+        position: ``none`` (the paper's default), ``learned`` (added to the embedding), or ``d_position`` channels
+            beside what attention and MLP read, which are never written to: a table for each read (``concat``), or one
+            table of which each read has a norm of its own, learned (``concat_shared``) or fixed (``sinusoidal``).
         d_position: channels of concatenated positions.
         bigram: ``full`` (a vocab × vocab table whose row of the current token is added to the logits), ``low_rank``
             (the product of two tables of rank ``bigram_rank``) or ``none``.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import ClassVar, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +47,7 @@ class _LayerNorm(nn.LayerNorm):
 def _norm(config: SparseTransformerConfig, width: int) -> nn.Module:
     if config.norm == "rms":
         return _RMSNorm(width, eps=config.norm_eps, elementwise_affine=config.norm_gain)
+    assert config.norm_eps is not None  # the configuration sees to it
     return _LayerNorm(width, config.norm_eps, elementwise_affine=config.norm_gain, bias=config.norm_bias)
 
 
@@ -129,8 +130,9 @@ class SparseTransformer(ResidualStack, PreTrainedModel):
     config_class = SparseTransformerConfig
     base_model_prefix = ""
     # Where `config.tie_word_embeddings` is set.
-    _tied_weights_keys: ClassVar[dict[str, str]] = {"head.weight": "tokens.weight"}
+    _tied_weights_keys = {"head.weight": "tokens.weight"}  # noqa: RUF012
     bigram: nn.Module | None
+    config: SparseTransformerConfig
 
     def __init__(self, config: SparseTransformerConfig):
         super().__init__(config)
