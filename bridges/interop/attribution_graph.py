@@ -1,15 +1,14 @@
 """A circuit on one prompt as an attribution graph: the JSON that the viewers of circuit-tracer and Neuronpedia open.
 
 The format has nodes at tokens and weighted links between them. A channel of a circuit becomes one node, at the token
-where its attribution is largest, or its value farthest from its mean; the prompt's tokens and the candidate answers are nodes too. A link is a
-weight of the circuit with its attribution. Weights end in the residual stream, so what the stream does between them is
-added here: see `attribution_graph`.
+where its attribution is largest, or its value farthest from its mean; the prompt's tokens and the candidate answers are
+nodes too. A link is a weight of the circuit with its attribution. Weights end in the residual stream, so what the
+stream does between them is added here: see `attribution_graph`.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -71,8 +70,8 @@ def attribution_graph(
         stack: the model that the circuit was cut out of; it is run, reduced to the circuit.
         ids: the prompt, ``[T]``. tokens: the text of each of its tokens.
         answers: ids of the candidate next tokens and their texts, the right one first.
-        attribution: ``{point: [channels]}`` for every point with nodes of the circuit; or ``[T, channels]``: a node then
-            stands at the token where its attribution is largest, and its attribution is the sum over tokens.
+        attribution: ``{point: [channels]}`` for every point with nodes of the circuit; or ``[T, channels]``: a node
+            then stands at the token where its attribution is largest, and its attribution is the sum over tokens.
         edges: ``(source point, source channel, target point, target channel, weight)`` between nodes of the circuit;
             the weight is the attribution of the edge. A target ``logits`` has an answer's id as its channel, a source
             ``embedding`` a token's. Rows that name the ``stream``, as those of table ``edges`` do, are passed over.

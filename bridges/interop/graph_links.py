@@ -129,33 +129,6 @@ def answer_direction(stack: ResidualStack, final: Tensor, ids: Tensor, token: in
         return (slope + missing / (along @ along).clamp_min(1e-30) * along).float().cpu()
 
 
-def answer_direction(stack: ResidualStack, final: Tensor, ids: Tensor, token: int) -> Tensor:
-    """The direction of the last stream ``[d]`` that a token's logit after the prompt is read in, the last norm's scale
-    held fixed: its product with the stream is the logit less what the logit is without a stream.
-
-    The gradient lacks the part along the stream, since a norm undoes a change of length; that part follows from the
-    logits themselves.
-
-    Args:
-        final: the stream at the last site, ``[1, T, d]``. ids: ``[T]``.
-    """
-
-    def logit(h: Tensor) -> Tensor:
-        return stack.unembed(h, ids[None])[0, -1, token]
-
-    with torch.enable_grad():
-        h = final.clone().requires_grad_()
-        value = logit(h)
-        (slope,) = torch.autograd.grad(value, h)
-    with torch.no_grad():
-        slope, along = slope[0, -1].double(), final[0, -1].double()
-        # LayerNorm takes the mean away first.
-        if torch.isclose(logit(final + 1), value, rtol=1e-4, atol=1e-4):
-            along = along - along.mean()
-        missing = value - logit(torch.zeros_like(final)) - slope @ along
-        return (slope + missing / (along @ along).clamp_min(1e-30) * along).float().cpu()
-
-
 def into_answers(
     stack: ResidualStack, kept: Sequence[Node], answers: Iterable[int], ids: Tensor, run: CircuitRun
 ) -> list[Link]:
