@@ -19,6 +19,7 @@ from bridges.errors import ConfigError
 
 NEEDED = {
     "model=hf": ["model.name=x"],
+    "model=openai": ["model.name=x"],
     "data=files": ["data.path=x"],
     "data=hub": ["data.path=x"],
     "behaviours=file": ["behaviours.path=x"],

@@ -41,7 +41,8 @@ def load_dense(
     Args:
         name: a local folder, an id on the Hugging Face Hub, ``"tinypython"`` (bundled),
             ``"package:<importable package>"`` for files that an installed package carries, or ``"planted:<seed>"`` for
-            the dense model of a world whose circuits are known; that one is no Hugging Face model and always fp32.
+            the dense model of a world whose circuits are known; that one is no Hugging Face model and always fp32. A
+            folder may hold a model of OpenAI's ``circuit_sparsity`` format too (`bridges.interop.openai`).
         gguf_file: name or glob of a GGUF file there, which is dequantised to ``dtype``.
         revision: branch, tag or commit on the Hub.
         dtype: of weights and stream.
@@ -50,14 +51,21 @@ def load_dense(
 
     Raises:
         ModelError: it cannot be found, read, or expressed as a residual stack.
+        CheckpointError: a file of OpenAI's format is damaged.
         MemoryBudgetError: it does not fit into memory.
     """
-    # Not at the top: a world is made of everything else.
+    # Not at the top: these are made of everything else.
+    from bridges.interop.openai import is_openai_folder, load_openai
+    from bridges.interop.openai_tokenizer import load_tokenizer
     from bridges.planted import is_world, world_named
 
     if is_world(name):
         world = world_named(name)
         return cast(DenseStack, _moved(world.dense, device)), world.tokenizer
+    if is_openai_folder(name):
+        released = load_openai(name).requires_grad_(False)
+        words = load_tokenizer(name, released.vocab_size, released.context)
+        return cast(DenseStack, _moved(released, device, dtype)), words
     source = find_source(name, gguf_file, revision, accept=family_of)
     where = {"gguf_file": source.gguf_file} if source.gguf_file else {}
     with _quiet(), _explained(name, source):
@@ -111,9 +119,9 @@ def _attention(family: type[DenseStack], device: str | torch.device) -> str:
     return wanted
 
 
-def _moved(model: Any, device: str | torch.device) -> Any:
+def _moved(model: Any, device: str | torch.device, dtype: torch.dtype | None = None) -> Any:
     try:
-        return model.to(device)
+        return model.to(device) if dtype is None else model.to(device=device, dtype=dtype)
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, AssertionError) as error:

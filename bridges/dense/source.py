@@ -99,7 +99,7 @@ def _missing(folder: Path, gguf_file: str | None) -> str | None:
         return None if has(gguf_file) else f"GGUF file {gguf_file!r}; {found}"
     if not has("config.json"):
         hint = f"; name the GGUF file with model.gguf_file={others[0]}" if others else ""
-        return f"config.json, which every Hugging Face model folder holds{hint}"
+        return f"config.json, which every Hugging Face model folder holds (OpenAI's format: beeg_config.json){hint}"
     for index in folder.glob("*.index.json"):
         try:
             shards = set(json.loads(index.read_text())["weight_map"].values())

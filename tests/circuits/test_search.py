@@ -114,9 +114,7 @@ def test_padding_changes_nothing(quote_model):
     pairs = quote_pairs(6, 0)
     padded = torch.cat([pairs.ids, torch.full((6, 2, 3), 2)], -1)
     longer = type(pairs)(**{**pairs.__dict__, "ids": padded})
-    torch.testing.assert_close(
-        logit_diff(quote_model, prompts(pairs)), logit_diff(quote_model, prompts(longer))
-    )
+    torch.testing.assert_close(logit_diff(quote_model, prompts(pairs)), logit_diff(quote_model, prompts(longer)))
 
 
 @pytest.mark.parametrize("method", METHODS)

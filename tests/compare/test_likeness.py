@@ -60,7 +60,9 @@ def test_margins_are_those_of_the_circuit_stage(quote, true_circuit):
     mine = pair_logit_diffs(quote.sparse, quote.heldout, true_circuit).ravel()
     assert np.allclose(mine, heldout_logit_diff(quote.sparse, true_circuit, some))
     # The rotated model is the same function.
-    assert np.allclose(pair_logit_diffs(quote.dense, quote.heldout), pair_logit_diffs(quote.sparse, quote.heldout), atol=1e-4)
+    assert np.allclose(
+        pair_logit_diffs(quote.dense, quote.heldout), pair_logit_diffs(quote.sparse, quote.heldout), atol=1e-4
+    )
 
 
 def test_token_losses_are_cross_entropies_and_correlate_over_text(quote):

@@ -63,7 +63,9 @@ def behaviours(tmp_path_factory, tokenizer) -> dict[str, Behaviour]:
 def bench_in(quote, tokenizer, behaviours):
     """``bench_in(folder, …)``: a run's folder as it is before the stage, with the true circuit of ``quote``."""
 
-    def prepare(folder: Path, bridges: Bridges | None = None, sparse=None, nodes=None, names=behaviours) -> CompareContext:
+    def prepare(
+        folder: Path, bridges: Bridges | None = None, sparse=None, nodes=None, names=behaviours
+    ) -> CompareContext:
         bridges, sparse = bridges or quote.bridges, sparse or quote.sparse
         ids = quote.text.numpy().astype(np.int32)
         data = TokenBlocks({"train": ids, "validation": ids[:4], "test": ids[:16]}, {"train": 64}, "quotes")

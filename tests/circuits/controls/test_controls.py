@@ -21,7 +21,7 @@ from bridges.circuits.controls import case as case_module
 from bridges.circuits.controls.adversarial import halves
 from bridges.circuits.controls.seeds import chance_jaccard, jaccard
 from bridges.circuits.node_sets import exact_parts, random_sets, set_logit_diffs
-from bridges.circuits.search import gates as gates_module
+from bridges.circuits.search.search import gates as gates_module
 from bridges.circuits.search.search import Search, find_circuit
 from bridges.circuits.task import Prompts, fitted_loss, logit_diff, prompts
 from bridges.config import CONTROLS
@@ -96,7 +96,9 @@ def test_a_null_is_given_up_by_its_loss_alone(case_of, planted, true_circuit, mo
     looks: list[bool] = []
     real = gates_module.should_stop
     monkeypatch.setattr(gates_module, "should_stop", lambda *a: looks.append(real(*a)) or looks[-1])
-    case = case_of(true_circuit, {"steps": 20, "lr": 0.1, "pairs": 24, "early_stop_loss": 0.6, "largest": 0.01}, null_steps=20)
+    case = case_of(
+        true_circuit, {"steps": 20, "lr": 0.1, "pairs": 24, "early_stop_loss": 0.6, "largest": 0.01}, null_steps=20
+    )
     null = case.null_search(shuffled_labels(planted.train))
     assert looks == [True] and not null.reached
     # What is to be found is found, with every gate open at half of the steps and a hundredth of them allowed.
