@@ -15,10 +15,10 @@ from bridges.circuits.attribution import attribution, integrated_gradients, magn
 from bridges.circuits.bridge_context import BridgeContext, device_of
 from bridges.circuits.circuit import Circuit, only
 from bridges.circuits.search.greedy import Pruner, drop_dead_ends, drop_edges, drop_nodes
-from bridges.circuits.search.search.adversary import Adversary
-from bridges.circuits.search.search.bisection import best_nodes, bisect
-from bridges.circuits.search.search.learning import learn_gates
-from bridges.circuits.search.search.objective import Faithful, Objective, TaskLoss
+from bridges.circuits.search.adversary import Adversary
+from bridges.circuits.search.bisection import best_nodes, bisect
+from bridges.circuits.search.learning import learn_gates
+from bridges.circuits.search.objective import Faithful, Objective, TaskLoss
 from bridges.circuits.task import prompts
 from bridges.config.search import FROM_TEXT, CircuitSettings
 from bridges.stack import ResidualStack
