@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from bridges.bridge import Bridges
 from bridges.errors import BridgesError, CheckpointError
 from bridges.folder import RunFolder, make_folder
-from bridges.sparse import SparseTransformer
+from bridges.sparse import load_sparse
 from bridges.sparse.packed import save_packed
 from bridges.start import INITS
 from bridges.summary import headline, summary_text
@@ -35,7 +35,7 @@ def export(run: str | Path, target: str | Path) -> Path:
     _ = folder.config  # a folder that is no run says so
     if not folder.done("evaluate"):
         raise CheckpointError(f"{run} is not finished; go on with resume={run}.")
-    sparse = SparseTransformer.from_pretrained(folder.model)
+    sparse = load_sparse(folder.model)
     make_folder(target, "the second argument")
     sparse.config.architectures = ["SparseTransformer"]
     sparse.config.save_pretrained(target / "model")

@@ -18,7 +18,6 @@ from bridges.circuits.stage import Workshop
 from bridges.circuits.study.result import Study
 from bridges.circuits.study.rounds import tune
 from bridges.circuits.task import answer_margins, calibrate, prompts, task_loss
-from bridges.data.blocks import token_blocks
 from bridges.errors import BridgesError, nearest
 from bridges.folder import write_atomically
 from bridges.loaded import Run
@@ -91,9 +90,8 @@ def tune_run(
         say(f"{name} is left out: {loss:.3f} nats with all of the model's nodes, {settings.give_up:g} at most wanted.")
     if not tasks:
         raise BridgesError(f"The sparse model of {folder} does none of {', '.join(behaviours) or 'its behaviours'}.")
-    data = token_blocks(config.data, run.tokenizer, config.data.context)
     shop = Workshop(
-        Path(folder), config.circuits, {"sparse": stack}, data, run.tokenizer, config.behaviours.pairs, config.seed
+        Path(folder), config.circuits, {"sparse": stack}, run.data, run.tokenizer, config.behaviours.pairs, config.seed
     )
     say(f"{trials} trials on {', '.join(tasks)}")
     place = Path(folder) / "circuits" / "study"
