@@ -185,6 +185,15 @@ def _parsed(argument: str) -> Override:
         raise ConfigError(f"{brief!r} cannot be read: it holds a number of too many digits.") from error
 
 
+def _guess(word: str) -> str:
+    """What a word that stands alone may have been meant for, in a question."""
+    if (Path(word) / "config.yaml").is_file():
+        return f"Did you mean resume={word}?"
+    meant = [f"{group}={word}" for group, known in groups().items() if word in known]
+    question = f"Did you mean {' or '.join(meant)}?" if meant else nearest(word, _settings()).split("Valid:")[0].strip()
+    return f"{question} `python -m bridges.run --help` lists all settings.".strip()
+
+
 def check_command_line(arguments: list[str]) -> list[str]:
     """Check every ``key=value`` argument against the settings and the groups' choices.
 
@@ -200,7 +209,7 @@ def check_command_line(arguments: list[str]) -> list[str]:
     for override in written:
         options.remove(override)
     if stray := [a for a in written if not a.startswith("~") and "=" not in a]:
-        raise ConfigError(f"{stray[0]!r} is no setting; write key=value. {nearest(stray[0], _settings())}")
+        raise ConfigError(f"{stray[0]!r} is no setting; write key=value. {_guess(stray[0])}")
     overrides = [_parsed(a) for a in written]
     folders = _searched(given, overrides)
     choices, settings = groups(folders), _settings()
