@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import cast
+from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from torch.nn import functional as F
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutput
 
+from bridges.errors import CheckpointError, in_brief
 from bridges.nodes import NodeBus
 from bridges.sparse.config import SparseTransformerConfig, kept
 from bridges.sparse.ops import abs_topk, autocast_once, gelu, linear, rms_norm, sink_attention
@@ -250,6 +252,24 @@ class SparseTransformer(ResidualStack, PreTrainedModel):
             if isinstance(module, SparseLinear) and module.weight is not self.tokens.weight:
                 chosen[f"{name}.weight"] = cast(nn.Parameter, module.weight)
         return chosen
+
+
+def load_sparse(folder: str | Path) -> SparseTransformer:
+    """Read the sparse model that `save_pretrained` wrote to ``folder``.
+
+    Raises:
+        CheckpointError: there is none, a file is damaged, or weights are missing.
+    """
+    if not Path(folder).is_dir():
+        raise CheckpointError(f"The sparse model in {folder} cannot be read: there is no such folder.")
+    loading: Any = SparseTransformer.from_pretrained  # returns a pair, which its type denies
+    try:
+        model, info = loading(folder, output_loading_info=True, weights_only=True, local_files_only=True)
+    except Exception as error:
+        raise CheckpointError(f"The sparse model in {folder} cannot be read: {in_brief(error)}.") from error
+    if lost := sorted(info["missing_keys"]):
+        raise CheckpointError(f"The sparse model in {folder} is not whole: {len(lost)} weights such as {lost[0]} lack.")
+    return model
 
 
 AutoConfig.register(SparseTransformerConfig.model_type, SparseTransformerConfig, exist_ok=True)

@@ -12,10 +12,10 @@ import torch
 from bridges.behaviours import shuffled_labels
 from bridges.circuits.ablation import MOST, Ablation, node_means, node_values, windows
 from bridges.circuits.circuit import Circuit, count_edges, kept_edges
-from bridges.circuits.search.search import gates as gates_module
 from bridges.circuits.search.gates import Gates, learn_gates, softened
 from bridges.circuits.search.greedy import drop_edges, drop_nodes, edge_effects
 from bridges.circuits.search.search import Search, find_circuit
+from bridges.circuits.search.search import gates as gates_module
 from bridges.circuits.task import logit_diff, prompts, task_loss
 from bridges.circuits.weights import edge_matrices
 from bridges.config.search import CircuitSettings

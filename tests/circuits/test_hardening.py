@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from bridges.circuits.search.adversarial import Adversary, protected_of
 
 from bridges.circuits.ablation import node_means
 from bridges.circuits.attack import attack
 from bridges.circuits.circuit import Circuit
 from bridges.circuits.measure import circuit_row
-from bridges.circuits.search.adversarial import Adversary, protected_of
 from bridges.circuits.search.gates import Gates
 from bridges.circuits.search.search import Search
 from bridges.circuits.task import logit_diff, prompts, task_loss

@@ -6,21 +6,21 @@ import json
 import shutil
 from pathlib import Path
 
+import bridges.circuits.stage as stage
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from bridges.circuits.mib import mib_graph
+from bridges.circuits.stage import CIRCUIT_TABLES, CircuitContext, circuit_file, file_name, find_circuits
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-import bridges.circuits.stage as stage
 from bridges.behaviours import load
 from bridges.circuits.circuit import Circuit
 from bridges.circuits.draw import draw_circuit, places, snippet
 from bridges.circuits.faithfulness import areas, standings
 from bridges.circuits.measure import members
-from bridges.circuits.mib import mib_graph
-from bridges.circuits.stage import CIRCUIT_TABLES, CircuitContext, circuit_file, file_name, find_circuits
 from bridges.config import CircuitsConfig, ControlsConfig, to_dict
 from bridges.config import Config as RunConfig
 from bridges.data.blocks import TokenBlocks

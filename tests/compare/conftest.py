@@ -9,7 +9,8 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from bridges.circuits.search.search import Search
+from bridges.compare.crossing import Transfer
+from bridges.compare.stage import stream_means
 from torch import Tensor, nn
 
 from bridges.behaviours.encoded import EncodedPairs
@@ -17,8 +18,7 @@ from bridges.behaviours.pair import Pair
 from bridges.bridge import Bridges, pair_sites
 from bridges.circuits.ablation import node_means
 from bridges.circuits.circuit import Circuit
-from bridges.compare.crossing import Transfer
-from bridges.compare.stage import stream_means
+from bridges.circuits.search.search import Search
 from bridges.config import CompareConfig
 from bridges.config.search import CircuitSettings
 from bridges.nodes import NodeBus

@@ -7,10 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-
-from bridges.bridge import Bridges, SitePair
-from bridges.circuits.circuit import kept_edges
-from bridges.circuits.bootstrap import Resampler, estimate, holm, p_above_zero
 from bridges.compare.carry import (
     carried,
     matched,
@@ -21,6 +17,10 @@ from bridges.compare.carry import (
     shortened,
     shuffled_bridge,
 )
+
+from bridges.bridge import Bridges, SitePair
+from bridges.circuits.bootstrap import Resampler, estimate, holm, p_above_zero
+from bridges.circuits.circuit import kept_edges
 from bridges.compare.channels import live_channels
 from bridges.compare.directions import baseline_directions
 from bridges.fidelity.hybrids import bootstrap_interval

@@ -8,14 +8,16 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
+import bridges.compare.stage as stage
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from bridges.circuits.stage import circuit_file
+from bridges.compare.stage import COMPARE_TABLES, CompareContext, compare_models, judge
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-import bridges.compare.stage as stage
 from bridges.behaviours import load
 from bridges.behaviours.pair import Behaviour
 from bridges.behaviours.stage import express, measure_behaviours
@@ -23,8 +25,6 @@ from bridges.bridge import Bridges
 from bridges.circuits.circuit import Circuit
 from bridges.circuits.measure import which
 from bridges.circuits.search.search import Search
-from bridges.circuits.stage import circuit_file
-from bridges.compare.stage import COMPARE_TABLES, CompareContext, compare_models, judge
 from bridges.config import BehavioursConfig, CompareConfig, VerdictConfig
 from bridges.config.search import CircuitSettings
 from bridges.data.blocks import TokenBlocks

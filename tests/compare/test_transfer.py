@@ -9,17 +9,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from bridges.compare.choice import choose, gain
+from bridges.compare.crossing import Transfer, crossings, differences, equal_pairs
+from bridges.compare.transfer import DRAWN, NULLS, interchange_margins, necessity_margins, share_moved, steering_chances
 from torch import Tensor, nn
 
 from bridges.bridge import Bridges, pair_sites
+from bridges.circuits.bootstrap import Resampler
 from bridges.circuits.task import logit_diff, prompts
 from bridges.compare import rows
-from bridges.circuits.bootstrap import Resampler
-from bridges.compare.choice import choose, gain
-from bridges.compare.crossing import Transfer, crossings, differences, equal_pairs
 from bridges.compare.dense_to_sparse import continued_logit_diffs
 from bridges.compare.rows import transfer_rows
-from bridges.compare.transfer import DRAWN, NULLS, interchange_margins, necessity_margins, share_moved, steering_chances
 from bridges.config import CompareConfig
 from bridges.nodes import NodeBus
 from bridges.stack import ResidualStack

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from bridges.circuits.ablation import Ablation
-from bridges.circuits.search.gates import Gates, initial_gates, should_stop
 from bridges.circuits.search.adversary import Adversary
+from bridges.circuits.search.gates import Gates, initial_gates, should_stop
 from bridges.circuits.search.objective import Objective
 from bridges.config.search import CircuitSettings
 from bridges.errors import BridgesError

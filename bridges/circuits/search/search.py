@@ -14,9 +14,9 @@ from bridges.circuits.ablation import Ablation
 from bridges.circuits.attribution import attribution, integrated_gradients, magnitude, random_scores
 from bridges.circuits.bridge_context import BridgeContext, device_of
 from bridges.circuits.circuit import Circuit, only
-from bridges.circuits.search.greedy import Pruner, drop_dead_ends, drop_edges, drop_nodes
 from bridges.circuits.search.adversary import Adversary
 from bridges.circuits.search.bisection import best_nodes, bisect
+from bridges.circuits.search.greedy import Pruner, drop_dead_ends, drop_edges, drop_nodes
 from bridges.circuits.search.learning import learn_gates
 from bridges.circuits.search.objective import Faithful, Objective, TaskLoss
 from bridges.circuits.task import prompts

@@ -13,10 +13,9 @@ import yaml
 from bridges import kernels
 from bridges.behaviours.encoded import EncodedPairs
 from bridges.behaviours.stage import express
-from bridges.circuits.stage import CircuitContext
+from bridges.circuits.ablation import node_means
 from bridges.circuits.task import calibrate, logit_diff, prompts, task_loss
 from bridges.config.search import CircuitSettings
-from bridges.data.blocks import token_blocks
 from bridges.errors import BridgesError, nearest
 from bridges.runs.notebook import Run
 from bridges.runs.sources import select_behaviours
@@ -94,15 +93,14 @@ def tune_run(
         )
     if not tasks:
         raise BridgesError(f"The sparse model of {folder} does none of {', '.join(behaviours) or 'its behaviours'}.")
-    data = token_blocks(config.data, run.tokenizer, config.data.context)
-    shop = CircuitContext(
-        Path(folder), config.circuits, {"sparse": stack}, data, run.tokenizer, config.behaviours.pairs, config.seed
-    )
+    text = run.data.take("train", max(1, config.circuits.reference_tokens // run.data.context))
+    device = next(stack.parameters()).device
+    reference = node_means(stack, [ids.to(device) for ids in text.split(8)])
     say(f"{trials} trials on {', '.join(tasks)}")
     place = Path(folder) / "circuits" / "study"
     study = tune(
-        stack, tasks, shop.means("sparse"), settings, trials=trials, storage=place / "study.db", jobs=jobs,
-        seed=seed, text=shop.search_text, progress=say,
+        stack, tasks, reference, settings, trials=trials, storage=place / "study.db", jobs=jobs,
+        seed=seed, text=text, progress=say,
     )  # fmt: skip
     study.trials.to_csv(place / "trials.csv", index=False)
     study.table.to_csv(place / "searches.csv", index=False)

@@ -21,8 +21,8 @@ from bridges.circuits.controls import case as case_module
 from bridges.circuits.controls.adversarial import halves
 from bridges.circuits.controls.seeds import chance_jaccard, jaccard
 from bridges.circuits.node_sets import exact_parts, random_sets, set_logit_diffs
-from bridges.circuits.search.search import gates as gates_module
 from bridges.circuits.search.search import Search, find_circuit
+from bridges.circuits.search.search import gates as gates_module
 from bridges.circuits.task import Prompts, fitted_loss, logit_diff, prompts
 from bridges.config import CONTROLS
 from bridges.config.search import CircuitSettings
