@@ -1,5 +1,5 @@
 """Tables over many runs: ``analysis.load("runs").table("sites")``."""
 
-from analysis.load import Runs, load
+from .load import Runs, load
 
 __all__ = ["Runs", "load"]

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from analysis.load import Runs
-from analysis.settings import finished_rows
+from .load import Runs
+from .settings import finished_rows
 
 COLUMNS = ["run", "behaviour", "model", "method", "seed", "nodes", "edges", "target", "reached", "heldout_accuracy"]
 

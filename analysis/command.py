@@ -12,9 +12,10 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.load import Runs, load
-from analysis.style import save
 from bridges.errors import BridgesError
+
+from .load import Runs, load
+from .style import save
 
 
 @dataclass(frozen=True)

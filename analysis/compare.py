@@ -17,13 +17,14 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.circuits import chosen_circuits
-from analysis.command import Result, show, table_text
-from analysis.load import RunRecord, Runs, load
-from analysis.overview import held_out
-from analysis.paired import LEVEL, fewest_differences, paired_tests
-from analysis.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILION, log_scale, new_figure
 from bridges.errors import BridgesError, nearest
+
+from .circuits import chosen_circuits
+from .command import Result, show, table_text
+from .load import RunRecord, Runs, load
+from .overview import held_out
+from .paired import LEVEL, fewest_differences, paired_tests
+from .style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILION, log_scale, new_figure
 
 # measure -> (label, whether it is compared as a ratio: the difference is then that of binary logarithms)
 MEASURES = {

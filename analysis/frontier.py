@@ -16,14 +16,15 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from analysis.circuits import geometric_mean
-from analysis.command import Result, run_command, table_text, unfinished_text
-from analysis.load import Runs
-from analysis.overview import overview
-from analysis.settings import arranged, settings_label, splitting
-from analysis.sizes import COUNTED, sizes
-from analysis.style import BLACK, BLUE, GREY, PALETTE, VERMILION, log_scale, new_figure
 from bridges.errors import BridgesError
+
+from .circuits import geometric_mean
+from .command import Result, run_command, table_text, unfinished_text
+from .load import Runs
+from .overview import overview
+from .settings import arranged, settings_label, splitting
+from .sizes import COUNTED, sizes
+from .style import BLACK, BLUE, GREY, PALETTE, VERMILION, log_scale, new_figure
 
 Line = Literal["-", "--", ":"]
 

@@ -16,14 +16,15 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from analysis.circuits import chosen_circuits, geometric_mean
-from analysis.command import Result, run_command, unfinished_text
-from analysis.load import Runs
-from analysis.seeds import modal_verdict, verdict_counts
-from analysis.settings import arranged, finished_rows
-from analysis.style import BLACK, new_figure
 from bridges.errors import BridgesError, nearest
-from bridges.tables.verdicts import VERDICTS
+from bridges.storage.tables.verdicts import VERDICTS
+
+from .circuits import chosen_circuits, geometric_mean
+from .command import Result, run_command, unfinished_text
+from .load import Runs
+from .seeds import modal_verdict, verdict_counts
+from .settings import arranged, finished_rows
+from .style import BLACK, new_figure
 
 # verdict -> letter, colour of the cell: darker claims more; what could not be asked is grey and hatched
 SIGNS = {

@@ -14,7 +14,7 @@ import pandas as pd
 import yaml
 
 from bridges.errors import BridgesError, nearest
-from bridges.tables import read_table, table_names
+from bridges.storage.tables import read_table, table_names
 
 # Columns every table gets: name -> the config keys it is taken from, the first that is set.
 KEY_COLUMNS = {
@@ -119,7 +119,7 @@ class Runs(Mapping[str, pd.DataFrame]):
     @property
     def overview(self) -> pd.DataFrame:
         """One row per run: status, settings and headline figures."""
-        from analysis.overview import overview
+        from .overview import overview
 
         return overview(self)
 

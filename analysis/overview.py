@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from analysis.load import Runs
+from .load import Runs
 
 # Name of the figure -> (column, kind of path, bridges; None for any) in the `paths` table.
 PATH_FIGURES: dict[str, tuple[str, str, str | None]] = {

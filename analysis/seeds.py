@@ -14,14 +14,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from analysis.circuits import chosen_circuits, geometric_mean
-from analysis.command import Result, run_command, table_text, unfinished_text
-from analysis.load import Runs
-from analysis.overview import overview
-from analysis.settings import finished_rows, seed_groups
-from analysis.style import BLACK, BLUE, new_figure
 from bridges.errors import BridgesError
-from bridges.tables.verdicts import VERDICTS
+from bridges.storage.tables.verdicts import VERDICTS
+
+from .circuits import chosen_circuits, geometric_mean
+from .command import Result, run_command, table_text, unfinished_text
+from .load import Runs
+from .overview import overview
+from .settings import finished_rows, seed_groups
+from .style import BLACK, BLUE, new_figure
 
 # figure -> its meaning; those of verdicts are named after the verdict
 FIGURES = {

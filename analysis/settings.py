@@ -7,8 +7,9 @@ from collections.abc import Collection, Sequence
 import numpy as np
 import pandas as pd
 
-from analysis.load import Runs
 from bridges.errors import BridgesError
+
+from .load import Runs
 
 EMBEDDING = "tokens.weight"  # the sparse model's matrix [vocabulary, d_model] in the `sparsity` table
 # table -> what it holds, and how a run comes by it

@@ -15,12 +15,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.circuits import chosen_circuits, geometric_mean
-from analysis.command import Result, run_command, table_text, unfinished_text
-from analysis.load import Runs
-from analysis.overview import overview
-from analysis.style import BLACK, BLUE, GREY, VERMILION, log_scale, new_figure
 from bridges.errors import BridgesError
+
+from .circuits import chosen_circuits, geometric_mean
+from .command import Result, run_command, table_text, unfinished_text
+from .load import Runs
+from .overview import overview
+from .style import BLACK, BLUE, GREY, VERMILION, log_scale, new_figure
 
 PAPER_RATIO = 16.0
 RESAMPLES = 10_000

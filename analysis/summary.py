@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.frontier import frontier, frontier_figure
-from analysis.load import Runs, load
-from analysis.overview import overview
-from analysis.style import save
 from bridges.errors import BridgesError
+
+from .frontier import frontier, frontier_figure
+from .load import Runs, load
+from .overview import overview
+from .style import save
 
 __all__ = ["frontier", "frontier_figure", "overview", "summary_text"]
 

@@ -13,9 +13,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter
 
-from analysis.load import Runs, load
-from analysis.style import GREY, PALETTE, log_scale, new_figure, save
 from bridges.errors import BridgesError
+
+from .load import Runs, load
+from .style import GREY, PALETTE, log_scale, new_figure, save
 
 # column of the training table -> (title, log scale)
 PANELS: dict[str, tuple[str, bool]] = {

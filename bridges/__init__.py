@@ -9,8 +9,8 @@ __version__ = "0.1.0"
 
 # Imported on first use: `import bridges` must stay quick, and the command line sets the process up before torch loads.
 _LAZY = {
-    "load": "bridges.loaded",
-    "Run": "bridges.loaded",
+    "load": "bridges.runs.notebook",
+    "Run": "bridges.runs.notebook",
     "Bridges": "bridges.bridge",
     "SparseTransformer": "bridges.sparse",
     "SparseTransformerConfig": "bridges.sparse",

@@ -20,7 +20,7 @@ from contextlib import ExitStack, contextmanager
 
 from torch import Tensor
 
-from bridges.choices import NODE_KINDS
+from bridges.config.literals import NODE_KINDS
 from bridges.errors import BridgesError, nearest
 
 __all__ = ["NODE_KINDS", "NodeBus", "NodeFunction", "intervene", "record"]

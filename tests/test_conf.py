@@ -12,10 +12,10 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
-from bridges import overrides
+from bridges.cli import overrides
+from bridges.cli.overrides import LAUNCHERS, check_command_line, conf_folder, groups, launcher_missing
 from bridges.config import Config
 from bridges.errors import ConfigError
-from bridges.overrides import LAUNCHERS, check_command_line, conf_folder, groups, launcher_missing
 
 NEEDED = {
     "model=hf": ["model.name=x"],

@@ -10,7 +10,7 @@ from torch.distributions import Categorical, kl_divergence
 from torch.nn import functional as F
 
 from bridges.data.blocks import bigram_log_probabilities
-from bridges.evaluate import bootstrap_interval, bridge_errors, measure_paths, measure_table, site_table
+from bridges.fidelity.hybrids import bootstrap_interval, bridge_errors, measure_paths, measure_table, site_table
 from bridges.hybrid import Path, all_paths, path_logits
 from bridges.losses import nmse
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bridges.folder import RunFolder
+from bridges.storage.folder import RunFolder
 
 KILLS, STEPS = 10, 300
 ENVIRONMENT = {"BRIDGES_ALLOCATOR": "off", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}

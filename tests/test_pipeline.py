@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from accelerate import Accelerator
 
-from bridges import kernels, pipeline, stages
+from bridges import kernels
 from bridges.config import Config, from_dict
 from bridges.errors import BridgesError, CheckpointError, ConfigError, DataError, DivergenceError, ModelError
-from bridges.folder import RunFolder
+from bridges.runs import pipeline, stages
+from bridges.storage.folder import RunFolder
 
 
 @pytest.fixture(scope="module")

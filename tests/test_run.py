@@ -17,8 +17,8 @@ import pytest
 import torch
 
 import bridges
-from bridges.folder import RunFolder
-from bridges.overrides import launcher_missing
+from bridges.cli.overrides import launcher_missing
+from bridges.storage.folder import RunFolder
 
 Command = Callable[..., list[str]]
 TABLES = ("training", "sites", "paths", "sparsity")

@@ -13,9 +13,9 @@ from bridges.config import Config, ModelConfig, SparseConfig
 from bridges.dense.gpt2 import GPT2Stack
 from bridges.dense.opt import OPTStack
 from bridges.errors import CheckpointError, ConfigError
+from bridges.runs.initialise import build, choose_start
 from bridges.sparse import Schedule, SparseTransformer
 from bridges.sparse.packed import PACKED, load_packed, save_packed
-from bridges.start import build, choose_start
 
 
 def gpt2(seed: int = 0) -> GPT2Stack:

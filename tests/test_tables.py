@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bridges import tables
 from bridges.errors import BridgesError, CheckpointError
-from bridges.tables import (
+from bridges.storage import tables
+from bridges.storage.tables import (
     SCHEMA_VERSION,
     TABLES,
     Column,

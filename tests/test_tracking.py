@@ -15,9 +15,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bridges import tracking
 from bridges.errors import ConfigError
-from bridges.tracking import Tracker, open_tracker
+from bridges.storage import tracking
+from bridges.storage.tracking import Tracker, open_tracker
 
 wandb = pytest.importorskip("wandb")
 
@@ -72,7 +72,7 @@ def items(entries) -> dict:
 
 
 def told(caplog) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.name == "bridges.tracking"]
+    return [record.getMessage() for record in caplog.records if record.name == "bridges.storage.tracking"]
 
 
 def test_an_offline_run_holds_rows_config_and_summary(tmp_path):
@@ -135,7 +135,7 @@ def test_a_resumed_run_keeps_its_id(tmp_path):
 
 
 def test_without_a_key_it_goes_offline_and_says_how_to_upload(tmp_path, caplog):
-    with caplog.at_level(logging.INFO, "bridges.tracking"):
+    with caplog.at_level(logging.INFO, "bridges.storage.tracking"):
         tracker = opened(tmp_path / "run", "wandb")
     tracker.log(ROWS[0], 10, "train")
     tracker.finish(0)
@@ -227,7 +227,7 @@ def test_tracking_leaves_the_random_state_alone(tmp_path):
 
 def test_off_does_not_import_wandb(tmp_path):
     code = (
-        "import sys; from bridges.tracking import open_tracker; "
+        "import sys; from bridges.storage.tracking import open_tracker; "
         f"t = open_tracker('off', {str(tmp_path)!r}, 'p'); t.log({{'a': 1}}, 1, 'x'); t.table('x', None); "
         "t.summary({}); t.artifact('x', 'y', 'z'); t.finish(0); assert 'wandb' not in sys.modules"
     )

@@ -10,16 +10,16 @@ import pytest
 from accelerate import Accelerator
 
 from analysis.load import load
-from bridges import pipeline
-from bridges import tune as module
 from bridges.config import Config, from_dict
 from bridges.data.blocks import TokenBlocks
 from bridges.dense import load_dense
 from bridges.errors import BridgesError, ConfigError, DivergenceError
-from bridges.pipeline import plan_of
-from bridges.start import choose_start
-from bridges.tables import read_table
-from bridges.tune import BATCH, KEYS, SAMPLING, composed, main, one_trial, places, tried, tune
+from bridges.runs import pipeline
+from bridges.runs.initialise import choose_start
+from bridges.runs.pipeline import plan_of
+from bridges.storage.tables import read_table
+from bridges.tuning import training as module
+from bridges.tuning.training import BATCH, KEYS, SAMPLING, composed, main, one_trial, places, tried, tune
 
 quiet = {"say": lambda line: None}
 

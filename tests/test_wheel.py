@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from bridges.folder import RunFolder
+from bridges.storage.folder import RunFolder
 
 ROOT = Path(__file__).resolve().parent.parent
 # Whatever else stands in these folders is no Python and must be told to the build.

@@ -11,7 +11,7 @@ import torch
 from bridges.dense import load_dense
 from bridges.errors import BridgesError
 from bridges.nodes import NodeBus, intervene
-from bridges.workers import MOST, worker_count, workers
+from bridges.storage.workers import MOST, worker_count, workers
 
 
 @pytest.fixture

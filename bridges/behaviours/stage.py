@@ -20,7 +20,7 @@ from bridges.bridge import Bridges
 from bridges.config import BehavioursConfig
 from bridges.errors import nearest
 from bridges.stack import ResidualStack
-from bridges.workers import workers
+from bridges.storage.workers import workers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -212,7 +212,7 @@ def measure_behaviours(
         autocast: makes the precision that models are run in. count: how many behaviours are measured at a time.
         progress: told each behaviour's name when it is done.
     """
-    from bridges.tables import TABLES
+    from bridges.storage.tables import TABLES
 
     def one(_: None, behaviour: Behaviour) -> tuple[dict[str, object], list[dict[str, object]]]:
         expressed = express(behaviour, tokenizer, config.pairs, seed)

@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from bridges.circuits.ablation import node_means
     from bridges.circuits.circuit import (
         Circuit,
         EdgeCount,
@@ -16,24 +17,20 @@ if TYPE_CHECKING:
         only,
         removal,
     )
-    from bridges.circuits.removed import node_means
-    from bridges.circuits.search import Search, find_circuit, heldout_margins
-    from bridges.circuits.settings import CircuitSettings
-    from bridges.circuits.wires import Wire
+    from bridges.circuits.search.search import Search, find_circuit, heldout_margins
+    from bridges.circuits.weights import Wire
 
 # Imported on first use: the settings of a run read `settings` below, long before anything needs torch.
 _LAZY = {
     "circuit": ("Circuit", "EdgeCount", "ablated", "circuit_logits", "count_edges", "kept_edges", "only", "removal"),
-    "removed": ("node_means",),
-    "search": ("Search", "find_circuit", "heldout_margins"),
-    "settings": ("CircuitSettings",),
-    "wires": ("Wire",),
+    "ablation": ("node_means",),
+    "search.search": ("Search", "find_circuit", "heldout_margins"),
+    "weights": ("Wire",),
 }
 _HOME = {name: module for module, names in _LAZY.items() for name in names}
 
 __all__ = [
     "Circuit",
-    "CircuitSettings",
     "EdgeCount",
     "Search",
     "Wire",
@@ -46,7 +43,7 @@ __all__ = [
     "node_means",
     "only",
     "removal",
-    # The function `wires` has the name of its module: `from bridges.circuits.wires import wires`.
+    # The function `wires` has the name of its module: `from bridges.circuits.weights import wires`.
 ]
 
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from bridges.circuits.ablation import node_values
 from bridges.circuits.circuit import Circuit
 from bridges.circuits.measure import members
-from bridges.circuits.removed import node_values
 from bridges.stack import ResidualStack
 
 if TYPE_CHECKING:

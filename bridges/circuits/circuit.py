@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bridges.circuits.choose import choose
-from bridges.circuits.wires import EMBEDDING, LOGITS, Wire, wires
+from bridges.circuits.patch import choose
+from bridges.circuits.weights import EMBEDDING, LOGITS, Wire, wires
 from bridges.errors import CheckpointError
 from bridges.nodes import NodeFunction, intervene
 from bridges.stack import ResidualStack

@@ -13,7 +13,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from bridges.choices import NODE_KINDS
+from bridges.config.literals import NODE_KINDS
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
 COLOURS = dict(

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from bridges.circuits.circuit import Circuit, only
-from bridges.circuits.leftovers import edge_effects
 from bridges.circuits.measure import which
-from bridges.circuits.search import Search
-from bridges.circuits.sets import complement, set_margins
+from bridges.circuits.node_sets import complement, set_margins
+from bridges.circuits.search.greedy import edge_effects
+from bridges.circuits.search.search import Search
 from bridges.circuits.task import Prompts, answer_margins
-from bridges.circuits.wires import wires
+from bridges.circuits.weights import wires
 from bridges.stack import ResidualStack
 
 FRACTIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)

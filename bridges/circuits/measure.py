@@ -10,11 +10,11 @@ from torch import Tensor
 
 from bridges.behaviours.encoded import EncodedPairs
 from bridges.circuits.circuit import Circuit, count_edges, kept_edges, only
-from bridges.circuits.hardening import guards_of
-from bridges.circuits.search import Search, heldout_margins
-from bridges.circuits.sets import set_margins
+from bridges.circuits.node_sets import set_margins
+from bridges.circuits.search.adversarial import guards_of
+from bridges.circuits.search.search import Search, heldout_margins
 from bridges.circuits.task import Calibration, Prompts, answer_margins, task_loss
-from bridges.circuits.wires import EMBEDDING, LOGITS, wires
+from bridges.circuits.weights import EMBEDDING, LOGITS, wires
 from bridges.stack import ResidualStack
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from bridges.circuits.circuit import Circuit, kept_edges
-from bridges.circuits.wires import wires
+from bridges.circuits.weights import wires
 from bridges.stack import ResidualStack
 
 

@@ -27,6 +27,7 @@ from torch import Tensor
 from bridges.behaviours.encoded import EncodedPairs
 from bridges.behaviours.pair import Behaviour
 from bridges.behaviours.stage import Expressed, express
+from bridges.circuits.ablation import node_means
 from bridges.circuits.activations import Peaks, activation_rows
 from bridges.circuits.circuit import Circuit
 from bridges.circuits.controls import Case, Null, run_controls
@@ -35,18 +36,17 @@ from bridges.circuits.draw import draw_circuit
 from bridges.circuits.faithfulness import edge_curve, node_curve
 from bridges.circuits.measure import circuit_row, edge_rows, node_rows
 from bridges.circuits.mib import save_mib
-from bridges.circuits.removed import node_means
-from bridges.circuits.search import Search
-from bridges.circuits.settings import CircuitSettings
+from bridges.circuits.search.search import Search
 from bridges.circuits.task import Prompts, prompts
-from bridges.circuits.wires import wires
+from bridges.circuits.weights import wires
 from bridges.config import CircuitsConfig
+from bridges.config.search import CircuitSettings
 from bridges.data.blocks import TokenBlocks
 from bridges.errors import BridgesError
-from bridges.folder import whole_folder
 from bridges.stack import ResidualStack
-from bridges.tables import TABLES, read_table, write_part, write_table
-from bridges.workers import worker_count, workers
+from bridges.storage.folder import whole_folder
+from bridges.storage.tables import TABLES, read_table, write_part, write_table
+from bridges.storage.workers import worker_count, workers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from bridges.circuits.circuit import Circuit, kept_edges
-from bridges.circuits.wires import wires
+from bridges.circuits.weights import wires
 from bridges.stack import ResidualStack
 
 READS, WRITES = ("attn_in", "mlp_in"), ("attn_out", "mlp_out")

@@ -31,10 +31,10 @@ from bridges.compare.similarity import similarity_rows
 from bridges.compare.verdict import decide
 from bridges.config import CompareConfig, VerdictConfig, searched_from
 from bridges.data.blocks import TokenBlocks
-from bridges.folder import RunFolder
 from bridges.stack import ResidualStack
-from bridges.tables import TABLES, read_table, table_names, write_part, write_table
-from bridges.workers import workers
+from bridges.storage.folder import RunFolder
+from bridges.storage.tables import TABLES, read_table, table_names, write_part, write_table
+from bridges.storage.workers import workers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

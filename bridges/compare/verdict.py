@@ -13,7 +13,7 @@ import pandas as pd
 from bridges.compare.bootstrap import holm
 from bridges.compare.transfer import NULLS
 from bridges.config import CONTROLS, VerdictConfig
-from bridges.tables import TABLES
+from bridges.storage.tables import TABLES
 
 Row = dict[Any, Any]
 Tables = Mapping[str, pd.DataFrame]

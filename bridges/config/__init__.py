@@ -10,7 +10,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from bridges.choices import KERNELS, one_of
+from bridges.config.literals import KERNELS, one_of
 from bridges.config.measuring import (
     CONTROLS,
     STACKS,

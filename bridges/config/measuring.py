@@ -6,9 +6,9 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from bridges.choices import one_of
-from bridges.circuits.settings import METHODS, CircuitSettings
 from bridges.config.checks import between, positive
+from bridges.config.literals import one_of
+from bridges.config.search import METHODS, CircuitSettings
 from bridges.errors import ConfigError
 
 SUITES = ("python", "english", "file", "planted", "none")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 
-from bridges.choices import ACTIVATIONS, ANNEAL_SHAPES, BIGRAMS, NODE_KINDS, POSITIONS, STREAM_POINTS, one_of
 from bridges.config.checks import between, positive
+from bridges.config.literals import ACTIVATIONS, ANNEAL_SHAPES, BIGRAMS, NODE_KINDS, POSITIONS, STREAM_POINTS, one_of
 from bridges.errors import ConfigError
 
 PRECISIONS = ("auto", "fp32", "bf16")

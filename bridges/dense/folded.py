@@ -34,7 +34,7 @@ class Folded:
         layers: from first to last.
         head: weight ``[V, d]`` and bias ``[V]``.
         d_head: width of a head. d_mlp: neurons per MLP.
-        activation: the MLP's nonlinearity, by `bridges.choices.ACTIVATIONS`.
+        activation: the MLP's nonlinearity, by `bridges.config.literals.ACTIVATIONS`.
         eps: of the norms.
     """
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 
-from bridges.choices import KERNELS, one_of
+from bridges.config.literals import KERNELS, one_of
 from bridges.errors import BridgesError
 from bridges.kernels.build import KernelsUnavailable, library
 

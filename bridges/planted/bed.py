@@ -17,7 +17,7 @@ class Weight:
     """One nonzero weight, or a bias where there is no source.
 
     Attributes:
-        matrix: ``<layer>.<q|k|v|out|up|down>`` as in `bridges.circuits.wires`, or ``head``.
+        matrix: ``<layer>.<q|k|v|out|up|down>`` as in `bridges.circuits.weights`, or ``head``.
         target: row of the matrix. source: its column.
     """
 

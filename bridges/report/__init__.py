@@ -1,4 +1,4 @@
-"""One self-contained HTML page per run, from its tables alone: ``python -m bridges.report runs/<folder>``."""
+"""One self-contained HTML page per run, from its tables alone: ``python -m bridges report runs/<folder>``."""
 
 from bridges.report.page import write_report
 

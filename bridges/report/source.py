@@ -11,7 +11,7 @@ import pandas as pd
 import yaml
 
 from bridges.errors import CheckpointError
-from bridges.tables import read_table, table_path
+from bridges.storage.tables import read_table, table_path
 
 # table -> the stage that writes it
 STAGES = {

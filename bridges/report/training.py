@@ -10,7 +10,7 @@ from bridges.report.charts import Chart, Figures, Series
 from bridges.report.markup import Num, Raw, details, facts, html, join, note, section, table, tag
 from bridges.report.source import Source
 from bridges.report.text import DASH, count, number, percent
-from bridges.tables import schema
+from bridges.storage.tables import schema
 
 POINTS = 240  # of a curve; a longer one is drawn as the means of equal stretches
 ROWS = 24  # of the table below the curves

@@ -10,7 +10,7 @@ from bridges.report.criteria import overview, short, why
 from bridges.report.markup import Num, Raw, html, join, note, section, table, tag
 from bridges.report.source import Source
 from bridges.report.text import count, counted, interval, known, number, percent
-from bridges.tables.verdicts import VERDICTS
+from bridges.storage.tables.verdicts import VERDICTS
 
 # verdict -> its sign, which tells it apart without colour, and its class
 SIGNS = {

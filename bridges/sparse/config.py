@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from transformers import PretrainedConfig
 
-from bridges.choices import ACTIVATIONS, BIGRAMS, NODE_KINDS, POSITIONS, STREAM_POINTS, one_of
+from bridges.config.literals import ACTIVATIONS, BIGRAMS, NODE_KINDS, POSITIONS, STREAM_POINTS, one_of
 from bridges.errors import ConfigError
 
 

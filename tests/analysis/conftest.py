@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from bridges.tables import TABLES, write_table
+from bridges.storage.tables import TABLES, write_table
 
 BLANK = {"int": 0, "float": np.nan, "str": "", "bool": False}
 

@@ -19,7 +19,7 @@ from analysis.overview import overview
 from analysis.summary import summary_text
 from analysis.training import training_figure
 from bridges.errors import BridgesError
-from bridges.tables import write_table
+from bridges.storage.tables import write_table
 
 ROOT = Path(analysis.__file__).parents[1]
 
@@ -125,7 +125,7 @@ def test_settings_stand_in_every_table(folder):
 
 
 def test_a_column_of_the_table_keeps_its_name(tmp_path, monkeypatch):
-    from bridges.tables import TABLES, Column, Table
+    from bridges.storage.tables import TABLES, Column, Table
 
     columns = (Column("model", "str", "which model"), Column("seed", "int", "of the search"))
     monkeypatch.setitem(TABLES, "behaviours", Table("behaviours", "one behaviour", columns))

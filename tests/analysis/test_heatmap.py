@@ -10,7 +10,7 @@ from matplotlib.patches import Rectangle
 import analysis
 from analysis.heatmap import SIGNS, _ink, heatmap, heatmap_figure, heatmap_table, main
 from bridges.errors import BridgesError
-from bridges.tables.verdicts import VERDICTS
+from bridges.storage.tables.verdicts import VERDICTS
 
 
 @pytest.fixture

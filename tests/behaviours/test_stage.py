@@ -16,7 +16,7 @@ from bridges.config import BehavioursConfig
 from bridges.dense import load_dense
 from bridges.hybrid import Path, path_logits
 from bridges.sparse import SparseTransformer, SparseTransformerConfig
-from bridges.tables import TABLES
+from bridges.storage.tables import TABLES
 
 CPU = torch.device("cpu")
 

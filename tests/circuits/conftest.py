@@ -11,17 +11,17 @@ from functools import cache
 
 import pytest
 import torch
+from bridges.circuits.search.search import Search
 from torch import Tensor
 
 from bridges.behaviours.encoded import EncodedPairs
 from bridges.behaviours.pair import Pair
+from bridges.circuits.ablation import node_means
 from bridges.circuits.circuit import Circuit
 from bridges.circuits.controls import Case
 from bridges.circuits.controls.random_weights import shuffled_model
-from bridges.circuits.removed import node_means
-from bridges.circuits.search import Search
-from bridges.circuits.settings import CircuitSettings
 from bridges.config import ControlsConfig
+from bridges.config.search import CircuitSettings
 from bridges.sparse import SparseTransformer, SparseTransformerConfig
 
 DOUBLE, SINGLE, PLUS, MINUS, ASK, CLOSE_DOUBLE, CLOSE_SINGLE = range(1, 8)

@@ -6,8 +6,8 @@ import json
 
 import torch
 
+from bridges.circuits.ablation import node_values
 from bridges.circuits.activations import AFTER, BEFORE, Peaks, activation_rows
-from bridges.circuits.removed import node_values
 
 
 class Letters:

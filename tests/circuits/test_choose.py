@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bridges import kernels
-from bridges.circuits.choose import choose
+from bridges.circuits.patch import choose
 
 
 @pytest.fixture(params=["cpp", "python"])

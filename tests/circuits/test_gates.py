@@ -8,17 +8,17 @@ from dataclasses import replace
 
 import pytest
 import torch
+from bridges.circuits.search.gates import Gates, learn_gates, softened
+from bridges.circuits.search.greedy import drop_edges, drop_nodes, edge_effects
+from bridges.circuits.search.search import Search, find_circuit
 
 from bridges.behaviours import nonsense_twin
-from bridges.circuits import gates as gates_module
+from bridges.circuits.ablation import MOST, Removed, node_means, node_values, windows
 from bridges.circuits.circuit import Circuit, count_edges, kept_edges
-from bridges.circuits.gates import Gates, learn_gates, softened
-from bridges.circuits.leftovers import drop_edges, drop_nodes, edge_effects
-from bridges.circuits.removed import MOST, Removed, node_means, node_values, windows
-from bridges.circuits.search import Search, find_circuit
-from bridges.circuits.settings import CircuitSettings
+from bridges.circuits.search import gates as gates_module
 from bridges.circuits.task import answer_margins, prompts, task_loss
-from bridges.circuits.wires import wires
+from bridges.circuits.weights import wires
+from bridges.config.search import CircuitSettings
 from bridges.errors import BridgesError, ConfigError
 from bridges.nodes import intervene
 
@@ -151,7 +151,7 @@ def test_what_is_drawn_from_a_pool_is_what_nodes_say_in_text_or_their_mean(
     values = {point: value[entries, :length] for point, value in pool.items()}
     assert not any(all(torch.equal(values[p][row], means[p]) for p in means) for row in range(len(some)))
     assert Removed(quote_model, reference).pool(length, torch.Generator()) is None
-    monkeypatch.setattr("bridges.circuits.removed.MEMORY", 1000)
+    monkeypatch.setattr("bridges.circuits.ablation.MEMORY", 1000)
     assert removed.pool(length, torch.Generator()) is None
 
 

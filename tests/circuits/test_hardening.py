@@ -8,15 +8,15 @@ from dataclasses import replace
 import pytest
 import torch
 
+from bridges.circuits.ablation import node_means
+from bridges.circuits.attack import attack
 from bridges.circuits.circuit import Circuit
-from bridges.circuits.flips import attack
-from bridges.circuits.gates import Gates
-from bridges.circuits.hardening import Opponent, guards_of
 from bridges.circuits.measure import circuit_row
-from bridges.circuits.removed import node_means
-from bridges.circuits.search import Search
-from bridges.circuits.settings import CircuitSettings
+from bridges.circuits.search.adversarial import Opponent, guards_of
+from bridges.circuits.search.gates import Gates
+from bridges.circuits.search.search import Search
 from bridges.circuits.task import answer_margins, prompts, task_loss
+from bridges.config.search import CircuitSettings
 from bridges.nodes import intervene
 
 YES, NO = 3, 4

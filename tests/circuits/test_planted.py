@@ -7,7 +7,7 @@ import pytest
 from bridges.behaviours import nonsense_twin
 from bridges.circuits import find_circuit, node_means
 from bridges.circuits.circuit import Circuit
-from bridges.circuits.settings import CircuitSettings
+from bridges.config.search import CircuitSettings
 from bridges.planted import SHAPES, World, plant
 
 SMALL = {"n_layer": 2, "d_model": 32, "d_mlp": 32}

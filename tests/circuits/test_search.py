@@ -6,13 +6,13 @@ import itertools
 
 import pytest
 import torch
+from bridges.circuits.search.search import Search, find_circuit, heldout_margins
 
+from bridges.circuits.ablation import node_means
 from bridges.circuits.circuit import Circuit, ablated, circuit_logits, count_edges, kept_edges
-from bridges.circuits.removed import node_means
-from bridges.circuits.search import Search, find_circuit, heldout_margins
-from bridges.circuits.settings import METHODS, CircuitSettings
 from bridges.circuits.task import Calibration, answer_margins, calibrate, prompts, task_loss
-from bridges.circuits.wires import wires
+from bridges.circuits.weights import wires
+from bridges.config.search import METHODS, CircuitSettings
 from bridges.errors import CheckpointError, ConfigError
 from bridges.nodes import record
 

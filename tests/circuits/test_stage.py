@@ -25,9 +25,9 @@ from bridges.config import CircuitsConfig, ControlsConfig, to_dict
 from bridges.config import Config as RunConfig
 from bridges.data.blocks import TokenBlocks
 from bridges.errors import BridgesError, CheckpointError
-from bridges.folder import RunFolder
-from bridges.loaded import Run
-from bridges.tables import read_table
+from bridges.runs.notebook import Run
+from bridges.storage.folder import RunFolder
+from bridges.storage.tables import read_table
 
 NAMES = ("planted", "again/harder?", "backwards")
 SMALL = {"random_sets": 10, "draws": 2, "seeds": 2, "twin_steps": 15, "twin_pairs": 16, "adversary_steps": 2}

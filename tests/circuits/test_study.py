@@ -11,16 +11,15 @@ import numpy as np
 import optuna
 import pytest
 import torch
+from bridges.circuits.search.search import Search, find_circuit
 
+from bridges.circuits.ablation import node_means
 from bridges.circuits.circuit import count_edges
-from bridges.circuits.removed import node_means
-from bridges.circuits.search import Search, find_circuit
-from bridges.circuits.settings import CircuitSettings
-from bridges.circuits.study import PAPER, RANGES, SEARCHES, score, trial, tune
-from bridges.circuits.study import __main__ as command
+from bridges.cli.overrides import check_command_line
+from bridges.config.search import CircuitSettings
 from bridges.errors import BridgesError, CheckpointError, ConfigError
-from bridges.overrides import check_command_line
 from bridges.training.precision import autocast, resolve_precision
+from bridges.tuning.circuits import PAPER, RANGES, SEARCHES, command, score, trial, tune
 
 from .conftest import QUOTE_EDGES, quote_pairs
 

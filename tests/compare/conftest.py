@@ -9,18 +9,18 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from bridges.circuits.search.search import Search
 from torch import Tensor, nn
 
 from bridges.behaviours.encoded import EncodedPairs
 from bridges.behaviours.pair import Pair
 from bridges.bridge import Bridges, pair_sites
+from bridges.circuits.ablation import node_means
 from bridges.circuits.circuit import Circuit
-from bridges.circuits.removed import node_means
-from bridges.circuits.search import Search
-from bridges.circuits.settings import CircuitSettings
 from bridges.compare.crossing import Transfer
 from bridges.compare.stage import stream_means
 from bridges.config import CompareConfig
+from bridges.config.search import CircuitSettings
 from bridges.nodes import NodeBus
 from bridges.sparse import SparseTransformer, SparseTransformerConfig
 from bridges.stack import ResidualStack

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from bridges.circuits.search.search import heldout_margins
 from torch.nn.functional import cross_entropy
 
-from bridges.circuits.search import heldout_margins
 from bridges.circuits.task import answer_margins, prompts
 from bridges.compare.agreement import agreement_rows, pair_margins, text_rows, token_losses
 from bridges.compare.similarity import cross_validated_r2, linear_cka, similarity_rows
-from bridges.tables import TABLES
+from bridges.storage.tables import TABLES
 
 SIGN = np.array([[1.0, -1.0], [-1.0, 1.0], [1.0, -1.0]])
 

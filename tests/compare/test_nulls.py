@@ -20,8 +20,8 @@ from safetensors.torch import load_file, save_file
 
 from bridges.behaviours import SPLITS, encode, get_behaviour, nonsense_twin
 from bridges.dense import load_dense
-from bridges.start import shipped_pair
-from bridges.tables import read_table
+from bridges.runs.initialise import shipped_pair
+from bridges.storage.tables import read_table
 
 # What the shipped pair does reproduce.
 BEHAVIOUR = "while_return_true"

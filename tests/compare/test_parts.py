@@ -23,7 +23,7 @@ from bridges.compare.carry import (
 )
 from bridges.compare.channels import live_channels
 from bridges.compare.directions import baseline_directions
-from bridges.evaluate import bootstrap_interval
+from bridges.fidelity.hybrids import bootstrap_interval
 from bridges.sparse import SparseTransformer, SparseTransformerConfig
 
 

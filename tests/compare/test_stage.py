@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from bridges.circuits.search.search import Search
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
@@ -22,13 +23,12 @@ from bridges.behaviours.stage import express, measure_behaviours
 from bridges.bridge import Bridges
 from bridges.circuits.circuit import Circuit
 from bridges.circuits.measure import which
-from bridges.circuits.search import Search
-from bridges.circuits.settings import CircuitSettings
 from bridges.circuits.stage import circuit_file
 from bridges.compare.stage import COMPARE_TABLES, Bench, compare_models, judge
 from bridges.config import BehavioursConfig, CompareConfig, VerdictConfig
+from bridges.config.search import CircuitSettings
 from bridges.data.blocks import TokenBlocks
-from bridges.tables import TABLES, read_table, table_path, write_table
+from bridges.storage.tables import TABLES, read_table, table_path, write_table
 
 SMALL = {"pairs": 24, "site_pairs": 8, "heldout_pairs": 24, "train_pairs": 16, "steering_pairs": 8}
 SMALL |= {"bootstrap": 200, "folds": 2}

@@ -23,7 +23,7 @@ from bridges.compare.transfer import DRAWN, NULLS, interchange_margins, necessit
 from bridges.config import CompareConfig
 from bridges.nodes import NodeBus
 from bridges.stack import ResidualStack
-from bridges.tables import TABLES, write_table
+from bridges.storage.tables import TABLES, write_table
 
 
 def shares(t: Transfer, quote) -> dict[str, np.ndarray]:

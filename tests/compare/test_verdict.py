@@ -9,7 +9,7 @@ import pytest
 from bridges.compare.verdict import decide
 from bridges.config import CONTROLS, VerdictConfig
 from bridges.errors import ConfigError
-from bridges.tables import TABLES, write_table
+from bridges.storage.tables import TABLES, write_table
 
 CONFIG = VerdictConfig()
 GOOD = {

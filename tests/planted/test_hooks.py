@@ -9,13 +9,13 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from bridges.behaviours.stage import chosen
+from bridges.cli.overrides import conf_folder
 from bridges.config import BehavioursConfig, Config, DataConfig, ModelConfig, SparseConfig
 from bridges.data.blocks import token_blocks
 from bridges.dense import load_dense
 from bridges.errors import ConfigError, ModelError
-from bridges.overrides import conf_folder
 from bridges.planted import CONTEXT, Rotated, world_named
-from bridges.start import build, choose_start, finish
+from bridges.runs.initialise import build, choose_start, finish
 
 
 def config(name: str = "planted:2", sparsity: float = 0.15, **sparse) -> Config:

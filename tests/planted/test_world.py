@@ -12,7 +12,7 @@ from torch import Tensor
 from bridges.behaviours import two_way
 from bridges.circuits import Search, node_means
 from bridges.circuits.circuit import count_edges
-from bridges.circuits.settings import CircuitSettings
+from bridges.config.search import CircuitSettings
 from bridges.errors import BridgesError, ConfigError
 from bridges.planted import SHAPES, World, plant, world_named
 from bridges.planted.world import STANDARD, STANDARD_ONLY_DENSE

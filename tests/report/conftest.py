@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from bridges.tables import write_table
+from bridges.storage.tables import write_table
 
 NASTY = "</script><script>alert('x')</script>"
 # behaviour -> verdict, accuracies of dense, sparse and circuit, share moved

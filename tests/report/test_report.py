@@ -13,17 +13,17 @@ import pandas as pd
 import pytest
 import yaml
 
+from bridges.cli.report import main
 from bridges.compare.verdict import decide
 from bridges.config import CONTROLS, VerdictConfig
 from bridges.errors import BridgesError, CheckpointError
 from bridges.report import write_report
-from bridges.report.__main__ import main
 from bridges.report.circuits import EDGES, ENDS, NODES
 from bridges.report.criteria import CONTROL, CRITERIA, why
 from bridges.report.page import report_html
 from bridges.report.source import STAGES
 from bridges.report.text import visible
-from bridges.tables import TABLES, read_table, table_path, write_table
+from bridges.storage.tables import TABLES, read_table, table_path, write_table
 
 
 class Page(HTMLParser):

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from bridges.choices import NODE_KINDS, STREAM_POINTS
+from bridges.config.literals import NODE_KINDS, STREAM_POINTS
 from bridges.errors import ConfigError
 from bridges.nodes import record
 from bridges.sparse import SparseTransformer, SparseTransformerConfig

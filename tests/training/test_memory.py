@@ -19,7 +19,7 @@ from bridges.bridge import pair_sites
 from bridges.config import from_dict
 from bridges.data.blocks import TokenBlocks
 from bridges.dense import load_dense
-from bridges.start import build, choose_start
+from bridges.runs.initialise import build, choose_start
 from bridges.training.loop import Trainer
 from bridges.training.plan import estimate
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributions import Categorical, kl_divergence
 from torch.nn import functional as F
 
-from bridges.bench import plain_objective, plain_operations
+from bridges.cli.bench import plain_objective, plain_operations
 from bridges.hybrid import Path, path_logits
 from bridges.losses import nmse
 from bridges.training.moments import Moments

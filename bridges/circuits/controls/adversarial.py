@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from bridges.circuits.attack import attack
 from bridges.circuits.controls.case import Case, Row, control
-from bridges.circuits.flips import attack
 from bridges.circuits.task import Prompts
 
 

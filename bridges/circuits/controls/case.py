@@ -14,10 +14,10 @@ from torch import Tensor
 
 from bridges.behaviours.encoded import EncodedPairs
 from bridges.circuits.circuit import Circuit
-from bridges.circuits.search import find_circuit
-from bridges.circuits.settings import CircuitSettings
+from bridges.circuits.search.search import find_circuit
 from bridges.circuits.task import Prompts, prompts
 from bridges.config import ControlsConfig
+from bridges.config.search import CircuitSettings
 from bridges.stack import ResidualStack
 
 Row = dict[str, Any]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bridges.circuits.circuit import only
 from bridges.circuits.controls.case import Case, Row, control
-from bridges.circuits.sets import NodeSets, exact_parts, set_margins
+from bridges.circuits.node_sets import NodeSets, exact_parts, set_margins
 from bridges.circuits.task import Calibration, Prompts, prompts, task_loss
 from bridges.nodes import record
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from bridges.circuits.controls.case import Case, Row, control
-from bridges.circuits.sets import complement, random_sets, set_margins
+from bridges.circuits.node_sets import complement, random_sets, set_margins
 from bridges.circuits.task import fitted_loss
 
 

@@ -9,10 +9,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from bridges.circuits.ablation import node_means
 from bridges.circuits.controls.case import Case, Null, Row, control
 from bridges.circuits.controls.nonsense import against_null
-from bridges.circuits.removed import node_means
-from bridges.circuits.wires import wires
+from bridges.circuits.weights import wires
 from bridges.stack import ResidualStack
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from bridges.circuits.ablation import node_values, windows
 from bridges.circuits.controls.case import Case, Row, accuracy, control
-from bridges.circuits.removed import node_values, windows
-from bridges.circuits.search import heldout_margins
+from bridges.circuits.search.search import heldout_margins
 from bridges.circuits.task import fitted_loss, task_loss
 
 

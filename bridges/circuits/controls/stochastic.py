@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from bridges.circuits.controls.case import Case, Row, control
-from bridges.circuits.sets import complement, random_parts, set_margins
+from bridges.circuits.node_sets import complement, random_parts, set_margins
 from bridges.circuits.task import fitted_loss
 
 SHARES = (0.1, 0.25, 0.5, 0.75, 0.9)

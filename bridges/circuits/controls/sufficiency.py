@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bridges.circuits.controls.case import Case, Row, accuracy, control
-from bridges.circuits.search import heldout_margins
+from bridges.circuits.search.search import heldout_margins
 from bridges.circuits.task import task_loss
 
 

@@ -11,23 +11,23 @@ import pytest
 import torch
 
 from bridges.behaviours import nonsense_twin
-from bridges.circuits import flips
-from bridges.circuits import gates as gates_module
+from bridges.circuits import attack as flips
+from bridges.circuits.ablation import windows
+from bridges.circuits.attack import worst_flips
 from bridges.circuits.circuit import replaced
 from bridges.circuits.controls import REGISTRY, run_controls
 from bridges.circuits.controls import case as case_module
 from bridges.circuits.controls.adversarial import halves
 from bridges.circuits.controls.random_weights import shuffled_model
 from bridges.circuits.controls.seeds import chance_jaccard, jaccard
-from bridges.circuits.flips import worst_flips
-from bridges.circuits.removed import windows
-from bridges.circuits.search import Search, find_circuit
-from bridges.circuits.sets import exact_parts, random_sets, set_margins
-from bridges.circuits.settings import CircuitSettings
+from bridges.circuits.node_sets import exact_parts, random_sets, set_margins
+from bridges.circuits.search import gates as gates_module
+from bridges.circuits.search.search import Search, find_circuit
 from bridges.circuits.task import Prompts, answer_margins, fitted_loss, prompts
 from bridges.config import CONTROLS
+from bridges.config.search import CircuitSettings
 from bridges.nodes import intervene
-from bridges.tables import write_table
+from bridges.storage.tables import write_table
 
 
 def verdict(rows: list[dict]) -> dict:

@@ -1,0 +1,117 @@
+"""An adversary: few nodes outside a circuit, the same for all prompts, flipped to do the behaviour the most harm."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bridges.circuits.circuit import Circuit
+from bridges.circuits.node_sets import NodeSets, complement, set_margins
+from bridges.circuits.task import Prompts, answer_margins, fitted_loss, task_loss
+from bridges.nodes import NodeFunction, intervene
+from bridges.stack import ResidualStack
+
+# How much of the gradients seen so far the adversary keeps: the last one alone makes it go back and forth.
+MEMORY = 0.7
+# Where it starts from: everything outside the circuit is kept and it ablates, or nothing is and it brings back.
+STARTS = {"ablated": 1.0, "restored": 0.0}
+# What it climbs: the loss, or the margins' mean, downwards. Where nearly all prompts are safe the loss has next to no
+# gradient but that of the few that are lost; the margins count on all of them alike.
+GOALS: dict[str, Callable[[Tensor], Tensor]] = {"loss": task_loss, "margin": lambda margins: -margins.mean()}
+
+
+@dataclass(frozen=True)
+class Attack:
+    """What an adversary tried from one start, towards one goal.
+
+    Attributes:
+        start: 1: nodes outside the circuit were kept and some of them ablated; 0: the other way round.
+        ablated: nodes ablated after each of its steps, ``{point: bool [steps, channels]}``.
+        losses: two-way loss after each step in nats, calibrated on the very prompts: only lost information counts.
+    """
+
+    start: float
+    ablated: NodeSets
+    losses: list[float]
+
+    def flipped(self, circuit: Circuit) -> dict[str, Tensor]:
+        """The flips of its worst step, ``{point: bool [channels]}``."""
+        worst = max(range(len(self.losses)), key=self.losses.__getitem__)
+        outside = complement(circuit.nodes)
+        sets = {p: self.ablated[p][worst].cpu() for p in outside}
+        return sets if self.start else {p: outside[p] & ~s for p, s in sets.items()}
+
+
+def _scaled(share: Tensor, mean: Tensor) -> NodeFunction:
+    return lambda x: mean.to(x) + (x - mean.to(x)) * share.to(x)
+
+
+def _gradient(
+    stack: ResidualStack, circuit: Circuit, some: Prompts, outside: Mapping[str, Tensor], kept: Tensor, goal: str
+) -> Tensor:
+    """Of the goal with respect to ``kept [nodes]``, 1 where a node outside the circuit is kept and 0 where not."""
+    kept = kept.requires_grad_()
+    shares = dict(zip(outside, kept.split([len(m) for m in outside.values()]), strict=True))
+    functions = {
+        p: _scaled(torch.where(mask, shares[p], 1.0), circuit.reference[p].to(kept.device))
+        for p, mask in outside.items()
+    }
+    with torch.enable_grad(), intervene(stack, functions):
+        return torch.autograd.grad(GOALS[goal](answer_margins(stack, some)), kept)[0]
+
+
+def climb(memory: Tensor, gradient: Tensor, start: float, allowed: Tensor, budget: int) -> tuple[Tensor, Tensor]:
+    """One step of the adversary: its memory with a new gradient ``[nodes]``, and the indices of what it flips next.
+
+    Args:
+        start: of `worst_flips`. allowed: bool ``[nodes]`` it may choose from. budget: how many.
+    """
+    memory = MEMORY * memory + gradient / gradient.norm().clamp_min(1e-30)
+    gain = (memory * (1 - 2 * start)).masked_fill(~allowed, -torch.inf)
+    return memory, gain.topk(min(budget, int(allowed.sum()))).indices
+
+
+def worst_flips(
+    stack: ResidualStack, circuit: Circuit, some: Prompts, start: float, budget: int, steps: int, goal: str = "loss"
+) -> NodeSets:
+    """What the adversary ablates after each of its steps, ``{point: bool [steps, channels]}``.
+
+    Args:
+        some: the prompts it wants to harm.
+        start: 1: nodes outside the circuit are kept, and some of them ablated; 0: the other way round.
+        budget: how many it may flip. goal: of `GOALS`.
+    """
+    device = some.ids.device
+    outside = {p: kept.to(device) for p, kept in complement(circuit.nodes).items()}
+    allowed = torch.cat(list(outside.values()))
+    tried, memory = [], torch.zeros(len(allowed), device=device)
+    kept = torch.full_like(memory, start)
+    for _ in range(steps):
+        memory, flipped = climb(memory, _gradient(stack, circuit, some, outside, kept, goal), start, allowed, budget)
+        kept = torch.full_like(memory, start).index_fill(0, flipped, 1 - start)
+        tried.append(kept < 0.5)
+    sets = torch.stack(tried).split([len(m) for m in outside.values()], 1)
+    return {p: ablated & outside[p] for p, ablated in zip(outside, sets, strict=True)}
+
+
+def attack(
+    stack: ResidualStack, circuit: Circuit, shown: Prompts, judged: Prompts, share: float, steps: int
+) -> dict[str, Attack]:
+    """The adversary's tries from both starts towards both goals.
+
+    Args:
+        shown: prompts it chooses on. judged: prompts its choices are judged on.
+        share: how many nodes it may flip, as a share of the circuit's.
+        steps: gradient steps.
+    """
+    budget = max(1, round(share * circuit.size))
+    found = {}
+    for (name, start), goal in itertools.product(STARTS.items(), GOALS):
+        sets = worst_flips(stack, circuit, shown, start, budget, steps, goal)
+        margins = set_margins(stack, judged, sets, circuit.reference)
+        found[f"{name}_by_{goal}"] = Attack(start, sets, [fitted_loss(m, judged.sign) for m in margins])
+    return found

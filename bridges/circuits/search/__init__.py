@@ -1,0 +1,1 @@
+"""How circuits are searched for: gates, adversarial pruning, greedy pruning, bisection."""

@@ -1,0 +1,58 @@
+"""``bridges <command> …``: finds the command and hands the rest of the line over."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from bridges.cli.allocator import tune_allocator
+from bridges.errors import nearest
+
+# Command: module with a ``main(arguments)``, what it does, and whether it computes enough for the allocator to matter.
+COMMANDS: dict[str, tuple[str, str, bool]] = {
+    "run": ("bridges.cli.run", "train bridges, search circuits, give verdicts (Hydra settings)", True),
+    "report": ("bridges.cli.report", "write the report of finished or broken runs again", False),
+    "compare": ("analysis.compare", "compare two runs with paired tests", False),
+    "bench": ("bridges.cli.bench", "speed of one training step against a plain implementation", True),
+    "export": ("bridges.cli.export", "pack a run's sparse model and bridges", False),
+    "tune": ("bridges.tuning.training", "look for better settings of training with Optuna", True),
+    "tune-circuits": ("bridges.tuning.circuits.command", "look for better settings of the circuit search", True),
+    "pretrain": ("bridges.cli.pretrain", "train the bundled dense model", True),
+}
+
+
+def usage() -> str:
+    """The commands, one a line."""
+    lines = [f"  {name:<14} {what}" for name, (_, what, _) in COMMANDS.items()]
+    return "\n".join(["usage: bridges <command> [arguments]", "", *lines, "", "`bridges <command> --help` tells more."])
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command.
+
+    Args:
+        arguments: the command's name; with it come the arguments of the process that this does not name. None: all of
+            the process's.
+    """
+    given = sys.argv[1:] if arguments is None else [*arguments, *sys.argv[1:]]
+    if not given or given[0] in ("-h", "--help", "help"):
+        print(usage())
+        sys.exit(0 if given else 2)
+    name, *rest = given
+    if name not in COMMANDS:
+        sys.exit(f"error: there is no command {name!r}. {nearest(name, COMMANDS)}")
+    module, _, computes = COMMANDS[name]
+    if computes:
+        # Before torch is imported: it replaces the process.
+        tune_allocator()
+    if module.startswith("analysis."):
+        try:
+            command = import_module(module)
+        except ModuleNotFoundError:
+            command = import_module(f"bridges.{module}")
+    else:
+        command = import_module(module)
+    # Hydra and argparse read the process's own arguments.
+    sys.argv = [f"bridges {name}", *rest]
+    sys.exit(command.main())

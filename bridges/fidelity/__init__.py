@@ -1,0 +1,1 @@
+"""How faithfully mixed forward passes follow the dense model on held-out text."""

@@ -1,0 +1,1 @@
+"""A whole run: settings to stages to tables, from the command line or a notebook."""

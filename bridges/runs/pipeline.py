@@ -1,0 +1,226 @@
+"""The stages of a run, in order; a finished stage is not done again."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import pandas as pd
+import torch
+from accelerate import Accelerator
+
+from bridges import kernels
+from bridges.behaviours.stage import chosen
+from bridges.bridge import Bridges, pair_sites
+from bridges.config import Config, flat
+from bridges.data.blocks import token_blocks
+from bridges.dense import DenseStack, load_dense
+from bridges.errors import CheckpointError, ConfigError
+from bridges.report import write_report
+from bridges.runs.initialise import Start, build, choose_start, finish
+from bridges.runs.stages import Parts, wanted
+from bridges.runs.summary import headline, summary_text
+from bridges.sparse import Projector, SparseTransformer, budget
+from bridges.storage.folder import RunFolder
+from bridges.storage.tables import read_table, table_names, write_table
+from bridges.storage.tracking import Tracker, open_tracker
+from bridges.training.loop import LogRow, Trainer
+from bridges.training.plan import Plan, check_memory, duration, estimate, time_step
+from bridges.training.precision import resolve_precision
+
+log = logging.getLogger(__name__)
+
+
+def plan_of(config: Config, dense: DenseStack, start: Start, accelerator: Accelerator) -> Plan:
+    """What training takes."""
+    device, pairs = accelerator.device, pair_sites(dense.n_sublayers, 2 * start.shape.n_layer, config.bridge.every)
+    precision, processes = resolve_precision(config.train.precision, device), accelerator.num_processes
+    return estimate(config, dense, start.shape, len(pairs), config.data.context, precision, processes, device)
+
+
+def prepare(
+    config: Config, folder: RunFolder, accelerator: Accelerator, say: Callable[[str], None]
+) -> tuple[Parts, Plan]:
+    """Load the dense model and the text, decide whether it fits, and build what will be trained."""
+    device = accelerator.device
+    dtype = torch.bfloat16 if config.model.dtype == "bf16" else torch.float32
+    say(f"Loading {config.model.name} …")
+    dense, tokenizer = load_dense(
+        config.model.name, gguf_file=config.model.gguf_file, revision=config.model.revision, dtype=dtype, device=device
+    )
+    if config.data.context > dense.context:
+        raise ConfigError(
+            f"data.context={config.data.context} is longer than the {dense.context} tokens {config.model.label} takes."
+        )
+    start = choose_start(config, dense, config.data.context, tokenizer.eos_token_id)
+    plan = plan_of(config, dense, start, accelerator)
+    check_memory(plan)
+    # A misspelt name or a broken file must not wait until training is over.
+    chosen(config.behaviours, tokenizer, config.circuits.targets)
+    say(f"Reading text ({config.data.source}) …")
+    data = token_blocks(config.data, tokenizer, config.data.context)
+    sparse, bridges = build(config, dense, start)
+    if start.note:
+        say(start.note)
+    parts = Parts(
+        config, folder, accelerator, dense, data, sparse.to(device), bridges.to(device), tokenizer, start, say
+    )
+    return parts, plan
+
+
+def trainer_of(parts: Parts, log_row: LogRow) -> Trainer:
+    """The trainer of what has been prepared.
+
+    Args:
+        log_row: called with each row of the training table and its step.
+    """
+    return Trainer(
+        parts.config,
+        parts.dense,
+        parts.sparse,
+        parts.bridges,
+        parts.data,
+        parts.accelerator,
+        parts.folder.checkpoints,
+        log_row,
+        start=parts.start.fraction,
+        anneal_activation=parts.start.anneal_activation,
+        rate=parts.config.train.pair_rate if parts.start.kind == "pair" else 1.0,
+    )
+
+
+def _train(parts: Parts, plan: Plan, tracker: Tracker) -> None:
+    """Train sparse model and bridges, and write them with the training tables."""
+    folder, main = parts.folder, parts.accelerator.is_main_process
+    trainer = trainer_of(parts, lambda row, step: tracker.log(row, step, "train"))
+    if trainer.restore():
+        parts.say(f"Going on from step {trainer.progress.step} of {trainer.steps}.")
+    else:
+        parts.fit_to_text()
+    if trainer.progress.step < trainer.steps:
+        plan.seconds_per_step = time_step(trainer)
+    parts.say(plan.text())
+    training, timing = trainer.fit()
+    finish(parts.sparse, parts.bridges)
+    if not main:
+        return
+    parts.sparse.save_pretrained(folder.model)
+    parts.tokenizer.save_pretrained(folder.model)
+    parts.bridges.save_pretrained(folder.bridges)
+    write_table(folder.path, "training", training)
+    write_table(folder.path, "timing", timing)
+    write_table(folder.path, "sparsity", sparsity_table(parts.sparse, parts.config.sparsity))
+
+
+def sparsity_table(sparse: SparseTransformer, fraction: float) -> pd.DataFrame:
+    """Budget and nonzeros of every matrix: the promise and whether it was kept."""
+    matrices = sparse.sparse_matrices()
+    nonzeros = Projector(matrices).nonzeros()
+    return pd.DataFrame(
+        [
+            {
+                "matrix": name,
+                "rows": p.shape[0],
+                "columns": p.shape[1],
+                "numel": p.numel(),
+                "budget": budget(p.numel(), fraction),
+                "nonzeros": nonzeros[name],
+                "fraction": nonzeros[name] / p.numel(),
+            }
+            for name, p in matrices.items()
+        ]
+    )
+
+
+def _load_trained(parts: Parts) -> None:
+    """Put the finished training's weights into the parts."""
+    try:
+        trained = SparseTransformer.from_pretrained(parts.folder.model)
+        parts.sparse.load_state_dict(trained.state_dict())
+    except Exception as error:
+        raise CheckpointError(f"The trained model in {parts.folder.model} cannot be read: {error}") from error
+    parts.bridges.load_state_dict(Bridges.from_pretrained(parts.folder.bridges).state_dict())
+    finish(parts.sparse, parts.bridges)
+
+
+def _stage(folder: RunFolder, name: str, main: bool) -> AbstractContextManager[None]:
+    """A stage that the main process records."""
+    return folder.stage(name) if main else nullcontext()
+
+
+def run(config: Config, path: Path, accelerator: Accelerator, say: Callable[[str], None] = print) -> RunFolder:
+    """Do a run, or what is left of one.
+
+    Args:
+        config: the settings. path: the run's folder, new or begun.
+        accelerator: device and processes; one process writes.
+        say: where progress is told.
+
+    Returns:
+        the finished folder.
+    """
+    main = accelerator.is_main_process
+    tell = say if main else (lambda text: None)
+    if main:
+        folder = RunFolder.create(config, path)
+    accelerator.wait_for_everyone()
+    folder = RunFolder(path)
+    if folder.done(list(wanted(config))[-1]):
+        if main:
+            folder.write_status("finished")
+        tell(f"{path} is finished already.\n\n{summary_text(folder)}")
+        return folder
+    with folder.failure_recorded() if main else nullcontext():
+        _stages(config, folder, accelerator, tell)
+    return folder
+
+
+def _stages(config: Config, folder: RunFolder, accelerator: Accelerator, tell: Callable[[str], None]) -> None:
+    """What is left of a run's stages."""
+    path, main = folder.path, accelerator.is_main_process
+    kernels.select(config.kernels)
+    tracker = open_tracker(
+        mode=config.tracking.mode if main else "off",
+        folder=path,
+        project=config.tracking.project,
+        entity=config.tracking.entity,
+        name=path.name,
+        group=config.tracking.group,
+        tags=config.tracking.tags,
+        config=flat(config),
+        resume_id=None,
+    )
+    code = 1
+    try:
+        with _stage(folder, "prepare", main):
+            parts, plan = prepare(config, folder, accelerator, tell)
+        if folder.done("train"):
+            _load_trained(parts)
+        else:
+            with _stage(folder, "train", main):
+                _train(parts, plan, tracker)
+        if main:
+            for name, work in wanted(config).items():
+                if not folder.done(name):
+                    with folder.stage(name):
+                        work(parts)
+            write_report(path)
+            for name in table_names(path):
+                if name not in ("training", "timing"):
+                    tracker.table(name, read_table(path, name))
+            tracker.summary(headline(folder))
+            folder.write_status("finished")
+            tell(f"\n{summary_text(folder)}\n")
+            total = sum(s["seconds"] for s in folder.status["stages"].values())
+            tell(f"Finished in {duration(total)}: {path}")
+            tracker.artifact(folder.model, "sparse-model", "model")
+            tracker.artifact(folder.bridges, "bridges", "model")
+            tracker.artifact(path / "tables", "tables", "tables")
+            tracker.artifact(path / "report.html", "report", "report")
+            if (path / "circuits").is_dir():
+                tracker.artifact(path / "circuits", "circuits", "circuits")
+        code = 0
+    finally:
+        tracker.finish(code)

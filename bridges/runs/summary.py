@@ -1,0 +1,158 @@
+"""The few figures of a run that a person reads first, from its tables alone."""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+
+import numpy as np
+import pandas as pd
+
+from bridges.storage.folder import RunFolder
+from bridges.storage.tables import read_table, table_names
+from bridges.storage.tables.verdicts import VERDICTS
+
+# Two-way accuracy on held-out pairs from which a model counts as able to do a behaviour.
+ABLE = 0.9
+
+
+def headline(folder: RunFolder) -> dict[str, float]:
+    """Stable names for sweeps and W&B: losses, mean single-crossing KLs and their baselines, nonzeros."""
+    paths, sparsity = read_table(folder.path, "paths"), read_table(folder.path, "sparsity")
+    trained = paths[paths["bridges"] == "trained"]
+    pure = {str(r["kind"]): r for r in trained.to_dict("records") if r["crossings"] == 0}
+    out = {
+        "dense/ce": float(pure["pure_dense"]["ce"]),
+        "sparse/ce": float(pure["pure_sparse"]["ce"]),
+        "sparse/kl": float(pure["pure_sparse"]["kl"]),
+        "sparse/nonzero_fraction": float(sparsity["nonzeros"].sum() / sparsity["numel"].sum()),
+        "sparse/over_budget": int((sparsity["nonzeros"] > sparsity["budget"]).sum()),
+    }
+    for label in ("trained", "ridge", "untrained"):
+        for direction in ("d2s", "s2d"):
+            rows = paths[(paths["bridges"] == label) & (paths["kind"] == f"single_{direction}")]
+            out[f"hybrid/kl_{direction}" + ("" if label == "trained" else f"_{label}")] = float(rows["kl"].mean())
+    if "behaviours" in table_names(folder.path):
+        done = read_table(folder.path, "behaviours").query("split == 'heldout' and pair.isna()", engine="python")
+        out["behaviours/measured"] = int(done["behaviour"].nunique())
+        for model in ("dense", "sparse"):
+            able = done.loc[done["model"] == model, "accuracy"] >= ABLE
+            out[f"behaviours/{model}"] = int(able.sum())
+    out |= _circuits(folder)
+    bigram = paths[paths["kind"] == "bigram"]
+    if len(bigram):
+        out["bigram/ce"], out["bigram/kl"] = float(bigram["ce"].iloc[0]), float(bigram["kl"].iloc[0])
+    return out
+
+
+def _circuits(folder: RunFolder) -> dict[str, float]:
+    """Sizes of the learned circuits and counts of the verdicts, as far as the run has them."""
+    written = table_names(folder.path)
+    out: dict[str, float] = {}
+    if "circuits" in written:
+        circuits = read_table(folder.path, "circuits").query("method == 'learned' and reached")
+        for model, end in (("sparse", ""), ("dense", "_dense")):
+            edges = circuits.loc[circuits["model"] == model, "edges"]
+            out[f"circuits/found{end}"] = len(edges)
+            # A circuit may have no edge inside the blocks, and a geometric mean has no zero.
+            out[f"circuits/geo_mean_edges{end}"] = float(np.exp(np.log(edges.clip(lower=1)).mean()))
+        both = circuits.pivot_table(index="behaviour", columns="model", values="edges").dropna().clip(lower=1)
+        if len(both.columns) == 2:
+            out["circuits/edge_ratio"] = float(np.exp(np.log(both["dense"] / both["sparse"]).mean()))
+    if "verdicts" in written:
+        counts = read_table(folder.path, "verdicts")["verdict"].value_counts()
+        out |= {f"verdict/{name.replace(' ', '_')}": int(counts.get(name, 0)) for name in VERDICTS}
+    return out
+
+
+def verdict_text(folder: RunFolder) -> str:
+    """The verdicts in the terminal: one line a behaviour, and why; empty where the run gives none."""
+    if "verdicts" not in table_names(folder.path):
+        return ""
+    verdicts = read_table(folder.path, "verdicts")
+    rank = {name: i for i, name in enumerate(VERDICTS)}
+    verdicts = verdicts.iloc[verdicts["verdict"].map(rank).argsort(kind="stable")]
+    lines = ["Which behaviours of the dense model does a sparse circuit reproduce?", ""]
+    width = max(map(len, verdicts["behaviour"]))
+    head = f"{'behaviour':<{width}}  {'verdict':<18}  dense  sparse  circuit  nodes  edges  moved  "
+    lines.append(head + "why")
+    room = max(40, shutil.get_terminal_size((160, 40)).columns - len(head))
+    for row in verdicts.to_dict("records"):
+        numbers = [_share(row[f"{m}_accuracy"], w) for m, w in (("dense", 5), ("sparse", 6), ("circuit", 7))]
+        numbers += [f"{'–' if pd.isna(row[k]) else int(row[k]):>5}" for k in ("nodes", "edges")]
+        numbers.append(_share(row["share_moved"], 5))
+        reason = textwrap.shorten(row["reason"], room, placeholder=" …")
+        lines.append(f"{row['behaviour']:<{width}}  {row['verdict']:<18}  {'  '.join(numbers)}  {reason}")
+    counts = verdicts["verdict"].value_counts()
+    tally = ", ".join(f"{counts[name]} {name}" for name in VERDICTS if name in counts)
+    return "\n".join([*lines, "", f"verdicts: {tally}"])
+
+
+def _share(value: float, width: int) -> str:
+    return f"{'–' if pd.isna(value) else f'{value:.0%}':>{width}}"
+
+
+def summary_text(folder: RunFolder) -> str:
+    """The tables a run ends with in the terminal."""
+    figures, sites = headline(folder), read_table(folder.path, "sites")
+    sparsity = read_table(folder.path, "sparsity")
+    rows = []
+    for i in sorted(sites["pair"].unique()):
+        mine = sites[sites["pair"] == i].set_index("bridges")
+        t = mine.loc["trained"]
+        row = {
+            "bridge": i,
+            "dense site": int(t["dense_site"]),
+            "sparse site": int(t["sparse_site"]),
+            "FVU enc": t["fvu_encoder"],
+            "FVU dec": t["fvu_decoder"],
+        }
+        for direction, arrow in (("d2s", "KL d→s"), ("s2d", "KL s→d")):
+            low, high = t[f"kl_{direction}_low"], t[f"kl_{direction}_high"]
+            row[arrow] = f"{t[f'kl_{direction}']:.3f} [{low:.3f}, {high:.3f}]"
+            for label in ("ridge", "untrained"):
+                if label in mine.index:
+                    row[f"{arrow} {label}"] = f"{mine.loc[label, f'kl_{direction}']:.3f}"
+        rows.append(row)
+    table = pd.DataFrame(rows).to_string(index=False, float_format=lambda v: f"{v:.3f}")
+    n = int(sites["n_sequences"].iloc[0])
+    bigram = (
+        f"; bigram only: CE {figures['bigram/ce']:.3f}, KL {figures['bigram/kl']:.3f}" if "bigram/ce" in figures else ""
+    )
+    kept, numel = sparsity["nonzeros"].sum(), sparsity["numel"].sum()
+    over = figures["sparse/over_budget"]
+    budget = "every matrix within its budget" if not over else f"{over} MATRICES OVER THEIR BUDGET"
+    able = []
+    if "behaviours/measured" in figures:
+        able = [
+            f"behaviours at {ABLE:.0%} two-way accuracy or better: dense model {figures['behaviours/dense']}, "
+            f"sparse model {figures['behaviours/sparse']} of {figures['behaviours/measured']}"
+        ]
+    return "\n".join(
+        [
+            f"Single crossings on {n} held-out sequences (KL to the dense model in nats, 95 % intervals):",
+            table,
+            "",
+            f"mean single-crossing KL: d→s {figures['hybrid/kl_d2s']:.3f} (untrained bridges "
+            f"{figures['hybrid/kl_d2s_untrained']:.3f}), s→d {figures['hybrid/kl_s2d']:.3f} (untrained "
+            f"{figures['hybrid/kl_s2d_untrained']:.3f})",
+            f"sparse model: CE {figures['sparse/ce']:.3f}, KL {figures['sparse/kl']:.3f}; dense model: CE "
+            f"{figures['dense/ce']:.3f}{bigram}",
+            f"nonzero weights: {kept:,} of {numel:,} ({kept / numel:.3%}), {budget}",
+            *able,
+            *_sizes(figures),
+            *(["", text] if (text := verdict_text(folder)) else []),
+        ]
+    )
+
+
+def _sizes(figures: dict[str, float]) -> list[str]:
+    if not figures.get("circuits/found"):
+        return []
+    line = (
+        f"circuits: {figures['circuits/found']} found in the sparse model, geometric mean "
+        f"{figures['circuits/geo_mean_edges']:.0f} edges"
+    )
+    if "circuits/edge_ratio" in figures:
+        line += f"; where both models have one, the dense model's is {figures['circuits/edge_ratio']:.1f} times larger"
+    return [line]

@@ -1,0 +1,1 @@
+"""What a run leaves on disk: its folder, its tables, its tracking, and parts of them while a stage goes on."""

@@ -1,0 +1,1 @@
+"""Optuna studies of training and of the circuit search."""
