@@ -16,7 +16,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from bridges.config import DataConfig
-from bridges.data.corpus import SPLITS, Document, mixed, permissive_packages, read_files, standard_library
+from bridges.data.corpus import SPLITS, Document, mixed, read_files, standard_library
+from bridges.data.fingerprint import TextFingerprint, text_fingerprint
 from bridges.data.idioms import documents as idiom_documents
 from bridges.data.tokenizer import leading_token
 from bridges.errors import DataError, in_brief
@@ -31,14 +32,16 @@ class TokenBlocks:
     Attributes:
         blocks: per split.
         documents: number of documents per split.
-        fingerprint: hash over all tokens; two runs with the same one have read the same text.
+        fingerprint: hash over all tokens; two runs with the same one have read the same text in the same tokens.
         skipped: what was left out, by reason, with counts.
+        text: what was read before it was tokenized; None where the blocks come from elsewhere.
     """
 
     blocks: dict[str, np.ndarray]
     documents: dict[str, int]
     fingerprint: str
     skipped: dict[str, int] = field(default_factory=dict)
+    text: TextFingerprint | None = None
     _epoch: tuple[int, int, np.ndarray] | None = field(default=None, repr=False)
 
     @property
@@ -81,9 +84,8 @@ def read_documents(config: DataConfig, skipped: Counter[str] | None = None) -> I
     elif config.source == "tinypython":
         yield from mixed(
             [
-                (0.3, standard_library()),
-                (0.35, permissive_packages()),
-                (0.35, (Document(f"idioms/0/{i}", text) for i, text in enumerate(idiom_documents(60_000_000, 0)))),
+                (0.5, standard_library()),
+                (0.5, (Document(f"idioms/0/{i}", text) for i, text in enumerate(idiom_documents(60_000_000, 0)))),
             ]
         )
     elif config.source == "files":
@@ -183,7 +185,8 @@ def token_blocks(config: DataConfig, tokenizer: PreTrainedTokenizerBase, context
         max_chars = 100_000_000
     by_split: dict[str, list[str]] = {split: [] for split in SPLITS}
     skipped: Counter[str] = Counter()
-    for document in _limited(read_documents(config, skipped), max_chars):
+    documents = list(_limited(read_documents(config, skipped), max_chars))
+    for document in documents:
         by_split[document.split].append(document.text)
     left_out = ", ".join(f"{count:,} × {reason}" for reason, count in skipped.items())
     if skipped:
@@ -207,7 +210,8 @@ def token_blocks(config: DataConfig, tokenizer: PreTrainedTokenizerBase, context
             )
         blocks[split] = tokens[: count * context].reshape(count, context)
         digest.update(blocks[split].tobytes())
-    return TokenBlocks(blocks, {s: len(t) for s, t in by_split.items()}, digest.hexdigest(), dict(skipped))
+    counts = {split: len(texts) for split, texts in by_split.items()}
+    return TokenBlocks(blocks, counts, digest.hexdigest(), dict(skipped), text_fingerprint(documents))
 
 
 def bigram_log_probabilities(blocks: np.ndarray, vocab_size: int, smoothing: float = 4.0) -> Tensor:

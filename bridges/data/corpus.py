@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import sys
 import sysconfig
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,6 +22,12 @@ from bridges.data.text import read_text
 from bridges.errors import DataError
 
 SPLITS = ("train", "validation", "test")
+# What the names of the standard library's documents begin with.
+STANDARD_LIBRARY = "stdlib/"
+# Modules of it that some systems leave out, keep in packages of their own or patch: not every machine has the same.
+_NOT_EVERYWHERE = frozenset(
+    ["distutils", "ensurepip", "idlelib", "lib2to3", "site", "sysconfig", "tkinter", "turtle", "turtledemo", "venv"]
+)
 _PERMISSIVE = re.compile(r"\b(mit|bsd|apache|psf|python software foundation|isc|zlib|0bsd|hpnd)\b", re.IGNORECASE)
 _COPYLEFT = re.compile(r"\b(a?gpl|lgpl|mpl|copyleft)", re.IGNORECASE)
 
@@ -76,19 +83,29 @@ def read_files(
 
 
 def standard_library() -> Iterator[Document]:
-    """The sources of the running Python's standard library, without its tests and generated encodings (12 MB)."""
+    """The sources of the running Python's standard library, without tests, generated files and optional parts (8 MB).
+
+    They are the same on every machine with the same minor version of Python, but for what a patch release mends, and
+    differ between minor versions; `bridges.data.fingerprint` names the version.
+    """
     root = Path(sysconfig.get_paths()["stdlib"])
-    skip = ("site-packages", "dist-packages", "test", "tests", "idle_test", "encodings", "pydoc_data", "__pycache__")
+    skip = ("site-packages", "dist-packages", "test", "tests", "encodings", "pydoc_data", "__pycache__")
+    modules = sys.stdlib_module_names - _NOT_EVERYWHERE
     found = False
-    for document in read_files(root, exclude=skip, prefix="stdlib/"):
-        found = True
-        yield document
+    for document in read_files(root, exclude=skip, prefix=STANDARD_LIBRARY):
+        # Beside it lie files that the build or the system's packagers have made.
+        if document.name.removeprefix(STANDARD_LIBRARY).split("/")[0].removesuffix(".py") in modules:
+            found = True
+            yield document
     if not found:
         raise DataError(f"No Python sources below {root}. Use data=files data.path=<folder> with text of your own.")
 
 
 def permissive_packages(max_chars: int = 4_000_000) -> Iterator[Document]:
     """Python sources of the installed packages whose metadata names a permissive licence and no copyleft one.
+
+    What they are differs from machine to machine: the bundled dense model was pretrained on those of one, and no run
+    reads them.
 
     Args:
         max_chars: taken from one package at most, so that a large one does not fill the corpus.
