@@ -228,7 +228,7 @@ def sufficient(facts: Facts, config: VerdictConfig) -> list[Criterion]:
 
 def necessary(facts: Facts, config: VerdictConfig) -> list[Criterion]:
     """The sparse model loses the behaviour without the circuit, more than without random nodes."""
-    share = number(facts.control("necessity", "harmless_random_sets"))
+    share = facts.control("necessity", "harmless_random_sets")
     return [
         Criterion(
             "necessary",
@@ -240,10 +240,15 @@ def necessary(facts: Facts, config: VerdictConfig) -> list[Criterion]:
             **interval(facts.control("necessity", "accuracy_without")),
         ),
         Criterion(
-            "necessary", "random_sets", share, config.quantile, True, "random sets do less harm:",
-            "Share of random node sets of the same size per kind and layer whose ablation does less harm.",
+            "necessary",
+            "random_sets",
+            bar=config.quantile,
+            at_least=True,
+            label="random sets do less harm:",
+            meaning="Share of random node sets of the same size per kind and layer whose ablation does less harm.",
+            **interval(share),
         ),
-    ]  # fmt: skip
+    ]
 
 
 def small(facts: Facts) -> list[Criterion]:

@@ -44,7 +44,8 @@ def select_bridge(case: TransferCase, batches: Sequence[PromptBatch], ceiling: f
         ]
         # Where the circuit itself has moved nothing yet there is no way back to speak of.
         ratios = [np.where(top >= ceiling, share / top, -np.inf) for share, top in ways]
-        worth = np.minimum(*(np.clip(np.nan_to_num(r, nan=-np.inf), None, 1.0) for r in ratios))
+        # Not by `nan_to_num`, which would make a finite number of −inf and a candidate of every bridge.
+        worth = np.minimum(*(np.where(np.isnan(r), -np.inf, np.minimum(r, 1.0)) for r in ratios))
         best = np.where(np.isfinite(worth), worth + 1e-6 * ways[0][0], -np.inf)
         if not np.isfinite(best).any():
             best = np.where(np.isfinite(ratios[0]), ratios[0], -np.inf)
