@@ -17,7 +17,7 @@ from accelerate import Accelerator
 from hydra import compose, initialize_config_dir
 
 import bridges
-from bridges import kernels, pipeline
+from bridges import kernels
 from bridges.behaviours import load as load_pairs
 from bridges.cli.export import export
 from bridges.cli.overrides import check_command_line, conf_folder
@@ -28,6 +28,7 @@ from bridges.errors import BridgesError
 from bridges.hybrid import Path as MixedPath
 from bridges.nodes import record
 from bridges.report import write_report
+from bridges.runs import pipeline
 from bridges.storage.folder import RunFolder, write_atomically
 from bridges.storage.tables import read_table, write_table
 
