@@ -103,7 +103,7 @@ def _check_launcher(key: str, override: Override) -> None:
     for choice in map(str, _values(override)):
         extra = launcher_missing(choice)
         if extra:
-            raise ConfigError(f"{key}={choice} needs a plugin of Hydra: pip install 'bridges[{extra}]'.")
+            raise ConfigError(f"{key}={choice} needs a plugin of Hydra: pip install 'bridges-interp[{extra}]'.")
         if key == "hydra/launcher" and choice not in (*LAUNCHERS, "basic"):
             raise ConfigError(f"{key}={choice}: there is no such launcher. {nearest(choice, (*LAUNCHERS, 'basic'))}")
 

@@ -122,7 +122,7 @@ def _hub_documents(config: DataConfig, skipped: Counter[str]) -> Iterator[Docume
     try:
         from datasets import load_dataset
     except ImportError:
-        raise DataError("data.source=hub needs the extra package: pip install 'bridges[hub]'.") from None
+        raise DataError("data.source=hub needs the extra package: pip install 'bridges-interp[hub]'.") from None
     path = str(config.path)
     local = Path(path).expanduser()
     # A document's name decides its split, which must not depend on how the way to a folder is written.

@@ -273,7 +273,7 @@ def environment() -> dict[str, Any]:
     """Versions, commit, machine: what is needed to judge whether a run can be repeated."""
     import torch
 
-    packages = ("bridges", "torch", "transformers", "accelerate", "numpy", "pandas", "tokenizers", "wandb")
+    packages = ("bridges-interp", "torch", "transformers", "accelerate", "numpy", "pandas", "tokenizers", "wandb")
     versions = {}
     for package in packages:
         with contextlib.suppress(metadata.PackageNotFoundError):
