@@ -19,8 +19,8 @@ from bridges.compare.interchange import interchange, plain_diffs
 
 
 def shares(plain: np.ndarray, moved: np.ndarray) -> np.ndarray:
-    """Share of the logit differences that is moved at each bridge, ``[n, 2]`` and ``[R, b, n, 2]`` to ``[b]``; NaN where
-    there is nothing to move."""
+    """Share of the logit differences that is moved at each bridge, ``[n, 2]`` and ``[R, b, n, 2]`` to ``[b]``; NaN
+    where there is nothing to move."""
     whole = 2 * plain.sum()
     return (plain - moved.mean(0)).sum((1, 2)) / whole if whole > 0 else np.full(moved.shape[1], np.nan)
 

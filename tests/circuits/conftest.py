@@ -5,6 +5,7 @@ The quote model is exact and free of noise; the planted one has noise in every o
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
@@ -15,13 +16,16 @@ from torch import Tensor
 
 from bridges.behaviours.encoded import EncodedPairs
 from bridges.behaviours.pair import Pair
+from bridges.bridge import Bridges, pair_sites
 from bridges.circuits.ablation import node_means
+from bridges.circuits.bridge_context import BridgeContext
 from bridges.circuits.circuit import Circuit
 from bridges.circuits.controls import Case
 from bridges.circuits.controls.null_searches import shuffled_model
 from bridges.circuits.search.search import Search
 from bridges.config import ControlsConfig
 from bridges.config.search import CircuitSettings
+from bridges.planted import Rotated, random_rotation
 from bridges.sparse import SparseTransformer, SparseTransformerConfig
 
 DOUBLE, SINGLE, PLUS, MINUS, ASK, CLOSE_DOUBLE, CLOSE_SINGLE = range(1, 8)
@@ -93,6 +97,32 @@ def quote_pairs(n: int, seed: int) -> EncodedPairs:
     return EncodedPairs("quote", "train", seed, pairs, ids, lengths, right, n)
 
 
+def published(**changes: object) -> CircuitSettings:
+    """Settings of the published search: two-way loss after a fitted scale and shift; as many nodes as there are."""
+    values = {"objective": "task_loss", "target": 0.15, "max_node_fraction": 1.0, "penalty": 1e-4, "min_penalty": 0.5}
+    values |= {"loss_target_fraction": 0.5, "lr": 3e-2, "edges": True, "prune_attempts": 14}
+    return CircuitSettings(**(values | changes))  # type: ignore[arg-type]
+
+
+def nodes_of(circuit: Circuit) -> set[tuple[str, int]]:
+    """The kept nodes, ``(point, channel)``."""
+    return {(p, c) for p, kept in circuit.nodes.items() for c in kept.nonzero()[:, 0].tolist()}
+
+
+class Turned:
+    """A sparse model, the same with its stream rotated as the dense one, and bridges that undo the rotation."""
+
+    def __init__(self, sparse: SparseTransformer, text: list[Tensor]):
+        self.sparse, width = sparse, sparse.d_model
+        turn = random_rotation(width, 0)
+        bridges = Bridges(width, width, pair_sites(sparse.n_sublayers, sparse.n_sublayers), None)
+        for bridge in bridges.requires_grad_(False):
+            bridge.encoder.weight.copy_(turn)
+            bridge.decoder.weight.copy_(turn.T)
+        self.context = BridgeContext(Rotated(copy.deepcopy(sparse), turn), sparse, bridges)
+        self.reference = node_means(sparse, text)
+
+
 @pytest.fixture
 def quote_text() -> list[torch.Tensor]:
     """Ordinary text of the little language: one quote, or none, in every row."""
@@ -149,7 +179,9 @@ def planted_pairs(split: str, count: int) -> EncodedPairs:
     at = torch.randint(LENGTH - 1, (count,), generator=generator)
     rows = torch.arange(count)
     ids[rows, 0, at], ids[rows, 1, at] = A, B
-    pairs = tuple(Pair(f"{row[0].tolist()}", f"{row[1].tolist()}", "yes", "no", f"{split} {i % 4}") for i, row in enumerate(ids))
+    pairs = tuple(
+        Pair(f"{row[0].tolist()}", f"{row[1].tolist()}", "yes", "no", f"{split} {i % 4}") for i, row in enumerate(ids)
+    )
     lengths = torch.full((count, 2), LENGTH)
     return EncodedPairs("planted", split, 0, pairs, ids, lengths, torch.tensor([[YES, NO]] * count), count)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bridges.circuits.bootstrap import Resampler, estimate, holm, p_above_zero
+from bridges.circuits.bootstrap import Resampler, estimate, holm, p_above_zero, share_of
 from bridges.fidelity.hybrids import bootstrap_interval
 
 
@@ -60,6 +60,13 @@ def test_holm_steps_down():
     assert np.allclose(holm(np.array([0.01, 0.04, 0.03, 0.005])), [0.03, 0.06, 0.06, 0.02])
     with_gap = holm(np.array([0.04, np.nan, 0.9]))
     assert np.allclose(with_gap[[0, 2]], [0.08, 0.9]) and np.isnan(with_gap[1])
+
+
+def test_a_share_of_few_draws_may_be_larger_with_more():
+    # Clopper and Pearson, from their table: of 50 draws 45, 97.5 % from above.
+    assert share_of(45, 50).high == pytest.approx(0.9667, abs=1e-3) and share_of(45, 50).low == 0.9
+    assert (share_of(50, 50).value, share_of(50, 50).high) == (1.0, 1.0)
+    assert share_of(0, 50).high == pytest.approx(1 - 0.025 ** (1 / 50), abs=1e-9)
 
 
 # --- frames -------------------------------------------------------------------------------------------------------

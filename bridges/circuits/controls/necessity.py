@@ -12,8 +12,8 @@ SET_PAIRS = 16
 
 @control("necessity")
 def necessity(case: Case) -> list[Row]:
-    """Accuracy of the whole model with the circuit's nodes at their means (paper, Fig. 32), and the share of random sets
-    of the same size per kind and layer, drawn from all nodes, that do less harm to the mean logit difference.
+    """Accuracy of the whole model with the circuit's nodes at their means (paper, Fig. 32), and the share of random
+    sets of the same size per kind and layer, drawn from all nodes, that do less harm to the mean logit difference.
 
     The random sets are tried on fewer pairs, and so is the circuit beside them.
     """
