@@ -54,9 +54,9 @@ class DataConfig:
     """The text.
 
     Attributes:
-        source: ``tinypython`` (what the bundled model learned from: standard library, installed packages under
-            permissive licences, generated idioms), ``python`` (the standard library alone), ``files``, ``hub`` or
-            ``planted`` (a world's own language).
+        source: ``tinypython`` (generated idioms and the standard library of the running Python, half of each: the same
+            text wherever the minor version of Python is the same), ``python`` (the standard library alone), ``files``,
+            ``hub`` or ``planted`` (a world's own language).
         path: folder of ``files``, dataset id for ``hub``, seed of the world for ``planted``.
         pattern: glob below ``path``.
         subset: configuration of a Hub dataset. column: its text column.

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from bridges.circuits.circuit import Circuit, kept_edges
-from bridges.circuits.weights import wires
+from bridges.circuits.weights import edge_matrices
 from bridges.stack import ResidualStack
 
 
@@ -53,7 +53,7 @@ def _n_heads(stack: Any) -> int:
 def _parts(stack: ResidualStack, circuit: Circuit) -> tuple[list[_Part], list[_Part]]:
     """Writers and readers of the stream."""
     heads, d, kept, nodes = _n_heads(stack), stack.d_model, kept_edges(stack, circuit), circuit.nodes
-    magnitudes = {w.matrix: w.weight.detach().abs().cpu() for w in wires(stack) if w.matrix in kept}
+    magnitudes = {w.name: w.weight.detach().abs().cpu() for w in edge_matrices(stack) if w.name in kept}
 
     def part(name: str, time: int, matrix: str, head: int | None = None) -> _Part:
         """The part whose weights are ``matrix``, or a head's share of it."""
@@ -71,7 +71,7 @@ def _parts(stack: ResidualStack, circuit: Circuit) -> tuple[list[_Part], list[_P
         carries = kept_weights.sum(1) if writes else kept_weights[:, :d].sum(0)
         return _Part(name, time, carries, target if writes else source[:d], whole)
 
-    ends = {w.matrix: (w.source, w.target) for w in wires(stack)}
+    ends = {w.name: (w.source, w.target) for w in edge_matrices(stack)}
     everything = torch.ones(d, dtype=torch.bool)
     writers, readers = [_Part("input", -1, torch.ones(d), everything, True)], []
     for layer in range(stack.n_layers):

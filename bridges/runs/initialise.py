@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from bridges.bridge import Bridges, fit_ridge, measure_scales, pair_sites
 from bridges.config import Config, SparseConfig
+from bridges.config.paths import INITS as INITS
 from bridges.data.blocks import TokenBlocks, bigram_log_probabilities
 from bridges.dense import DenseStack
-from bridges.errors import CheckpointError, ConfigError, ModelError
+from bridges.errors import CheckpointError, ConfigError, ModelError, in_brief
 from bridges.interop.openai import load_openai
 from bridges.planted import is_world, world_named
 from bridges.sparse import SparseTransformer, SparseTransformerConfig, budget
@@ -28,8 +29,6 @@ FULL_BIGRAM_LIMIT = 8192
 BRIDGE_SEED, UNTRAINED_SEED, SPARE_SEED = 1, 2, 3
 # Dense models for which a trained pair ships.
 SHIPPED = ("tinypython",)
-# Values of `sparse.init` that name no folder.
-INITS = ("auto", "random", "dense", "shipped", "planted")
 # Before a folder of OpenAI's format.
 OPENAI = "openai:"
 # Settings of `sparse` that say how to train and not what the model is.
@@ -91,7 +90,7 @@ def choose_start(config: Config, dense: DenseStack, context: int, eos: int | Non
         if not exists:
             return Start("random", _shape(config, dense, context, eos))
     else:
-        folder = Path(init)
+        folder = Path(init).expanduser()
         if not (folder / "model").is_dir():
             raise ConfigError(
                 f"sparse.init={init!r} is neither auto, random, dense nor shipped, nor planted, nor a folder with "
@@ -115,7 +114,7 @@ def _pair_shape(folder: Path) -> SparseTransformerConfig:
     try:
         return SparseTransformerConfig.from_pretrained(folder / "model")
     except Exception as error:
-        raise CheckpointError(f"No readable sparse model in {folder / 'model'}: {error}") from error
+        raise CheckpointError(f"No readable sparse model in {folder / 'model'}: {in_brief(error)}.") from error
 
 
 def _openai(config: Config, dense: DenseStack, context: int) -> Start:

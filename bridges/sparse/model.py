@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import cast
+from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from torch.nn import functional as F
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutput
 
+from bridges.errors import CheckpointError, in_brief
 from bridges.nodes import NodeBus
 from bridges.sparse.config import SparseTransformerConfig, kept
 from bridges.sparse.ops import abs_topk, autocast_once, gelu, linear, rms_norm, sink_attention
@@ -96,6 +98,8 @@ class _Attention(nn.Module):
         self.v = SparseLinear(read, heads, bias=config.bias)
         self.out = SparseLinear(heads, config.d_model, bias=config.bias)
         self.sink = nn.Parameter(torch.zeros(config.n_head)) if config.attention_sink else None
+        # While edges are ablated: weights [d_model, heads] and values [heads] that are mixed for every token instead.
+        self.constant: tuple[Tensor, Tensor] | None = None
 
     def forward(self, h: Tensor, node, table: Tensor | None = None) -> Tensor:
         x = autocast_once(node("attn_in", self.read(h, table)))
@@ -104,7 +108,13 @@ class _Attention(nn.Module):
             for kind, part in (("q", self.q), ("k", self.k), ("v", self.v))
         )
         mixed = sink_attention(q, k, v, self.sink).transpose(1, 2).flatten(2)
-        return node("attn_out", self.out(mixed))
+        written = self.out(mixed)
+        if self.constant is not None:
+            weight, value = self.constant
+            value = value.to(v.dtype).expand(*h.shape[:2], -1).unflatten(-1, (self.n_head, -1)).transpose(1, 2)
+            same = sink_attention(q, k, value.contiguous(), self.sink).transpose(1, 2).flatten(2)
+            written = written + F.linear(same, weight.to(same.dtype))
+        return node("attn_out", written)
 
 
 class _MLP(nn.Module):
@@ -242,6 +252,24 @@ class SparseTransformer(ResidualStack, PreTrainedModel):
             if isinstance(module, SparseLinear) and module.weight is not self.tokens.weight:
                 chosen[f"{name}.weight"] = cast(nn.Parameter, module.weight)
         return chosen
+
+
+def load_sparse(folder: str | Path) -> SparseTransformer:
+    """Read the sparse model that `save_pretrained` wrote to ``folder``.
+
+    Raises:
+        CheckpointError: there is none, a file is damaged, or weights are missing.
+    """
+    if not Path(folder).is_dir():
+        raise CheckpointError(f"The sparse model in {folder} cannot be read: there is no such folder.")
+    loading: Any = SparseTransformer.from_pretrained  # returns a pair, which its type denies
+    try:
+        model, info = loading(folder, output_loading_info=True, weights_only=True, local_files_only=True)
+    except Exception as error:
+        raise CheckpointError(f"The sparse model in {folder} cannot be read: {in_brief(error)}.") from error
+    if lost := sorted(info["missing_keys"]):
+        raise CheckpointError(f"The sparse model in {folder} is not whole: {len(lost)} weights such as {lost[0]} lack.")
+    return model
 
 
 AutoConfig.register(SparseTransformerConfig.model_type, SparseTransformerConfig, exist_ok=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bridges.behaviours import nonsense_twin
+from bridges.behaviours import shuffled_labels
 from bridges.circuits import find_circuit, node_means
 from bridges.circuits.circuit import Circuit
 from bridges.config.search import CircuitSettings
@@ -18,7 +18,7 @@ def found_in(world: World, name: str, nonsense: bool = False) -> Circuit:
     settings = CircuitSettings()
     pairs = world.pairs(name, "train", settings.pairs)
     if nonsense:
-        pairs = nonsense_twin(pairs)
+        pairs = shuffled_labels(pairs)
     return find_circuit(world.sparse, pairs, node_means(world.sparse, [world.text(256)]), settings, world.seed)
 
 

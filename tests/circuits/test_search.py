@@ -6,12 +6,12 @@ import itertools
 
 import pytest
 import torch
-from bridges.circuits.search.search import Search, find_circuit, heldout_margins
 
 from bridges.circuits.ablation import node_means
 from bridges.circuits.circuit import Circuit, ablated, circuit_logits, count_edges, kept_edges
-from bridges.circuits.task import Calibration, answer_margins, calibrate, prompts, task_loss
-from bridges.circuits.weights import wires
+from bridges.circuits.search.search import Search, find_circuit, heldout_logit_diff
+from bridges.circuits.task import Calibration, calibrate, logit_diff, prompts, task_loss
+from bridges.circuits.weights import edge_matrices
 from bridges.config.search import METHODS, CircuitSettings
 from bridges.errors import CheckpointError, ConfigError
 from bridges.nodes import record
@@ -41,7 +41,7 @@ def test_pruning_finds_exactly_the_circuit_written_by_hand(quote_model, referenc
     assert circuit.reached and circuit.train_loss <= 0.15
     assert nodes_of(circuit) == QUOTE_CIRCUIT
     assert count_edges(quote_model, circuit).inside == QUOTE_EDGES
-    held = heldout_margins(quote_model, circuit, prompts(quote_pairs(200, seed + 50)))
+    held = heldout_logit_diff(quote_model, circuit, prompts(quote_pairs(200, seed + 50)))
     assert float(task_loss(held)) < 0.2 and (held > 0).float().mean() > 0.97
 
 
@@ -58,8 +58,8 @@ def test_without_the_circuit_the_model_guesses(quote_model, reference):
     some = prompts(quote_pairs(100, 7))
     before = {n: p.clone() for n, p in quote_model.named_parameters()}
     with torch.no_grad(), ablated(quote_model, circuit):
-        without = answer_margins(quote_model, some)
-    whole = answer_margins(quote_model, some)
+        without = logit_diff(quote_model, some)
+    whole = logit_diff(quote_model, some)
     assert (whole > 0).float().mean() > 0.97 and (without > 0).float().mean() == 0.5
     assert all(torch.equal(before[n], p) for n, p in quote_model.named_parameters())
 
@@ -70,11 +70,11 @@ def test_edge_counts_agree_with_counting_one_by_one(quote_model, reference):
     nodes = {p: torch.rand(w, generator=generator) < 0.7 for p, w in quote_model.nodes.widths.items()}
     circuit = Circuit(**{**search.empty.__dict__, "nodes": nodes})
     expected = 0
-    for wire in wires(quote_model):
-        if wire.source in nodes and wire.target in nodes:
-            for target, source in itertools.product(range(wire.weight.shape[0]), range(wire.weight.shape[1])):
-                nonzero = float(wire.weight[target, source]) != 0
-                expected += nonzero and bool(nodes[wire.target][target]) and bool(nodes[wire.source][source])
+    for matrix in edge_matrices(quote_model):
+        if matrix.source in nodes and matrix.target in nodes:
+            for target, source in itertools.product(range(matrix.weight.shape[0]), range(matrix.weight.shape[1])):
+                nonzero = float(matrix.weight[target, source]) != 0
+                expected += nonzero and bool(nodes[matrix.target][target]) and bool(nodes[matrix.source][source])
     assert expected > 0 and count_edges(quote_model, circuit).inside == expected
     # Embedding rows of tokens 1 and 4 into channels that some kept node reads.
     reads = torch.stack([nodes[p] for p in nodes if p.endswith("_in")]).any(0)
@@ -114,9 +114,7 @@ def test_padding_changes_nothing(quote_model):
     pairs = quote_pairs(6, 0)
     padded = torch.cat([pairs.ids, torch.full((6, 2, 3), 2)], -1)
     longer = type(pairs)(**{**pairs.__dict__, "ids": padded})
-    torch.testing.assert_close(
-        answer_margins(quote_model, prompts(pairs)), answer_margins(quote_model, prompts(longer))
-    )
+    torch.testing.assert_close(logit_diff(quote_model, prompts(pairs)), logit_diff(quote_model, prompts(longer)))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -154,7 +152,7 @@ def test_calibration_finds_a_planted_shift_and_never_makes_things_worse():
 
 
 def test_settings_are_checked():
-    for key, value in (("method", "lerned"), ("ablation", "men"), ("target", 0), ("steps", -1), ("k_coef", -1e-3)):
+    for key, value in (("method", "lerned"), ("ablation", "men"), ("target", 0), ("steps", -1), ("penalty", -1e-3)):
         with pytest.raises(ConfigError, match=f"circuits.{key}"):
             CircuitSettings(**{key: value})
 

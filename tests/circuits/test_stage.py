@@ -6,21 +6,21 @@ import json
 import shutil
 from pathlib import Path
 
+import bridges.circuits.stage as stage
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from bridges.circuits.mib import mib_graph
+from bridges.circuits.stage import CIRCUIT_TABLES, CircuitContext, circuit_file, file_name, find_circuits
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-import bridges.circuits.stage as stage
 from bridges.behaviours import load
 from bridges.circuits.circuit import Circuit
 from bridges.circuits.draw import draw_circuit, places, snippet
 from bridges.circuits.faithfulness import areas, standings
 from bridges.circuits.measure import members
-from bridges.circuits.mib import mib_graph
-from bridges.circuits.stage import CIRCUIT_TABLES, Workshop, circuit_file, file_name, find_circuits
 from bridges.config import CircuitsConfig, ControlsConfig, to_dict
 from bridges.config import Config as RunConfig
 from bridges.data.blocks import TokenBlocks
@@ -30,7 +30,7 @@ from bridges.storage.folder import RunFolder
 from bridges.storage.tables import read_table
 
 NAMES = ("planted", "again/harder?", "backwards")
-SMALL = {"random_sets": 10, "draws": 2, "seeds": 2, "twin_steps": 15, "twin_pairs": 16, "adversary_steps": 2}
+SMALL = {"random_sets": 10, "draws": 2, "seeds": 2, "null_steps": 15, "null_pairs": 16, "adversary_steps": 2}
 
 
 @pytest.fixture(scope="module")
@@ -67,10 +67,10 @@ def config(**changes) -> CircuitsConfig:
 def shop_in(planted, tokenizer):
     """``shop_in(folder, **changes of the config)``."""
 
-    def make(folder: Path, **changes) -> Workshop:
+    def make(folder: Path, **changes) -> CircuitContext:
         ids = planted.text.numpy().astype(np.int32)
         data = TokenBlocks({"train": ids, "validation": ids[:4], "test": ids}, {"train": 32}, "planted")
-        return Workshop(folder, config(**changes), {"sparse": planted.stack}, data, tokenizer, 24, 0)
+        return CircuitContext(folder, config(**changes), {"sparse": planted.stack}, data, tokenizer, 24, 0)
 
     return make
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from bridges.circuits.search.search import heldout_margins
 from torch.nn.functional import cross_entropy
 
-from bridges.circuits.task import answer_margins, prompts
-from bridges.compare.agreement import agreement_rows, pair_margins, text_rows, token_losses
+from bridges.circuits.search.search import heldout_logit_diff
+from bridges.circuits.task import logit_diff, prompts
+from bridges.compare.agreement import agreement_rows, pair_logit_diffs, text_rows, token_losses
 from bridges.compare.similarity import cross_validated_r2, linear_cka, similarity_rows
 from bridges.storage.tables import TABLES
 
@@ -56,11 +56,13 @@ def test_intervals_are_over_pairs(rng):
 
 def test_margins_are_those_of_the_circuit_stage(quote, true_circuit):
     some = prompts(quote.heldout)
-    assert np.allclose(pair_margins(quote.sparse, quote.heldout).ravel(), answer_margins(quote.sparse, some))
-    mine = pair_margins(quote.sparse, quote.heldout, true_circuit).ravel()
-    assert np.allclose(mine, heldout_margins(quote.sparse, true_circuit, some))
+    assert np.allclose(pair_logit_diffs(quote.sparse, quote.heldout).ravel(), logit_diff(quote.sparse, some))
+    mine = pair_logit_diffs(quote.sparse, quote.heldout, true_circuit).ravel()
+    assert np.allclose(mine, heldout_logit_diff(quote.sparse, true_circuit, some))
     # The rotated model is the same function.
-    assert np.allclose(pair_margins(quote.dense, quote.heldout), pair_margins(quote.sparse, quote.heldout), atol=1e-4)
+    assert np.allclose(
+        pair_logit_diffs(quote.dense, quote.heldout), pair_logit_diffs(quote.sparse, quote.heldout), atol=1e-4
+    )
 
 
 def test_token_losses_are_cross_entropies_and_correlate_over_text(quote):

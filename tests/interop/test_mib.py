@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from bridges.circuits.circuit import Circuit
-from bridges.circuits.weights import wires
+from bridges.circuits.weights import edge_matrices
 from bridges.dense import wrap_dense
 from bridges.interop.mib import mib_graph, save_mib
 
@@ -96,7 +96,7 @@ def run(stack, ids: Tensor, mix=None):
     """Logits, and what each part writes; ``mix(writer, reader, value)`` is what ``reader`` sees of a writer's value."""
     gpt2 = hasattr(stack, "model")
     heads = stack.model.config.n_head if gpt2 else stack.config.n_head
-    weight = {w.matrix: (w.weight, w.bias) for w in wires(stack)}
+    weight = {w.name: (w.weight, w.bias) for w in edge_matrices(stack)}
     written, biases = {"input": stack.embed(ids)}, 0
 
     def stream(reader: str) -> Tensor:
@@ -232,7 +232,7 @@ def test_a_smaller_circuit_keeps_its_own_channels_and_heads(stack, prompts, tmp_
 @torch.no_grad()
 def test_removed_weights_take_their_edges_out(stack, tmp_path):
     whole = circuit_of(stack)
-    layer_1 = {w.matrix: w for w in wires(stack)}["1.up"]
+    layer_1 = {w.name: w for w in edge_matrices(stack)}["1.up"]
     cut = replace(whole, edges={"1.up": torch.zeros_like(layer_1.weight, dtype=torch.bool)})
     graph = Loaded(save_mib(stack, cut, tmp_path / "x.json"))
     assert not [e for e in graph.edges if e[1] == "m1"]

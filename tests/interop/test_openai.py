@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bridges.circuits.weights import wires
+from bridges.circuits.weights import edge_matrices
 from bridges.errors import CheckpointError, ConfigError
 from bridges.interop.openai import is_openai_folder, load_openai, read_config
 from bridges.interop.openai_save import save_openai
@@ -243,7 +243,7 @@ def test_nodes_and_weights_are_there_for_a_search(config, ids, tmp_path):
         model.logits(ids)
     assert {p: x.shape[-1] for p, x in seen.items()} == model.nodes.widths
     reads = config["d_model"] + (config["d_pos_emb"] or 0)
-    shapes = {w.matrix: tuple(w.weight.shape) for w in wires(model)}
+    shapes = {w.name: tuple(w.weight.shape) for w in edge_matrices(model)}
     assert shapes["0.q"] == (12, reads) and shapes["1.up"] == (20, reads) and shapes["1.down"] == (16, 20)
     names = list(model.sparse_matrices())
     assert ("head.weight" in names) != config["tied_unembed"] and "tokens.weight" in names

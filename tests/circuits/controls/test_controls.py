@@ -9,21 +9,21 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 import torch
+from bridges.circuits.controls.shuffled_weights import shuffled_model
 
-from bridges.behaviours import nonsense_twin
+from bridges.behaviours import shuffled_labels
 from bridges.circuits import attack as flips
 from bridges.circuits.ablation import windows
-from bridges.circuits.attack import worst_flips
+from bridges.circuits.attack import worst_attack
 from bridges.circuits.circuit import replaced
 from bridges.circuits.controls import REGISTRY, run_controls
 from bridges.circuits.controls import case as case_module
 from bridges.circuits.controls.adversarial import halves
-from bridges.circuits.controls.random_weights import shuffled_model
 from bridges.circuits.controls.seeds import chance_jaccard, jaccard
-from bridges.circuits.node_sets import exact_parts, random_sets, set_margins
-from bridges.circuits.search import gates as gates_module
+from bridges.circuits.node_sets import exact_parts, random_sets, set_logit_diffs
 from bridges.circuits.search.search import Search, find_circuit
-from bridges.circuits.task import Prompts, answer_margins, fitted_loss, prompts
+from bridges.circuits.search.search import gates as gates_module
+from bridges.circuits.task import Prompts, fitted_loss, logit_diff, prompts
 from bridges.config import CONTROLS
 from bridges.config.search import CircuitSettings
 from bridges.nodes import intervene
@@ -65,7 +65,7 @@ def test_a_false_circuit_of_the_same_size_fails(name, case_of, false_circuit):
 
 
 def test_a_failed_circuit_costs_no_further_search_where_that_is_asked_for(case_of, false_circuit, true_circuit):
-    quick = {"names": ["seeds", "sufficiency"], "stop_early": True, "seeds": 2, "twin_steps": 5}
+    quick = {"names": ["seeds", "sufficiency"], "stop_early": True, "seeds": 2, "null_steps": 5}
     assert {r["control"] for r in run_controls(case_of(false_circuit, **quick))} == {"sufficiency"}
     assert {r["control"] for r in run_controls(case_of(false_circuit, **quick | {"stop_early": False}))} == {
         "sufficiency", "seeds",
@@ -87,20 +87,22 @@ def test_the_search_that_found_the_circuit_is_not_run_again(case_of, planted, mo
     for known, searched in zip(repeats, again, strict=True):
         assert known.train_loss == searched.train_loss
         assert all(torch.equal(known.nodes[p], searched.nodes[p]) for p in known.nodes)
-    other = replace(case, config=replace(case.config, twin_steps=29))
+    other = replace(case, config=replace(case.config, null_steps=29))
     assert other.repeats[0] is not by_nodes and runs == [1, 0, 1]
 
 
 def test_a_null_is_given_up_by_its_loss_alone(case_of, planted, true_circuit, monkeypatch):
     """Not because it wants more nodes than a circuit may have: fewer could still come of them."""
     looks: list[bool] = []
-    real = gates_module.hopeless
-    monkeypatch.setattr(gates_module, "hopeless", lambda *a: looks.append(real(*a)) or looks[-1])
-    case = case_of(true_circuit, {"steps": 20, "lr": 0.1, "pairs": 24, "abandon": 0.6, "largest": 0.01}, twin_steps=20)
-    null = case.null_search(nonsense_twin(planted.train))
+    real = gates_module.should_stop
+    monkeypatch.setattr(gates_module, "should_stop", lambda *a: looks.append(real(*a)) or looks[-1])
+    case = case_of(
+        true_circuit, {"steps": 20, "lr": 0.1, "pairs": 24, "early_stop_loss": 0.6, "largest": 0.01}, null_steps=20
+    )
+    null = case.null_search(shuffled_labels(planted.train))
     assert looks == [True] and not null.reached
     # What is to be found is found, with every gate open at half of the steps and a hundredth of them allowed.
-    slow = replace(case, settings=replace(case.settings, k_coef=1e-12, adapt=0.0))
+    slow = replace(case, settings=replace(case.settings, penalty=1e-12, adapt=0.0))
     assert slow.null_search(planted.train).reached and looks == [True, False]
     assert not slow.search(planted.train, 0).reached and looks == [True, False, True]
 
@@ -108,7 +110,7 @@ def test_a_null_is_given_up_by_its_loss_alone(case_of, planted, true_circuit, mo
 @pytest.mark.parametrize("start", [0.0, 1.0])
 def test_the_adversary_keeps_to_its_budget_and_off_the_circuit(start, case_of, true_circuit):
     case = case_of(true_circuit)
-    ablated = worst_flips(case.stack, case.circuit, case.prompts, start, budget=3, steps=4)
+    ablated = worst_attack(case.stack, case.circuit, case.prompts, start, budget=3, steps=4)
     outside = torch.cat([~kept for kept in true_circuit.nodes.values()])
     flat = torch.cat(list(ablated.values()), 1)
     assert flat.shape[0] == 4 and not (flat & ~outside).any()
@@ -119,13 +121,13 @@ def test_the_adversary_is_judged_on_pairs_it_has_not_seen(case_of, true_circuit,
     case = case_of(true_circuit)
     some = case.prompts
     shown, judged = halves(some, case.generator("adversarial"))
-    used: dict[str, list[Prompts]] = {"worst_flips": [], "set_margins": []}
+    used: dict[str, list[Prompts]] = {"worst_attack": [], "set_logit_diffs": []}
     for name, calls in used.items():
         real = getattr(flips, name)
-        at = 2 if name == "worst_flips" else 1
+        at = 2 if name == "worst_attack" else 1
         monkeypatch.setattr(flips, name, lambda *a, real=real, calls=calls, at=at: calls.append(a[at]) or real(*a))
     REGISTRY["adversarial"](case)
-    for name, wanted in (("worst_flips", shown), ("set_margins", judged)):
+    for name, wanted in (("worst_attack", shown), ("set_logit_diffs", judged)):
         assert len(used[name]) == 4 and all(torch.equal(mine.ids, wanted.ids) for mine in used[name])
     assert len(shown) + len(judged) == len(some) and len(shown) % 2 == len(judged) % 2 == 0
     whole = torch.cat([shown.ids, judged.ids]).unflatten(0, (-1, 2)).flatten(1)
@@ -190,11 +192,11 @@ def test_nonsense_passes_where_there_is_something_to_find(case_of, true_circuit)
 
 
 def test_nonsense_fails_where_the_labels_mean_nothing_either(planted, case_of, true_circuit):
-    case = case_of(true_circuit, train=nonsense_twin(planted.train))
+    case = case_of(true_circuit, train=shuffled_labels(planted.train))
     assert verdict(REGISTRY["nonsense"](case))["passed"] is False
 
 
-@pytest.mark.parametrize("name", ["nonsense", "random_weights"])
+@pytest.mark.parametrize("name", ["nonsense", "shuffled_weights"])
 def test_a_target_that_anything_reaches_proves_nothing(name, case_of, true_circuit):
     rows = REGISTRY[name](case_of(true_circuit, {"target": 0.75}))
     assert verdict(rows)["passed"] is False
@@ -202,13 +204,13 @@ def test_a_target_that_anything_reaches_proves_nothing(name, case_of, true_circu
 
 
 def test_random_weights_passes_where_learning_made_the_circuit(case_of, true_circuit):
-    assert verdict(REGISTRY["random_weights"](case_of(true_circuit)))["passed"] is True
+    assert verdict(REGISTRY["shuffled_weights"](case_of(true_circuit)))["passed"] is True
 
 
 def test_random_weights_fails_where_the_circuit_was_in_the_random_model_too(planted, case_of, true_circuit):
     case = case_of(true_circuit)
     case.null = lambda: type("Same", (), {"stack": planted.stack, "reference": planted.reference})()  # type: ignore[assignment]
-    assert verdict(REGISTRY["random_weights"](case))["passed"] is False
+    assert verdict(REGISTRY["shuffled_weights"](case))["passed"] is False
 
 
 def test_shuffled_weights_keep_every_row_and_leave_the_model_alone(planted):
@@ -254,11 +256,11 @@ def test_seeds_have_no_overlap_where_one_of_them_misses_the_target(case_of, true
 def test_sets_in_one_batch_are_the_sets_one_by_one(planted, true_circuit):
     some = prompts(planted.heldout.take(range(5)))
     sets = random_sets(true_circuit, 6, torch.Generator().manual_seed(0))
-    together = set_margins(planted.stack, some, sets, planted.reference)
+    together = set_logit_diffs(planted.stack, some, sets, planted.reference)
     for s in range(6):
         functions = {p: replaced(~m[s], planted.reference[p]) for p, m in sets.items()}
         with intervene(planted.stack, functions):
-            assert torch.allclose(together[s], answer_margins(planted.stack, some), atol=1e-5)
+            assert torch.allclose(together[s], logit_diff(planted.stack, some), atol=1e-5)
 
 
 def test_random_sets_match_the_circuit_point_by_point(true_circuit):
@@ -299,7 +301,7 @@ def test_a_fitted_loss_cannot_be_helped_by_information_that_is_not_there():
 
 
 def test_all_controls_fill_the_table_and_repeat_exactly(case_of, true_circuit, tmp_path):
-    small = {"random_sets": 5, "draws": 2, "seeds": 2, "twin_steps": 5, "adversary_steps": 2}
+    small = {"random_sets": 5, "draws": 2, "seeds": 2, "null_steps": 5, "adversary_steps": 2}
     one, two = (pd.DataFrame(run_controls(case_of(true_circuit, **small))) for _ in range(2))
     assert set(one["control"]) == set(CONTROLS) and (one.groupby("control")["passed"].count() == 1).all()
     pd.testing.assert_frame_equal(one, two)
