@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from bridges.circuits.mib import mib_graph
 
 from bridges.circuits.draw import draw_circuit, places, snippet
 from bridges.circuits.faithfulness import FRACTIONS, areas, edge_curve, node_curve, standings
 from bridges.circuits.measure import members
-from bridges.circuits.mib import mib_graph
 from bridges.circuits.task import prompts
 
 

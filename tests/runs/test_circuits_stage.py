@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from bridges.circuits.mib import mib_graph
 
 from bridges.circuits.circuit import Circuit
-from bridges.circuits.mib import mib_graph
 from bridges.config import VerdictConfig
 from bridges.errors import BridgesError, CheckpointError
 from bridges.runs import stages
