@@ -99,8 +99,8 @@ def learn_gates(
         now = float(loss.detach())
         if not math.isfinite(now):
             raise BridgesError(
-                f"The search for a circuit met a loss of {now} at step {step + 1}: the model's logits are not finite on "
-                "its prompts. Try train.precision=fp32, or leave the behaviour out with behaviours.names."
+                f"The search for a circuit met a loss of {now} at step {step + 1}: the model's logits are not finite "
+                "on its prompts. Try train.precision=fp32, or leave the behaviour out with behaviours.names."
             )
         mean = now if mean is None else MEMORY * mean + (1 - MEMORY) * now
         penalty *= math.exp(settings.penalty_rate * max(-1.0, min(1.0, 1 - mean / goal)))
