@@ -19,7 +19,7 @@ from bridges.stack import ResidualStack
 
 # How much of the loss seen so far the running mean keeps.
 MEMORY = 0.75
-# AdamW's ε. Without it the penalty's small and steady gradient would close gates as fast as a large one of the loss
+# AdamW's ε of the faithful objective. Without it the penalty's small and steady gradient would close gates as fast as a large one of the loss
 # opens them: nodes that are needed together would be gone before the loss is felt.
 EPSILON = 1e-3
 
@@ -63,7 +63,7 @@ def learn_gates(
         [*groups, {"params": free, "weight_decay": 0.0}] if free else groups,
         lr=settings.lr,
         betas=(0.9, 0.95),
-        eps=EPSILON,
+        eps=EPSILON if settings.objective == "faithful" else 1e-8,
     )
     some = objective.prompts
     pool = ablation.pool(some.ids.shape[1], generator)
