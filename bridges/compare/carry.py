@@ -23,7 +23,7 @@ def carried(bridge: Bridge, delta: Tensor) -> Tensor:
     Returns:
         ``[B, T, d]``.
     """
-    return (delta.float() / bridge.sparse_scale) @ bridge.decoder.weight.float().T * bridge.scale
+    return bridge.decode_change(delta)
 
 
 def matched(x: Tensor, like: Tensor) -> Tensor:

@@ -117,7 +117,8 @@ def _candidates(t: Transfer, batches: Sequence[Crossing]) -> list[list[int]]:
             total[i] += (delta.abs() * crossing.real.unsqueeze(-1)).double().sum((0, 1)).cpu()
     found = []
     for i, bridge in enumerate(t.bridges):
-        length = total[i] * bridge.decoder.weight.detach().double().norm(dim=0).cpu()
+        each = torch.eye(total.shape[1], device=bridge.decoder.weight.device)
+        length = total[i] * bridge.decode_change(each).double().norm(dim=1).cpu()
         order = torch.argsort(length.masked_fill(~t.live[i].cpu(), -1), descending=True, stable=True)
         found.append(order[: min(t.config.channels, int(t.live[i].sum()))].tolist())
     return found

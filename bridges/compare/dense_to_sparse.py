@@ -18,6 +18,7 @@ from bridges.compare.agreement import device_of
 from bridges.compare.carry import channel_orders
 from bridges.compare.crossing import TOKENS, Transfer, last_logits, margins_of
 from bridges.compare.transfer import Margins, draws_of, gather
+from bridges.hybrid import keep_prefix, prefix_streams
 
 
 @torch.no_grad()
@@ -41,7 +42,9 @@ def continued_margins(t: Transfer, encoded: EncodedPairs, where: Sequence[int]) 
         own = [t.bridges[i].encode(sites[t.bridges.pairs[i].dense]) for i in where]
 
         def run(streams: list[Tensor], some=some) -> Tensor:
-            entries = [(t.bridges.pairs[i].sparse, h) for i, h in zip(where, streams, strict=True)]
+            kept = prefix_streams(t.sparse, some.ids, t.bridges.constant_prefix)
+            to = [t.bridges.pairs[i].sparse for i in where]
+            entries = [(site, keep_prefix(h, kept.get(site))) for site, h in zip(to, streams, strict=True)]
             final = list(t.sparse.run_from(entries).final.values())
             return margins_of(last_logits(t.sparse, final, some), some)
 

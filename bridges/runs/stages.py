@@ -73,15 +73,8 @@ class Parts:
         return bigram_log_probabilities(self.data.blocks["train"], self.dense.vocab_size)
 
     def baseline(self, seed: int = 0) -> Bridges:
-        """Random bridges of the trained ones' shape and scales."""
-        bridges = self.bridges
-        other = Bridges(
-            self.dense.d_model, self.sparse.d_model, bridges.pairs, bridges.config.activation_fraction, seed
-        ).to(self.device)
-        for mine, trained in zip(other, bridges, strict=True):
-            mine.scale.copy_(trained.scale)
-            mine.sparse_scale.copy_(trained.sparse_scale)
-        return other
+        """Random bridges of the trained ones' shape, means and scales."""
+        return self.bridges.like(seed)
 
     @cached_property
     def ridge(self) -> Bridges:
