@@ -6,7 +6,7 @@ from bridges.behaviours.encoded import EncodedPairs, check, encode
 from bridges.behaviours.english_suite import ENGLISH
 from bridges.behaviours.from_file import load
 from bridges.behaviours.measure import summarise, two_way
-from bridges.behaviours.nonsense import nonsense_twin
+from bridges.behaviours.nonsense import consistent_nonsense, shuffled_labels
 from bridges.behaviours.pair import (
     SPLITS,
     Answer,
@@ -55,11 +55,12 @@ __all__ = [
     "Template",
     "TemplateBehaviour",
     "check",
+    "consistent_nonsense",
     "encode",
     "get_behaviour",
     "get_suite",
     "load",
-    "nonsense_twin",
+    "shuffled_labels",
     "summarise",
     "two_way",
 ]

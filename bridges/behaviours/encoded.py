@@ -22,6 +22,7 @@ from bridges.behaviours.pair import (
     Pair,
     Split,
 )
+from bridges.data.tokenizer import leading_token
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -62,6 +63,12 @@ class EncodedPairs:
         """[n] whether both prompts of a pair have equally many tokens."""
         return self.lengths[:, 0] == self.lengths[:, 1]
 
+    @property
+    def shared_last(self) -> Tensor:
+        """[n] whether both prompts of a pair end in the same token, so that the last token cannot decide."""
+        last = self.ids.gather(2, self.lengths[:, :, None] - 1)[:, :, 0]
+        return last[:, 0] == last[:, 1]
+
     def take(self, index: Sequence[int]) -> EncodedPairs:
         """The pairs at `index`, in that order."""
         at = torch.as_tensor(index, dtype=torch.long)
@@ -84,8 +91,8 @@ class _Reader:
         # Tens of thousands of short texts: transformers' own wrapping of each call takes longer than the tokens do.
         backend = getattr(tokenizer, "backend_tokenizer", None)
         self.backend = backend if backend and backend.truncation is None and backend.padding is None else None
-        bos = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
-        self.start: list[int] = [] if bos is None else [int(bos)]
+        lead = leading_token(tokenizer)
+        self.start: list[int] = [] if lead is None else [lead]
         pad = tokenizer.pad_token_id
         self.pad = int(pad) if pad is not None else (self.start or [0])[0]
         limit = tokenizer.model_max_length
@@ -114,10 +121,18 @@ class _Reader:
             raise ValueError("the answer is more than one token")
         return full[len(base)], answer.text[:end]
 
-    def pair(self, draft: Draft) -> tuple[Pair, tuple[list[int], list[int]], tuple[int, int]]:
-        """The pair, the ids of both prompts and the right tokens of both; ValueError says why not."""
+    def pair(self, draft: Draft, aligned: bool) -> tuple[Pair, tuple[list[int], list[int]], tuple[int, int]]:
+        """The pair, the ids of both prompts and the right tokens of both; ValueError says why not.
+
+        Args:
+            aligned: whether prompts of unequal length or with different last tokens are refused.
+        """
         prompts = (draft.clean, draft.counterfactual)
         bases = (self.ids(prompts[0]), self.ids(prompts[1]))
+        if aligned and len(bases[0]) != len(bases[1]):
+            raise ValueError("the prompts are not equally long")
+        if aligned and bases[0][-1:] != bases[1][-1:]:
+            raise ValueError("the prompts do not end in the same token")
         unknown = self.tokenizer.unk_token_id
         if unknown is not None and unknown not in self.start and unknown in {*bases[0], *bases[1]}:
             raise ValueError("a prompt holds text that the tokenizer does not know")
@@ -142,12 +157,12 @@ class _Reader:
 
 def check(draft: Draft, tokenizer: PreTrainedTokenizerBase) -> Pair:
     """The pair in this tokenizer; BehaviourError says why it cannot, and where that was written."""
-    return _made(_Reader(tokenizer), draft)[0]
+    return _made(_Reader(tokenizer), draft, aligned=False)[0]
 
 
-def _made(reader: _Reader, draft: Draft) -> tuple[Pair, tuple[list[int], list[int]], tuple[int, int]]:
+def _made(reader: _Reader, draft: Draft, aligned: bool) -> tuple[Pair, tuple[list[int], list[int]], tuple[int, int]]:
     try:
-        return reader.pair(draft)
+        return reader.pair(draft, aligned)
     except ValueError as error:
         raise BehaviourError(f"{draft.source or draft.template}: {_shown(error, draft)}.") from None
 
@@ -161,7 +176,7 @@ def _shown(error: ValueError, draft: Draft) -> str:
 
 @dataclass
 class _Bin:
-    """The usable pairs of one template: those of equal length, and the others to fall back on."""
+    """The usable pairs of one frame: those of equal length, and the others to fall back on."""
 
     equal: list = field(default_factory=list)
     spare: list = field(default_factory=list)
@@ -169,7 +184,7 @@ class _Bin:
 
     def enough(self, quota: int) -> bool:
         got = len(self.equal) + len(self.spare)
-        patience = 2 * quota + 20  # a template that mostly fails must not be tried for ever
+        patience = 2 * quota + 20  # a frame that mostly fails must not be tried for ever
         if not got and self.tried >= 200:
             return True
         settled = len(self.equal) >= quota or (self.tried >= patience and got >= quota)
@@ -186,19 +201,21 @@ def encode(
     """Draw `n` pairs of a behaviour that this tokenizer can express (Gao et al. 2025, section 2.2, Table 1).
 
     A pair is kept where each answer begins with one token of its own after either prompt, so that the tokens
-    of prompt + answer are those of the prompt and one more. No prompt occurs twice. Templates have equal
-    shares as far as they go; within a template, pairs of equally long prompts come first. If the tokenizer
-    has an initial (or else a final) document token, each prompt begins with it.
+    of prompt + answer are those of the prompt and one more. If ``behaviour.aligned``, both prompts are also
+    equally long and end in the same token; otherwise pairs of equally long prompts come first. No prompt
+    occurs twice. Frames take turns, so that any prefix is balanced. If the tokenizer has an initial (or else
+    a final) document token, each prompt begins with it.
 
     Args:
         behaviour: what to draw from.
         tokenizer: of the model that will be asked.
-        split: "train" (circuits are found on it) or "heldout" (they are judged on it).
+        split: "train" (circuits are found on it), "heldout" (they are judged on it) or "reach" (frames that are
+            in neither).
         n: pairs wanted.
         seed: the same seed, behaviour and tokenizer give the same pairs.
 
     Returns:
-        At most `n` pairs; `note` says so where the behaviour has fewer.
+        At most `n` pairs; `note` says so where there are fewer, or where frames give no pair.
 
     Raises:
         NotExpressible: fewer than ``behaviour.min_pairs`` pairs (or `n`, if that is less) could be expressed.
@@ -222,17 +239,17 @@ def encode(
                 continue
             if sum(min(len(b.equal) + len(b.spare), quota) for b in bins.values()) >= n or quota >= n:
                 break
-            quota = min(2 * quota, n)  # some template fell short: the others make up for it
+            quota = min(2 * quota, n)  # some frame fell short: the others make up for it
         tried += 1
         into.tried += 1
         if draft.clean in seen or draft.counterfactual in seen or draft.clean == draft.counterfactual:
             dropped["a prompt occurs twice"] += 1
             continue
         if behaviour.strict:
-            made = _made(reader, draft)
+            made = _made(reader, draft, behaviour.aligned)
         else:
             try:
-                made = reader.pair(draft)
+                made = reader.pair(draft, behaviour.aligned)
             except ValueError as error:
                 dropped[str(error)] += 1
                 examples.setdefault(str(error), _shown(error, draft))
@@ -245,7 +262,9 @@ def encode(
         raise NotExpressible(
             behaviour.name, split, len(kept), tried, dict(dropped.most_common()), examples.get(most, "")
         )
-    note = "" if len(kept) == n else f"{len(kept)} different pairs could be drawn, {n} were asked for"
+    notes = [] if len(kept) == n else [f"{len(kept)} different pairs could be drawn, {n} were asked for"]
+    if empty := sum(not (b.equal or b.spare) for b in bins.values()):
+        notes.append(f"{empty} of {len(bins)} frames give no pair with this tokenizer")
     width = max(len(x) for made in kept for x in made[1])
     ids = torch.full((len(kept), 2, width), reader.pad, dtype=torch.long)
     for row, (_, prompts, _) in enumerate(kept):
@@ -261,11 +280,11 @@ def encode(
         candidates=torch.tensor([made[2] for made in kept]),
         requested=n,
         dropped=dict(dropped),
-        note=note,
+        note="; ".join(notes),
     )
 
 
 def _round_robin(rows: list[list], n: int) -> list:
-    """At most `n` elements, one of each list in turn, so that any prefix is balanced over templates."""
+    """At most `n` elements, one of each list in turn, so that any prefix is balanced over frames."""
     turns = max(map(len, rows), default=0)
     return [row[i] for i in range(turns) for row in rows if i < len(row)][:n]

@@ -17,8 +17,9 @@ from typing import Literal
 
 from bridges.errors import BridgesError
 
-Split = Literal["train", "heldout"]
-SPLITS: tuple[Split, ...] = ("train", "heldout")
+# Circuits are searched with `train` and judged on `heldout`; `reach` holds frames that are in neither.
+Split = Literal["train", "heldout", "reach"]
+SPLITS: tuple[Split, ...] = ("train", "heldout", "reach")
 
 
 class BehaviourError(BridgesError):
@@ -63,7 +64,14 @@ class Answer:
 
 @dataclass(frozen=True)
 class Draft:
-    """A prompt pair before any tokenizer has seen it; `source` says where it was written, for messages."""
+    """A prompt pair before any tokenizer has seen it.
+
+    Attributes:
+        clean, clean_answer, counterfactual, counterfactual_answer: both prompts and what continues them.
+        template: name of the frame the pair was made from; intervals are resampled over frames.
+        fillers: the words that were drawn.
+        source: where the pair was written, for messages.
+    """
 
     clean: str
     clean_answer: Answer
@@ -92,16 +100,18 @@ class Behaviour(ABC):
         name, description: for tables and reports.
         min_pairs: with fewer expressible pairs in a split, the behaviour counts as not expressible.
         strict: whether a single pair that cannot be expressed is an error (pairs that a user wrote).
+        aligned: whether a pair is only kept if its prompts have equally many tokens and end in the same one.
     """
 
     name: str
     description: str
     min_pairs: int = 64
     strict: bool = False
+    aligned: bool = False
 
     @abstractmethod
     def drafts(self, rng: random.Random, split: Split) -> Iterator[Draft]:
-        """Pairs of one split, endless or not; no template and no filler of one split occurs in the other."""
+        """Pairs of one split, endless or not; no prompt of one split occurs in another."""
 
     @abstractmethod
     def templates(self, split: Split) -> tuple[str, ...]:

@@ -17,33 +17,32 @@ if TYPE_CHECKING:
         only,
         removal,
     )
-    from bridges.circuits.search.search import Search, find_circuit, heldout_margins
-    from bridges.circuits.weights import Wire
+    from bridges.circuits.search.search import Search, find_circuit
+    from bridges.circuits.weights import EdgeMatrix
 
 # Imported on first use: the settings of a run read `settings` below, long before anything needs torch.
 _LAZY = {
     "circuit": ("Circuit", "EdgeCount", "ablated", "circuit_logits", "count_edges", "kept_edges", "only", "removal"),
     "ablation": ("node_means",),
-    "search.search": ("Search", "find_circuit", "heldout_margins"),
-    "weights": ("Wire",),
+    "search.search": ("Search", "find_circuit"),
+    "weights": ("EdgeMatrix",),
 }
 _HOME = {name: module for module, names in _LAZY.items() for name in names}
 
 __all__ = [
     "Circuit",
     "EdgeCount",
+    "EdgeMatrix",
     "Search",
-    "Wire",
     "ablated",
     "circuit_logits",
     "count_edges",
     "find_circuit",
-    "heldout_margins",
     "kept_edges",
     "node_means",
     "only",
     "removal",
-    # The function `wires` has the name of its module: `from bridges.circuits.weights import wires`.
+    # The function `edge_matrices` has the name of its module: `from bridges.circuits.weights import edge_matrices`.
 ]
 
 

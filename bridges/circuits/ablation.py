@@ -51,7 +51,7 @@ def windows(text: Tensor, count: int, length: int, generator: torch.Generator) -
     return text[rows[:, None], starts[:, None] + torch.arange(length)]
 
 
-class Removed:
+class Ablation:
     """The values that take the place of removed nodes in one search.
 
     Args:

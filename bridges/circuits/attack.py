@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -10,8 +9,8 @@ import torch
 from torch import Tensor
 
 from bridges.circuits.circuit import Circuit
-from bridges.circuits.node_sets import NodeSets, complement, set_margins
-from bridges.circuits.task import Prompts, answer_margins, fitted_loss, task_loss
+from bridges.circuits.node_sets import NodeSets, complement, set_logit_diffs
+from bridges.circuits.task import Prompts, logit_diff, task_loss
 from bridges.nodes import NodeFunction, intervene
 from bridges.stack import ResidualStack
 
@@ -26,24 +25,19 @@ GOALS: dict[str, Callable[[Tensor], Tensor]] = {"loss": task_loss, "margin": lam
 
 @dataclass(frozen=True)
 class Attack:
-    """What an adversary tried from one start, towards one goal.
+    """Nodes that an adversary flips.
 
     Attributes:
-        start: 1: nodes outside the circuit were kept and some of them ablated; 0: the other way round.
-        ablated: nodes ablated after each of its steps, ``{point: bool [steps, channels]}``.
-        losses: two-way loss after each step in nats, calibrated on the very prompts: only lost information counts.
+        start: of `STARTS`. ablated: nodes outside the circuit that are ablated then, ``{point: bool [channels]}``.
     """
 
-    start: float
-    ablated: NodeSets
-    losses: list[float]
+    start: str
+    ablated: dict[str, Tensor]
 
-    def flipped(self, circuit: Circuit) -> dict[str, Tensor]:
-        """The flips of its worst step, ``{point: bool [channels]}``."""
-        worst = max(range(len(self.losses)), key=self.losses.__getitem__)
-        outside = complement(circuit.nodes)
-        sets = {p: self.ablated[p][worst].cpu() for p in outside}
-        return sets if self.start else {p: outside[p] & ~s for p, s in sets.items()}
+    def judge(self, stack: ResidualStack, circuit: Circuit, some: Prompts) -> Tensor:
+        """Logit differences ``[2n]`` under the attack."""
+        sets = {p: ablated[None] for p, ablated in self.ablated.items()}
+        return set_logit_diffs(stack, some, sets, circuit.reference)[0]
 
 
 def _scaled(share: Tensor, mean: Tensor) -> NodeFunction:
@@ -61,21 +55,21 @@ def _gradient(
         for p, mask in outside.items()
     }
     with torch.enable_grad(), intervene(stack, functions):
-        return torch.autograd.grad(GOALS[goal](answer_margins(stack, some)), kept)[0]
+        return torch.autograd.grad(GOALS[goal](logit_diff(stack, some)), kept)[0]
 
 
 def climb(memory: Tensor, gradient: Tensor, start: float, allowed: Tensor, budget: int) -> tuple[Tensor, Tensor]:
     """One step of the adversary: its memory with a new gradient ``[nodes]``, and the indices of what it flips next.
 
     Args:
-        start: of `worst_flips`. allowed: bool ``[nodes]`` it may choose from. budget: how many.
+        start: of `worst_attack`. allowed: bool ``[nodes]`` it may choose from. budget: how many.
     """
     memory = MEMORY * memory + gradient / gradient.norm().clamp_min(1e-30)
     gain = (memory * (1 - 2 * start)).masked_fill(~allowed, -torch.inf)
     return memory, gain.topk(min(budget, int(allowed.sum()))).indices
 
 
-def worst_flips(
+def worst_attack(
     stack: ResidualStack, circuit: Circuit, some: Prompts, start: float, budget: int, steps: int, goal: str = "loss"
 ) -> NodeSets:
     """What the adversary ablates after each of its steps, ``{point: bool [steps, channels]}``.
@@ -98,20 +92,26 @@ def worst_flips(
     return {p: ablated & outside[p] for p, ablated in zip(outside, sets, strict=True)}
 
 
-def attack(
-    stack: ResidualStack, circuit: Circuit, shown: Prompts, judged: Prompts, share: float, steps: int
-) -> dict[str, Attack]:
-    """The adversary's tries from both starts towards both goals.
+def attack(stack: ResidualStack, circuit: Circuit, shown: Prompts, start: str, budget: int, steps: int) -> Attack:
+    """The strongest of the adversary's tries from one start, towards all goals: by the two-way loss on the prompts that
+    it is shown.
 
     Args:
-        shown: prompts it chooses on. judged: prompts its choices are judged on.
-        share: how many nodes it may flip, as a share of the circuit's.
-        steps: gradient steps.
+        shown: prompts it selects on. start: of `STARTS`. budget: nodes it may flip. steps: gradient steps a goal.
     """
-    budget = max(1, round(share * circuit.size))
-    found = {}
-    for (name, start), goal in itertools.product(STARTS.items(), GOALS):
-        sets = worst_flips(stack, circuit, shown, start, budget, steps, goal)
-        margins = set_margins(stack, judged, sets, circuit.reference)
-        found[f"{name}_by_{goal}"] = Attack(start, sets, [fitted_loss(m, judged.sign) for m in margins])
-    return found
+    tried = [worst_attack(stack, circuit, shown, STARTS[start], budget, steps, goal) for goal in GOALS]
+    sets = {p: torch.cat([one[p] for one in tried]) for p in circuit.nodes}
+    losses = torch.stack([task_loss(diffs) for diffs in set_logit_diffs(stack, shown, sets, circuit.reference)])
+    worst = int(losses.argmax())
+    return Attack(start, {p: each[worst].cpu() for p, each in sets.items()})
+
+
+def random_attack(circuit: Circuit, start: str, budget: int, generator: torch.Generator) -> Attack:
+    """As many flips of nodes outside the circuit, drawn at random."""
+    outside = complement(circuit.nodes)
+    flat = torch.cat(list(outside.values()))
+    members = flat.nonzero()[:, 0]
+    flips = torch.zeros_like(flat)
+    flips[members[torch.randperm(len(members), generator=generator)[:budget]]] = True
+    ablated = flips if STARTS[start] else flat & ~flips
+    return Attack(start, dict(zip(outside, ablated.split([len(m) for m in outside.values()]), strict=True)))

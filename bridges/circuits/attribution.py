@@ -1,15 +1,22 @@
-"""What ranks nodes without learning: the baselines, and what tells which leftovers to try first."""
+"""What ranks nodes and edges without learning: first-order effects on the logit difference, and the baselines.
+
+The attribution of a node or an edge is, to first order, how far the mean logit difference falls when it is ablated:
+Σ over prompts and tokens of gradient · (value − its mean), divided by the prompts. Positive ones support the right
+answer. One backward pass gives all of them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from bridges.circuits.circuit import Circuit, edges_removed
-from bridges.circuits.task import Prompts, answer_margins, task_loss
+from bridges.circuits.circuit import Circuit, edges_ablated, only
+from bridges.circuits.task import Prompts, logit_diff
+from bridges.circuits.weights import EMBEDDING, LOGITS, edge_matrices
 from bridges.nodes import NodeFunction, intervene, record
 from bridges.stack import ResidualStack
 
@@ -41,7 +48,7 @@ def attribution(
     circuit: Circuit | None = None,
     share: float = 1.0,
 ) -> dict[str, Tensor]:
-    """First-order rise of the loss when a node is replaced by its mean: |Σ gradient · (activation − mean)|.
+    """First-order fall of the mean logit difference when each node is replaced by its mean, ``{point: [channels]}``.
 
     Args:
         circuit: measured in the circuit alone; None in the whole stack.
@@ -50,32 +57,104 @@ def attribution(
     device = some.ids.device
     ones = {p: torch.ones(w, device=device, requires_grad=True) for p, w in stack.nodes.widths.items()}
     means = {p: reference[p].to(device) for p in ones}
-    if circuit is not None:
-        kept = {p: circuit.nodes[p].to(device) for p in ones}
+    kept = None if circuit is None else {p: circuit.nodes[p].to(device) for p in ones}
 
     def scaled(point: str) -> NodeFunction:
         def function(x: Tensor) -> Tensor:
             mean = means[point].to(x)
             factor = ones[point].to(x) * share
-            if circuit is not None:
+            if kept is not None:
                 factor = factor * kept[point]
             return mean + (x - mean) * factor
 
         return function
 
-    edges = nullcontext() if circuit is None else edges_removed(stack, circuit)
+    edges = nullcontext() if circuit is None else edges_ablated(stack, circuit)
     with torch.enable_grad(), edges, intervene(stack, {p: scaled(p) for p in ones}):
-        loss = task_loss(answer_margins(stack, some))
-        grads = torch.autograd.grad(loss, list(ones.values()), allow_unused=True)
-    return {p: torch.zeros(len(ones[p])) if g is None else (-g).float().cpu() for p, g in zip(ones, grads, strict=True)}
+        grads = torch.autograd.grad(logit_diff(stack, some).mean(), list(ones.values()), allow_unused=True)
+    return {p: torch.zeros(len(ones[p])) if g is None else g.float().cpu() for p, g in zip(ones, grads, strict=True)}
 
 
 def integrated_gradients(
     stack: ResidualStack, some: Prompts, reference: Mapping[str, Tensor], steps: int = 5
 ) -> dict[str, Tensor]:
-    """Attribution averaged over the path from every node at its mean to every node as it is (EAP-IG on nodes)."""
+    """Attribution averaged over the path from every node at its mean to every node as it is (EAP-IG on nodes).
+
+    The scores of all nodes add up to what the mean logit difference gains along that path.
+    """
     total: dict[str, Tensor] = {}
     for i in range(steps):
-        for p, score in attribution(stack, some, reference, share=(i + 0.5) / steps).items():
-            total[p] = total.get(p, 0) + score / steps  # type: ignore[operator]
+        share = (i + 0.5) / steps
+        for p, score in attribution(stack, some, reference, share=share).items():
+            # `attribution` gives the effect of what is left of a deviation: that of all of it is 1/share of this.
+            total[p] = total.get(p, 0) + score / (steps * share)  # type: ignore[operator]
     return total
+
+
+@contextmanager
+def _differentiable(stack: Any) -> Iterator[list[nn.Parameter]]:
+    """The stack's parameters with gradients while the block runs; linear maps without a bias get one of zeros."""
+    with ExitStack() as undo:
+        for module in stack.modules():
+            if isinstance(module, nn.Linear) and module.bias is None:
+                module.bias = nn.Parameter(torch.zeros(module.out_features).to(module.weight))
+                undo.callback(setattr, module, "bias", None)
+        parameters = list(stack.parameters())
+        for parameter in parameters:
+            undo.callback(parameter.requires_grad_, parameter.requires_grad)
+            parameter.requires_grad_(True)
+        yield parameters
+
+
+@contextmanager
+def _holding(parameters: list[nn.Parameter], values: list[Tensor]) -> Iterator[None]:
+    """Other values in the parameters while the block runs."""
+    own = [parameter.data for parameter in parameters]
+    try:
+        for parameter, value in zip(parameters, values, strict=True):
+            parameter.data = value
+        yield
+    finally:
+        for parameter, value in zip(parameters, own, strict=True):
+            parameter.data = value
+
+
+def edge_attribution(
+    stack: ResidualStack, some: Prompts, reference: Mapping[str, Tensor], circuit: Circuit
+) -> dict[str, Tensor]:
+    """First-order fall of the mean logit difference when each weight of a circuit is ablated, ``{matrix: [target,
+    source]}``: its source then gives its mean to that target.
+
+    Measured in the circuit alone. With y = W x + b the gradient of W[i, j] is Σ slope_i · x_j and that of b[i] is
+    Σ slope_i, so that W[i, j] · (∂W[i, j] − mean_j · ∂b[i]) is exactly that. Attention's output matrix reads what the
+    heads mix of the values; what they mix of the means is measured by itself. Embedding and unembedding, whose sources
+    have no mean, get the effect of zeroing.
+    """
+    constants: dict[str, Tensor] = {}
+    with ExitStack() as undo, _differentiable(stack) as parameters, only(stack, circuit):
+        for matrix in edge_matrices(stack):
+            if matrix.attention is not None:
+                gone, mean = matrix.attention.constant or (torch.zeros_like(matrix.weight), None)
+                mean = reference[matrix.source].to(matrix.weight) if mean is None else mean
+                constants[matrix.name] = gone.detach().clone().requires_grad_()
+                undo.callback(setattr, matrix.attention, "constant", matrix.attention.constant)
+                matrix.attention.constant = (constants[matrix.name], mean)
+        with torch.enable_grad():
+            wanted = [*parameters, *constants.values()]
+            grads = torch.autograd.grad(logit_diff(stack, some).mean(), wanted, allow_unused=True)
+        values = [torch.zeros_like(p) if g is None else g for p, g in zip(wanted, grads, strict=True)]
+        mixed = dict(zip(constants, values[len(parameters) :], strict=True))
+        with _holding(parameters, values[: len(parameters)]):
+            slopes = {
+                m.name: (m.weight.float().clone(), None if m.bias is None else m.bias.float().clone())
+                for m in edge_matrices(stack)
+            }
+        found = {}
+        for matrix in edge_matrices(stack):
+            slope, bias = slopes[matrix.name]
+            if matrix.name in mixed:
+                slope = slope - mixed[matrix.name].float()
+            elif matrix.source not in (EMBEDDING, "stream") and matrix.target != LOGITS and bias is not None:
+                slope = slope - bias[:, None] * reference[matrix.source].to(bias)[None]
+            found[matrix.name] = (matrix.weight.detach().float() * slope).cpu()
+    return found

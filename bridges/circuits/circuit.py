@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bridges.circuits.patch import choose
-from bridges.circuits.weights import EMBEDDING, LOGITS, Wire, wires
+from bridges.circuits.patch import patch
+from bridges.circuits.weights import EMBEDDING, LOGITS, EdgeMatrix, edge_matrices
 from bridges.errors import CheckpointError
 from bridges.nodes import NodeFunction, intervene
 from bridges.stack import ResidualStack
@@ -25,15 +26,16 @@ class Circuit:
 
     Attributes:
         behaviour: name. model: ``sparse`` or ``dense``. method: how the nodes were chosen. seed: of the search.
-        ablation: what replaced a removed node in the search: ``mean``, ``zero``, ``resample`` or ``mixed``.
+        objective: what was asked of it. ablation: what replaced a removed node in the search: ``mean``, ``zero``,
+            ``resample`` or ``mixed``.
         nodes: ``{point: bool [channels]}`` of every point of the stack.
         scores: ``{point: float [channels]}`` by which nodes were ranked.
         edges: ``{matrix: bool [target, source]}``, false where a weight between kept nodes was removed; None: none was.
             Weights of other nodes stay, since those still compete in AbsTopK.
         reference: ``{point: float [channels]}``, the value of a removed node.
-        target: two-way loss in nats that had to be reached. reached: whether it was.
-        train_loss: calibrated loss on the training pairs.
-        scale, shift: the calibration.
+        target: of the objective (unexplained variance, or nats of two-way loss). reached: whether it was.
+        train_loss: the objective's value on the training pairs. carried: that across the bridges; NaN without any.
+        scale, shift: the calibration of the logits; 1 and 0 where the objective fits none.
         meta: what else should be kept.
     """
 
@@ -51,12 +53,22 @@ class Circuit:
     train_loss: float
     scale: float = 1.0
     shift: float = 0.0
+    carried: float = math.nan
+    objective: str = "task_loss"
     meta: dict[str, Any] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
         """Kept nodes."""
         return int(sum(kept.sum() for kept in self.nodes.values()))
+
+    @property
+    def protected(self) -> dict[str, Tensor]:
+        """Nodes that adversarial pruning added, since the whole model needs them, ``{point: bool [channels]}``."""
+        found = {p: torch.zeros_like(kept) for p, kept in self.nodes.items()}
+        for point, channels in self.meta.get("protected", {}).items():
+            found[point][channels] = True
+        return {p: found[p] & kept for p, kept in self.nodes.items()}
 
     def without_edges(self) -> Circuit:
         """The same nodes with every weight between them."""
@@ -69,9 +81,10 @@ class Circuit:
             edges: the graph's edges with their weights, for other readers of the file.
         """
         values = {
-            k: getattr(self, k) for k in ("behaviour", "model", "method", "seed", "ablation", "target", "reached")
+            k: getattr(self, k)
+            for k in ("behaviour", "model", "method", "seed", "ablation", "objective", "target", "reached")
         }
-        values |= {k: getattr(self, k) for k in ("train_loss", "scale", "shift", "meta")}
+        values |= {k: getattr(self, k) for k in ("train_loss", "carried", "scale", "shift", "meta")}
         values["nodes"] = {p: kept.nonzero()[:, 0].tolist() for p, kept in self.nodes.items()}
         values["widths"] = {p: len(kept) for p, kept in self.nodes.items()}
         values["scores"] = {p: s.double().tolist() for p, s in self.scores.items()}
@@ -112,7 +125,7 @@ class Circuit:
                 for k in ("scores", "reference")
             )
             return cls(nodes=nodes, edges=edges, scores=scores, reference=reference, **values)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise CheckpointError(f"{path} holds no readable circuit: {error}") from error
 
 
@@ -120,7 +133,7 @@ def replaced(kept: Tensor, value: Tensor) -> NodeFunction:
     """A node function that keeps the channels in ``kept`` and puts ``value`` (``[channels]`` or ``[B, T, channels]``)
     in the others."""
 
-    return lambda x: choose(x, kept, value)
+    return lambda x: patch(x, kept, value)
 
 
 def removal(
@@ -139,7 +152,7 @@ def removal(
 
 
 @contextmanager
-def edges_removed(stack: ResidualStack, circuit: Circuit) -> Iterator[None]:
+def edges_ablated(stack: ResidualStack, circuit: Circuit) -> Iterator[None]:
     """Zero the weights that the circuit dropped while the block runs; their sources give their mean instead.
 
     The weights are put back whatever happens inside.
@@ -148,26 +161,33 @@ def edges_removed(stack: ResidualStack, circuit: Circuit) -> Iterator[None]:
         yield
         return
     with ExitStack() as undo:
-        for wire in wires(stack):
-            kept = circuit.edges.get(wire.matrix)
+        for matrix in edge_matrices(stack):
+            kept = circuit.edges.get(matrix.name)
             if kept is not None:
-                undo.callback(_put_back(wire, kept.to(wire.weight.device), circuit.reference))
+                undo.callback(_put_back(matrix, kept.to(matrix.weight.device), circuit.reference))
         yield
 
 
-def _put_back(wire: Wire, kept: Tensor, reference: Mapping[str, Tensor]):
+def _put_back(matrix: EdgeMatrix, kept: Tensor, reference: Mapping[str, Tensor]) -> Callable[[], None]:
+    """Zero the weights that are not kept and give their sources' means instead; returns what undoes that."""
+    mean = reference[matrix.source].to(matrix.weight)
     with torch.no_grad():
-        weight, bias = wire.weight.clone(), None if wire.bias is None else wire.bias.clone()
+        weight, bias = matrix.weight.clone(), None if matrix.bias is None else matrix.bias.clone()
         gone = weight * ~kept
-        wire.weight.mul_(kept)
-        if wire.bias is not None:
-            wire.bias.add_(gone @ reference[wire.source].to(gone))
+        matrix.weight.mul_(kept)
+        if matrix.attention is not None:
+            # What a head mixes of constant values is less than the constant where attention has a sink.
+            matrix.attention.constant = (gone, mean)
+        elif matrix.bias is not None:
+            matrix.bias.add_(gone @ mean)
 
     def back() -> None:
         with torch.no_grad():
-            wire.weight.copy_(weight)
-            if wire.bias is not None and bias is not None:
-                wire.bias.copy_(bias)
+            matrix.weight.copy_(weight)
+            if matrix.bias is not None and bias is not None:
+                matrix.bias.copy_(bias)
+        if matrix.attention is not None:
+            matrix.attention.constant = None
 
     return back
 
@@ -175,7 +195,7 @@ def _put_back(wire: Wire, kept: Tensor, reference: Mapping[str, Tensor]):
 @contextmanager
 def only(stack: ResidualStack, circuit: Circuit, values: Mapping[str, Tensor] | None = None) -> Iterator[None]:
     """The stack reduced to the circuit while the block runs: other nodes replaced, dropped edges removed."""
-    with edges_removed(stack, circuit), intervene(stack, removal(circuit, "circuit", values)):
+    with edges_ablated(stack, circuit), intervene(stack, removal(circuit, "circuit", values)):
         yield
 
 
@@ -213,13 +233,13 @@ class EdgeCount:
 def kept_edges(stack: ResidualStack, circuit: Circuit) -> dict[str, Tensor]:
     """``{matrix: bool [target, source]}`` of the nonzero weights between kept nodes that the circuit keeps."""
     found = {}
-    for wire in wires(stack):
-        if wire.source in circuit.nodes and wire.target in circuit.nodes:
-            between = circuit.nodes[wire.target][:, None] & circuit.nodes[wire.source][None, :]
-            between = between & (wire.weight != 0).cpu()
-            if circuit.edges is not None and wire.matrix in circuit.edges:
-                between = between & circuit.edges[wire.matrix]
-            found[wire.matrix] = between
+    for matrix in edge_matrices(stack):
+        if matrix.source in circuit.nodes and matrix.target in circuit.nodes:
+            between = circuit.nodes[matrix.target][:, None] & circuit.nodes[matrix.source][None, :]
+            between = between & (matrix.weight != 0).cpu()
+            if circuit.edges is not None and matrix.name in circuit.edges:
+                between = between & circuit.edges[matrix.name]
+            found[matrix.name] = between
     return found
 
 
@@ -235,11 +255,11 @@ def count_edges(stack: ResidualStack, circuit: Circuit, tokens: Tensor | None = 
     reads = _stream_channels(circuit, ("attn_in", "mlp_in"))
     writes = _stream_channels(circuit, ("attn_out", "mlp_out"))
     outer = 0
-    for wire in wires(stack):
-        if wire.source == EMBEDDING and tokens is not None:
-            outer += int((wire.weight[:, tokens.unique().to(wire.weight.device)] != 0).cpu()[reads].sum())
-        if wire.target == LOGITS and candidates is not None:
-            outer += int((wire.weight[candidates.unique().to(wire.weight.device)] != 0).cpu()[:, writes].sum())
+    for matrix in edge_matrices(stack):
+        if matrix.source == EMBEDDING and tokens is not None:
+            outer += int((matrix.weight[:, tokens.unique().to(matrix.weight.device)] != 0).cpu()[reads].sum())
+        if matrix.target == LOGITS and candidates is not None:
+            outer += int((matrix.weight[candidates.unique().to(matrix.weight.device)] != 0).cpu()[:, writes].sum())
     return EdgeCount(inside, inside + outer, node_level)
 
 

@@ -15,13 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bridges.circuits.attribution import edge_attribution
 from bridges.circuits.circuit import Circuit, only
 from bridges.circuits.measure import which
-from bridges.circuits.node_sets import complement, set_margins
-from bridges.circuits.search.greedy import edge_effects
-from bridges.circuits.search.search import Search
-from bridges.circuits.task import Prompts, answer_margins
-from bridges.circuits.weights import wires
+from bridges.circuits.node_sets import complement, set_logit_diffs
+from bridges.circuits.task import Prompts, logit_diff
+from bridges.circuits.weights import edge_matrices
 from bridges.stack import ResidualStack
 
 FRACTIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -57,26 +56,35 @@ def node_curve(stack: ResidualStack, circuit: Circuit, some: Prompts) -> list[di
     total = sum(len(s) for s in circuit.scores.values())
     counts = torch.tensor([0, *(max(1, round(k * total)) for k in FRACTIONS)])
     kept = {p: place < counts[:, None] for p, place in standings(circuit.scores).items()}
-    empty, *means = set_margins(stack, some, complement(kept), circuit.reference).mean(1).tolist()
+    empty, *means = set_logit_diffs(stack, some, complement(kept), circuit.reference).mean(1).tolist()
     return _rows(circuit, "node", means, empty, means[-1], len(some) // 2)
 
 
-def edge_scores(search: Search) -> dict[str, Tensor]:
-    """`edge_effects` of every weight in the whole model, ``{matrix: [target, source]}``; zero weights: −1."""
-    every = replace(search.empty, nodes={p: torch.ones_like(k) for p, k in search.empty.nodes.items()})
-    effects = edge_effects(search.stack, search.prompts, search.removed.reference, every)
-    weights = {wire.matrix: wire.weight.detach().cpu() for wire in wires(search.stack)}
-    return {matrix: torch.where(weights[matrix] != 0, effect, -1.0) for matrix, effect in effects.items()}
+def edge_scores(stack: ResidualStack, some: Prompts, circuit: Circuit) -> dict[str, Tensor]:
+    """Magnitude of every weight's attribution in the whole model, ``{matrix: [target, source]}``; zero weights: −1.
+
+    Args:
+        circuit: whose means are those of ablated nodes.
+    """
+    whole = replace(circuit, nodes={p: torch.ones_like(k) for p, k in circuit.nodes.items()}, edges=None)
+    scores = edge_attribution(stack, some, circuit.reference, whole)
+    inside = {m.name: m.weight.detach().cpu() for m in edge_matrices(stack) if m.source in circuit.nodes}
+    return {name: torch.where(weight != 0, scores[name].abs(), -1.0) for name, weight in inside.items()}
 
 
 @torch.no_grad()
-def edge_curve(search: Search, circuit: Circuit, some: Prompts) -> list[dict]:
-    """Rows of table ``faithfulness`` over shares of all nonzero weights inside the blocks, every node kept."""
-    scores = edge_scores(search)
+def edge_curve(stack: ResidualStack, circuit: Circuit, ranked_on: Prompts, some: Prompts) -> list[dict]:
+    """Rows of table ``faithfulness`` over shares of all nonzero weights inside the blocks, every node kept.
+
+    Args:
+        ranked_on: prompts whose attribution ranks the weights. some: prompts that are measured.
+    """
+    scores = edge_scores(stack, ranked_on, circuit)
     order, total = standings(scores), sum(int((s >= 0).sum()) for s in scores.values())
     nodes = {p: torch.ones_like(k) for p, k in circuit.nodes.items()}
     means = []
     for count in (0, *(max(1, round(k * total)) for k in FRACTIONS)):
-        with only(search.stack, replace(circuit, nodes=nodes, edges={m: place < count for m, place in order.items()})):
-            means.append(float(answer_margins(search.stack, some).mean()))
+        kept = {name: place < count for name, place in order.items()}
+        with only(stack, replace(circuit, nodes=nodes, edges=kept)):
+            means.append(float(logit_diff(stack, some).mean()))
     return _rows(circuit, "edge", means[1:], means[0], means[-1], len(some) // 2)

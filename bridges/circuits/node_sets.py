@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from bridges.circuits.circuit import Circuit
-from bridges.circuits.patch import choose
-from bridges.circuits.task import Prompts, answer_margins
+from bridges.circuits.patch import patch
+from bridges.circuits.task import Prompts, logit_diff
 from bridges.nodes import NodeFunction, intervene
 from bridges.stack import ResidualStack
 
@@ -23,16 +23,12 @@ NodeSets = dict[str, Tensor]
 
 
 def random_sets(circuit: Circuit, count: int, generator: torch.Generator) -> NodeSets:
-    """Random sets of nodes outside the circuit, at every point as many as it has, ``{point: bool [S, channels]}``.
-
-    Circuit nodes are left out: one of them alone can do more harm than all together, which would say nothing about
-    other nodes. Where more than half of a point's channels are in the circuit, the sets have what is left.
-    """
+    """Random sets drawn from all nodes, at every point as many as the circuit has, ``{point: bool [S, channels]}``."""
     sets = {}
     for point, kept in circuit.nodes.items():
-        size = min(int(kept.sum()), int((~kept).sum()))
-        order = torch.rand(count, len(kept), generator=generator).masked_fill(kept, 2.0).argsort(1)
-        sets[point] = torch.zeros(count, len(kept), dtype=torch.bool).scatter(1, order[:, :size], True)
+        order = torch.rand(count, len(kept), generator=generator).argsort(1)
+        drawn = torch.zeros(count, len(kept), dtype=torch.bool)
+        sets[point] = drawn.scatter(1, order[:, : int(kept.sum())], True)
     return sets
 
 
@@ -61,8 +57,8 @@ def complement(nodes: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def set_margins(stack: ResidualStack, some: Prompts, sets: NodeSets, fill: Mapping[str, Tensor]) -> Tensor:
-    """Margins ``[S, 2n]`` of the prompts with the nodes of each set replaced.
+def set_logit_diffs(stack: ResidualStack, some: Prompts, sets: NodeSets, fill: Mapping[str, Tensor]) -> Tensor:
+    """Logit differences ``[S, 2n]`` of the prompts with the nodes of each set replaced.
 
     Args:
         sets: ``{point: bool [S, channels]}``.
@@ -74,9 +70,9 @@ def set_margins(stack: ResidualStack, some: Prompts, sets: NodeSets, fill: Mappi
     for chunk in torch.arange(count).split(max(1, TOKENS // some.ids.numel())):
         functions = {p: _replace(m[chunk], fill[p].to(device)) for p, m in sets.items() if m[chunk].any()}
         with intervene(stack, functions):
-            out.append(answer_margins(stack, some.take(every.repeat(len(chunk)))).view(len(chunk), n))
+            out.append(logit_diff(stack, some.take(every.repeat(len(chunk)))).view(len(chunk), n))
     return torch.cat(out)
 
 
 def _replace(mask: Tensor, value: Tensor) -> NodeFunction:
-    return lambda x: choose(x, ~mask, value)
+    return lambda x: patch(x, ~mask, value)

@@ -20,7 +20,7 @@ def _rows(x: Tensor, kept: Tensor, other: Tensor, entries: Tensor | None) -> tup
     return kept, other.to(x)
 
 
-class _Choose(torch.autograd.Function):
+class _Patch(torch.autograd.Function):
     @staticmethod
     def forward(  # type: ignore[override]
         ctx, x: Tensor, kept: Tensor, other: Tensor, tau: Tensor | None, temperature: float, entries: Tensor | None
@@ -47,7 +47,7 @@ class _Choose(torch.autograd.Function):
         return of_x, None, None, sums * soft * (1 - soft) / ctx.temperature, None, None
 
 
-def choose(
+def patch(
     x: Tensor,
     kept: Tensor,
     other: Tensor,
@@ -64,4 +64,4 @@ def choose(
             into it (paper, section A.5). For a single mask.
         entries: int64 ``[rows]``: each row reads that entry of ``other``, which may be longer than T.
     """
-    return _Choose.apply(x, kept.to(x.device), other.detach().to(x), tau, temperature, entries)
+    return _Patch.apply(x, kept.to(x.device), other.detach().to(x), tau, temperature, entries)

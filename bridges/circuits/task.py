@@ -52,13 +52,42 @@ def split(some: Prompts, size: int) -> Iterator[Prompts]:
         yield some.take(at)
 
 
-def answer_margins(stack: ResidualStack, some: Prompts) -> Tensor:
-    """Logit of the right candidate minus the other's at each prompt's last token, ``[2n]``; differentiable."""
-    h = stack.run_segment(stack.embed(some.ids), 0, stack.n_sublayers)
+def logit_diff_of(logits: Tensor, some: Prompts) -> Tensor:
+    """The right candidate's logit minus the other's, ``[…, B, V]`` at the last token to ``[…, B]``."""
+    pair = logits.gather(-1, some.choice.expand(*logits.shape[:-1], 2))
+    return pair[..., 0] - pair[..., 1]
+
+
+def logit_diff_from(stack: ResidualStack, h: Tensor, some: Prompts, site: int = 0) -> Tensor:
+    """Logit differences of a run that goes on from a stream ``[2n, T, d]`` at a site, ``[2n]``; differentiable."""
+    h = stack.run_segment(h, site, stack.n_sublayers)
     at = torch.arange(len(some), device=h.device)
-    logits = stack.unembed(h[at, some.last].unsqueeze(1), some.ids[at, some.last].unsqueeze(1))[:, 0].float()
-    pair = logits.gather(1, some.choice)
-    return pair[:, 0] - pair[:, 1]
+    logits = stack.unembed(h[at, some.last].unsqueeze(1), some.ids[at, some.last].unsqueeze(1))[:, 0]
+    return logit_diff_of(logits.float(), some)
+
+
+def logit_diff(stack: ResidualStack, some: Prompts) -> Tensor:
+    """Logit of the right candidate minus the other's at each prompt's last token, ``[2n]``; differentiable."""
+    return logit_diff_from(stack, stack.embed(some.ids), some)
+
+
+def turned_variance(model: Tensor, sign: Tensor) -> Tensor:
+    """Variance of logit differences ``[2n]`` turned to the same candidate, at least 1e-12."""
+    turned = model * sign
+    return (turned - turned.mean()).square().mean().clamp_min(1e-12)
+
+
+def unexplained(found: Tensor, model: Tensor, sign: Tensor) -> Tensor:
+    """Fraction of a logit difference's variance that is not explained (FVU): mean squared error over variance.
+
+    Both are turned to one and the same candidate (the smaller token id) before the variance is taken, so that what
+    differs between the two prompts of a pair counts. No scale and no shift is fitted: a multiple of the model's logit
+    difference explains less than the logit difference itself.
+
+    Args:
+        found, model: of a circuit and of the whole model, ``[2n]``. sign: of `Prompts`.
+    """
+    return (found - model).square().mean() / turned_variance(model, sign)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Wires: the weight matrices of a stack and the node points each of them joins (paper, section 2.2)."""
+"""Edge matrices: the weight matrices of a stack and the node points each of them joins (paper, section 2.2)."""
 
 from __future__ import annotations
 
@@ -17,22 +17,25 @@ EMBEDDING, LOGITS = "embedding", "logits"
 
 
 @dataclass(frozen=True)
-class Wire:
+class EdgeMatrix:
     """One weight matrix between two node points.
 
     Attributes:
-        matrix: its name, unique in the stack.
+        name: unique in the stack.
         source: the point it reads, or ``embedding`` (columns are then tokens).
         target: the point it writes, ``logits`` (rows are tokens), or for the embedding the stream.
         weight: ``[target channels, source channels]``, a view of the parameter where the layout allows.
         bias: ``[target channels]``, or None.
+        attention: the block whose heads mix the source over tokens with weights that may sum to less than 1 (a sink),
+            or None.
     """
 
-    matrix: str
+    name: str
     source: str
     target: str
     weight: Tensor
     bias: Tensor | None
+    attention: Any = None
 
 
 _INSIDE = (
@@ -45,7 +48,7 @@ _INSIDE = (
 )
 
 
-def wires(stack: ResidualStack) -> list[Wire]:
+def edge_matrices(stack: ResidualStack) -> list[EdgeMatrix]:
     """Every weight matrix inside the blocks in forward order, then embedding and unembedding.
 
     Attention's output matrix reads the channels of ``v``: what a head mixes over tokens are its value channels.
@@ -62,21 +65,24 @@ def wires(stack: ResidualStack) -> list[Wire]:
     raise BridgesError(f"The edges of {kind} cannot be listed: circuits are cut out of sparse transformers and gpt2.")
 
 
-def _sparse(stack: SparseTransformer) -> list[Wire]:
+def _sparse(stack: SparseTransformer) -> list[EdgeMatrix]:
     found = []
     for layer in range(stack.n_layers):
         parts: dict[str, nn.Module] = {}
-        for block in (stack.blocks[2 * layer], stack.blocks[2 * layer + 1]):
+        attention = stack.blocks[2 * layer]
+        for block in (attention, stack.blocks[2 * layer + 1]):
             parts |= cast(Mapping[str, nn.Module], block._modules)
         for name, source, target in _INSIDE:
             linear = cast(nn.Linear, parts[name])
-            found.append(Wire(f"{layer}.{name}", f"{layer}.{source}", f"{layer}.{target}", linear.weight, linear.bias))
+            points = f"{layer}.{source}", f"{layer}.{target}"
+            mixing = attention if name == "out" else None
+            found.append(EdgeMatrix(f"{layer}.{name}", *points, linear.weight, linear.bias, mixing))
     tokens = cast(nn.Embedding, stack.tokens)
-    found.append(Wire("tokens", EMBEDDING, "stream", tokens.weight.T, None))
-    return [*found, Wire("head", "stream", LOGITS, stack.head.weight, stack.head.bias)]
+    found.append(EdgeMatrix("tokens", EMBEDDING, "stream", tokens.weight.T, None))
+    return [*found, EdgeMatrix("head", "stream", LOGITS, stack.head.weight, stack.head.bias)]
 
 
-def _gpt2(stack: DenseStack) -> list[Wire]:
+def _gpt2(stack: DenseStack) -> list[EdgeMatrix]:
     found = []
     for layer, block in enumerate(cast(Any, stack).layers):
         # Conv1D keeps its weight as [in, out].
@@ -86,6 +92,6 @@ def _gpt2(stack: DenseStack) -> list[Wire]:
             named[name] = (module.weight.T, module.bias)
         for name, source, target in _INSIDE:
             weight, offset = named[name]
-            found.append(Wire(f"{layer}.{name}", f"{layer}.{source}", f"{layer}.{target}", weight, offset))
-    found.append(Wire("tokens", EMBEDDING, "stream", stack.model.transformer.wte.weight.T, None))
-    return [*found, Wire("head", "stream", LOGITS, stack.model.lm_head.weight, None)]
+            found.append(EdgeMatrix(f"{layer}.{name}", f"{layer}.{source}", f"{layer}.{target}", weight, offset))
+    found.append(EdgeMatrix("tokens", EMBEDDING, "stream", stack.model.transformer.wte.weight.T, None))
+    return [*found, EdgeMatrix("head", "stream", LOGITS, stack.model.lm_head.weight, None)]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from bridges.circuits.circuit import Circuit, kept_edges
-from bridges.circuits.weights import wires
+from bridges.circuits.weights import edge_matrices
 from bridges.stack import ResidualStack
 
 READS, WRITES = ("attn_in", "mlp_in"), ("attn_out", "mlp_out")
@@ -25,12 +25,12 @@ def _used(stack: ResidualStack, circuit: Circuit) -> dict[str, Tensor]:
         return ends
     joined = {p: torch.zeros_like(kept) for p, kept in ends.items()}
     edges = kept_edges(stack, circuit)
-    for wire in wires(stack):
-        if wire.matrix in edges:
-            if wire.source in joined:
-                joined[wire.source] |= edges[wire.matrix].any(0)
-            if wire.target in joined:
-                joined[wire.target] |= edges[wire.matrix].any(1)
+    for matrix in edge_matrices(stack):
+        if matrix.name in edges:
+            if matrix.source in joined:
+                joined[matrix.source] |= edges[matrix.name].any(0)
+            if matrix.target in joined:
+                joined[matrix.target] |= edges[matrix.name].any(1)
     return {p: kept & joined[p] for p, kept in ends.items()}
 
 

@@ -1,63 +1,67 @@
-"""The other way: does the circuit go on from what the dense model has computed?
+"""Interchange at shared positions, from dense to sparse: does the circuit change its mind as the dense model says?
 
-Shapes: n pairs, B = 2n prompts, b bridges, R draws, s width of the sparse stream.
+The difference of the dense model's streams at shared positions is encoded and added to the stream of the circuit alone.
+Beside it stand the ceiling, the circuit's own stream exchanged at those positions, and nulls of equal length.
+
+Shapes: n pairs, B = 2n prompts, b bridges, R draws.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from bridges.behaviours.encoded import EncodedPairs
+from bridges.circuits.bridge_context import PromptBatch, last_logits, on_other
 from bridges.circuits.circuit import only
-from bridges.circuits.task import Calibration, calibrate, prompts, split
-from bridges.compare.agreement import device_of
-from bridges.compare.carry import channel_orders
-from bridges.compare.crossing import TOKENS, Transfer, last_logits, margins_of
-from bridges.compare.transfer import Margins, draws_of, gather
-from bridges.hybrid import keep_prefix, prefix_streams
+from bridges.circuits.task import logit_diff_of
+from bridges.compare.case import LogitDiffs, TransferCase, gather
+from bridges.compare.nulls import TO_SPARSE, null_to_sparse
+
+
+def circuit_diffs(case: TransferCase, batches: Sequence[PromptBatch]) -> np.ndarray:
+    """Logit differences of the circuit alone, ``[n, 2]``."""
+    return torch.cat([case.run(batch).logit_diff for batch in batches]).double().cpu().numpy().reshape(-1, 2)
+
+
+def encoded_exchange(case: TransferCase, batch: PromptBatch, i: int, untrained: bool = False) -> Tensor:
+    """The dense stream's change between the prompts of a pair, encoded, at shared positions, ``[B, T, s]``."""
+    bridge = (case.untrained if untrained else case.context.bridges)[i]
+    return batch.exchange(bridge.encode(batch.dense[i]))
+
+
+def _continued(case: TransferCase, batch: PromptBatch, changes: Sequence[tuple[int, Tensor]]) -> Tensor:
+    """Logit differences of the circuit that goes on from its own stream with K changes, ``[K, B]``."""
+    sparse, own = case.context.sparse, case.run(batch).streams
+    entries = [(case.context.bridges.pairs[i].sparse, own[i] + change.to(own[i])) for i, change in changes]
+    with only(sparse, case.circuit):
+        final = list(sparse.run_from(entries).final.values())
+        return logit_diff_of(last_logits(sparse, final, batch.some), batch.some)
 
 
 @torch.no_grad()
-def continued_margins(t: Transfer, encoded: EncodedPairs, where: Sequence[int]) -> Margins:
-    """Calibrated margins of the circuit that runs from each bridge on the encoded dense stream, ``[R, b, n, 2]``.
+def dense_to_sparse(case: TransferCase, batches: Sequence[PromptBatch], where: Sequence[int]) -> LogitDiffs:
+    """Logit differences of the circuit with its own exchange (``circuit``) and the ``dense`` model's, at each bridge."""
+    parts: dict[str, list[Tensor]] = {"circuit": [], "dense": []}
+    for batch in batches:
+        own = case.run(batch).streams
+        parts["circuit"].append(_continued(case, batch, [(i, batch.exchange(own[i])) for i in where])[None])
+        parts["dense"].append(_continued(case, batch, [(i, encoded_exchange(case, batch, i)) for i in where])[None])
+    return gather(parts)
 
-    Beside the ``circuit`` the same with ``shuffled_bridge``: the encoder's outputs in an order drawn for every pair;
-    and the ``empty_circuit``, no node at all, calibrated on these very prompts: late in the dense model its answer is
-    in the stream already, which goes on whatever the circuit does.
 
-    Args:
-        where: indices of the b bridges.
-    """
-    calibration = Calibration(t.circuit.scale, t.circuit.shift)
-    empty = replace(t.circuit, nodes={p: torch.zeros_like(k) for p, k in t.circuit.nodes.items()})
-    generator = t.generator(f"dense_to_sparse {encoded.split}")
-    whole = prompts(encoded, device_of(t.dense))
-    parts: dict[str, list[Tensor]] = {}
-    for some in split(whole, TOKENS // (whole.ids.shape[1] * len(where))):
-        sites = t.dense.run(some.ids).sites
-        own = [t.bridges[i].encode(sites[t.bridges.pairs[i].dense]) for i in where]
-
-        def run(streams: list[Tensor], some=some) -> Tensor:
-            kept = prefix_streams(t.sparse, some.ids, t.bridges.constant_prefix)
-            to = [t.bridges.pairs[i].sparse for i in where]
-            entries = [(site, keep_prefix(h, kept.get(site))) for site, h in zip(to, streams, strict=True)]
-            final = list(t.sparse.run_from(entries).final.values())
-            return margins_of(last_logits(t.sparse, final, some), some)
-
-        def shuffled(own: list[Tensor] = own, some=some, run=run) -> Tensor:
-            width, device = own[0].shape[-1], some.ids.device
-            orders = [channel_orders(len(some) // 2, width, generator, device) for _ in own]
-            return run([h.gather(-1, order.expand_as(h)) for h, order in zip(own, orders, strict=True)])
-
-        with only(t.sparse, t.circuit):
-            for name, margins in (("circuit", run(own)[None]), ("shuffled_bridge", draws_of(t, shuffled))):
-                parts.setdefault(name, []).append(calibration.apply(margins, some.sign))
-        with only(t.sparse, empty):
-            parts.setdefault("empty_circuit", []).append(run(own)[None])
-    alone = torch.cat(parts["empty_circuit"], -1)[0]
-    parts["empty_circuit"] = [torch.stack([calibrate(m, whole.sign).apply(m, whole.sign) for m in alone])[None]]
+@torch.no_grad()
+def null_dense_to_sparse(case: TransferCase, batches: Sequence[PromptBatch], i: int) -> LogitDiffs:
+    """The same at one bridge with every null, ``{null: [R, 1, n, 2]}``."""
+    generators = {name: case.generator(f"dense_to_sparse {name}") for name in TO_SPARSE}
+    parts: dict[str, list[Tensor]] = {name: [] for name in TO_SPARSE}
+    for batch in batches:
+        own = encoded_exchange(case, batch, i)
+        foreign = case.untrained[i].encode(batch.dense[i])
+        foreign = on_other(foreign) - foreign
+        for name, generator in generators.items():
+            drawn = [null_to_sparse(name, own, foreign, generator, batch.shared) for _ in range(case.config.draws)]
+            parts[name].append(_continued(case, batch, [(i, x) for x in drawn])[:, None])
     return gather(parts)

@@ -86,6 +86,6 @@ def similarity_rows(
             "r2_sparse_to_dense": cross_validated_r2(y, x, sequence, ridge, folds),
         }
         for quantity, value in values.items():
-            row: Row = {"pair": i, "dense_site": pair.dense, "sparse_site": pair.sparse}
+            row: Row = {"bridge": i, "dense_site": pair.dense, "sparse_site": pair.sparse}
             rows.append(row | {"quantity": quantity, "value": value, "n": len(x)})
     return rows

@@ -13,36 +13,27 @@ from bridges.errors import ConfigError
 
 SUITES = ("python", "english", "file", "planted", "none")
 STACKS = ("sparse", "dense")
-CONTROLS = (
-    "sufficiency",
-    "resample",
-    "necessity",
-    "random_circuits",
-    "nonsense",
-    "random_weights",
-    "interchange",
-    "stochastic",
-    "adversarial",
-    "seeds",
-)
+# What a verdict's claims ask for, what tells how robust a circuit is, and null searches beside them.
+CLAIM_CONTROLS = ("necessity", "consistent_labels")
+ROBUSTNESS = ("resample", "random_text", "interchange", "stochastic", "adversarial", "seeds", "reach")
+NULL_SEARCHES = ("shuffled_labels", "shuffled_weights")
+CONTROLS = (*CLAIM_CONTROLS, *ROBUSTNESS, "random_circuits", *NULL_SEARCHES)
 
 
 @dataclass
 class EvalConfig:
-    """Measuring the hybrids on held-out documents.
-
-    Attributes:
-        sequences: held-out sequences. batch: how many at once.
-        double_paths: two-crossing paths that are measured, drawn at random (null: all).
-        bootstrap: resamples of the sequences behind each 95 % interval.
-        ridge_tokens: training tokens the ridge-regressed bridges are fitted on.
-    """
+    """Measuring the hybrids on held-out documents."""
 
     sequences: int = 32
+    """Held-out sequences."""
     batch: int = 8
+    """How many of them at once."""
     double_paths: int | None = 12
+    """Two-crossing paths that are measured, drawn at random (null: all)."""
     bootstrap: int = 1000
+    """Resamples of the sequences behind each 95 % interval."""
     ridge_tokens: int = 65_536
+    """Training tokens that the ridge-regressed bridges are fitted on."""
 
     def __post_init__(self) -> None:
         for key in ("sequences", "batch", "bootstrap", "ridge_tokens"):
@@ -53,21 +44,18 @@ class EvalConfig:
 
 @dataclass
 class BehavioursConfig:
-    """What the models are asked to do.
-
-    Attributes:
-        suite: ``python``, ``english``, ``file`` (JSON lines at ``path``), ``planted`` (a world's own) or ``none``.
-        path: the file of pairs, or the seed of the world.
-        names: only these behaviours of the suite (null: all).
-        pairs: prompt pairs of each split.
-        hybrid_pairs: how many of them the hybrids at every bridge are measured on.
-    """
+    """What the models are asked to do."""
 
     suite: str = "python"
+    """`python`, `english`, `file` (JSON lines at `path`), `planted` (a world's own) or `none`."""
     path: str | None = None
+    """The file of pairs, or the seed of the world."""
     names: list[str] | None = None
+    """Only these behaviours of the suite (null: all)."""
     pairs: int = 512
+    """Prompt pairs of each split."""
     hybrid_pairs: int = 64
+    """How many of them the hybrids at every bridge are measured on."""
 
     def __post_init__(self) -> None:
         one_of("behaviours.suite", self.suite, SUITES)
@@ -79,102 +67,61 @@ class BehavioursConfig:
 
 @dataclass
 class ControlsConfig:
-    """What a circuit has to stand up to (paper, appendix E; the critique). Losses are two-way, in nats; chance is 0.69.
-
-    Attributes:
-        names: only these controls (null: all; an empty list: none).
-        pairs: held-out pairs of the controls that run a circuit a few times.
-        set_pairs: held-out pairs of those that run many node sets, in batches of sets.
-        draws: random draws where a control needs some. random_sets: size-matched random node sets.
-        seeds: searches whose circuits are compared; the nulls are compared with the same searches.
-        twin_pairs, twin_steps: ``pairs`` and ``steps`` of those searches, real and null alike. Where they are those of
-            the circuit's own search, it is the first of them.
-        adversary_steps: gradient steps of the adversary, from each of two starts. adversary_budget: how many nodes it
-            may flip, as a share of the circuit's nodes.
-        stop_early: leave out the controls that need further searches where one of the others has failed already.
-        sufficiency: most held-out loss of the circuit alone, everything else at its mean.
-        resample: the same, everything else at values from other text.
-        quantile: share of the random sets a circuit must beat, in necessity and as random circuits.
-        null_ratio: how many times larger a circuit of nonsense labels or of shuffled weights must be, if there is one.
-        interchange: least share of prompts on which whole model and circuit decide alike after nodes were exchanged.
-        stochastic: most loss with random parts of the complement ablated.
-        adversarial: most loss after the flips that do the most harm.
-        jaccard: least mean overlap of circuits of several seeds. overlap: how many times that of random sets it must
-            be.
-    """
+    """What a circuit is put to beside the claims of the verdict (paper, appendix E; the critique)."""
 
     names: list[str] | None = None
+    """Only these controls (null: those of the claims and of the robustness line; an empty list: none)."""
     pairs: int = 64
-    set_pairs: int = 8
-    draws: int = 3
+    """Held-out pairs of every control."""
+    draws: int = 2
+    """Random draws where a control needs some."""
     random_sets: int = 50
+    """Random node sets of the circuit's size."""
     seeds: int = 2
-    twin_pairs: int = 32
-    twin_steps: int = 60
+    """Searches whose circuits are compared."""
     adversary_steps: int = 6
+    """Gradient steps of the adversary, from each of two starts."""
     adversary_budget: float = 0.1
-    stop_early: bool = False
-    sufficiency: float = 0.3
-    resample: float = 0.5
-    quantile: float = 0.95
-    null_ratio: float = 1.5
-    interchange: float = 0.8
-    stochastic: float = 0.3
-    adversarial: float = 0.5
-    jaccard: float = 0.5
-    overlap: float = 3.0
+    """How many nodes it may flip, as a share of the circuit's."""
+    stop_early: bool = True
+    """Leave out what needs further searches where a claim is missed already."""
 
     def __post_init__(self) -> None:
         for name in self.names or ():
             one_of("circuits.controls.names", name, CONTROLS)
-        counts = ("pairs", "set_pairs", "draws", "random_sets", "twin_pairs", "twin_steps", "adversary_steps")
-        bars = ("sufficiency", "resample", "null_ratio", "stochastic", "adversarial", "overlap")
-        for key in (*counts, "adversary_budget", *bars):
+        for key in ("pairs", "draws", "random_sets", "adversary_steps", "adversary_budget"):
             positive(f"circuits.controls.{key}", getattr(self, key))
-        for key in ("quantile", "interchange", "jaccard"):
-            between(f"circuits.controls.{key}", getattr(self, key), 0, 1)
         if self.seeds < 2:
             raise ConfigError(f"circuits.controls.seeds={self.seeds} must be at least 2: circuits are compared.")
 
     @property
-    def chosen(self) -> tuple[str, ...]:
+    def selected(self) -> tuple[str, ...]:
         """The controls to run, in order."""
-        return CONTROLS if self.names is None else tuple(name for name in CONTROLS if name in self.names)
+        default = (*CLAIM_CONTROLS, *ROBUSTNESS)
+        return default if self.names is None else tuple(name for name in CONTROLS if name in self.names)
 
 
 @dataclass
 class CircuitsConfig(CircuitSettings):
-    """Which circuits are searched for and what they are put to; how they are searched for: `CircuitSettings`.
+    """Which circuits are searched for and what is measured of them; how they are searched for: `CircuitSettings`."""
 
-    Attributes:
-        ablation: in runs nodes are removed in both ways, since a circuit has to stand up to both.
-        models: stacks that are searched (an empty list: no circuits).
-        baselines: further methods of ranking nodes, tried on the sparse model.
-        min_accuracy: behaviours that the dense model does less often than this on held-out pairs are left out.
-        heldout_pairs: held-out pairs that a found circuit is measured on.
-        reference_tokens: training tokens that the means of nodes are taken over.
-        top_activations: places in text that are kept for every node of a sparse circuit (0: none).
-        activation_tokens: held-out tokens they are looked for in.
-        importance_nodes: circuits up to this size have the importance of each node measured, by removing it.
-        targets: another target for some behaviours, ``{name: nats}``.
-        workers: behaviours worked on at a time, measured, searched and compared, each in copies of the models (null: as
-            many as the processor's threads, 4 at most; 1 on a GPU). Like the number of threads, it may change the last
-            digits of a sum.
-        controls: what the sparse circuits are put to.
-    """
-
-    ablation: str = "mixed"
     models: list[str] = field(default_factory=lambda: ["sparse", "dense"])
-    baselines: list[str] = field(default_factory=lambda: ["attribution", "integrated_gradients"])
-    min_accuracy: float = 0.9
-    heldout_pairs: int = 128
+    """Stacks that are searched (an empty list: no circuits). The dense model's are for their size."""
+    baselines: list[str] = field(default_factory=list)
+    """Further methods of ranking nodes, tried on the sparse model."""
+    curves: bool = False
+    """Whether circuits of growing size are measured as the MIB benchmark does (table `faithfulness`)."""
     reference_tokens: int = 16_384
+    """Training tokens that the means of nodes are taken over."""
     top_activations: int = 5
+    """Places in text that are kept for every node of a sparse circuit (0: none)."""
     activation_tokens: int = 8192
-    importance_nodes: int = 128
-    targets: dict[str, float] = field(default_factory=dict)
+    """Held-out tokens they are looked for in."""
     workers: int | None = None
+    """Behaviours worked on at a time, each in copies of the models (null: as many as the processor's threads, 4 at
+    most; 1 on a GPU). Like the number of threads, it may change the last digits of a sum."""
     controls: ControlsConfig = field(default_factory=ControlsConfig)
+    """What the sparse circuits are put to."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -187,16 +134,10 @@ class CircuitsConfig(CircuitSettings):
             )
         for name in self.baselines:
             one_of("circuits.baselines", name, [m for m in METHODS if m != "learned"])
-        between("circuits.min_accuracy", self.min_accuracy, 0, 1)
-        for key in ("heldout_pairs", "reference_tokens", "activation_tokens"):
+        for key in ("reference_tokens", "activation_tokens", "workers"):
             positive(f"circuits.{key}", getattr(self, key))
-        if self.workers is not None:
-            positive("circuits.workers", self.workers)
-        for name, value in self.targets.items():
-            positive(f"circuits.targets.{name}", value)
-        for key in ("top_activations", "importance_nodes"):
-            if getattr(self, key) < 0:
-                raise ConfigError(f"circuits.{key}={getattr(self, key)} must not be negative.")
+        if self.top_activations < 0:
+            raise ConfigError(f"circuits.top_activations={self.top_activations} must not be negative.")
 
     def settings(self, **changes: Any) -> CircuitSettings:
         """The settings of one search, some of them changed."""
@@ -206,81 +147,51 @@ class CircuitsConfig(CircuitSettings):
 
 @dataclass
 class CompareConfig:
-    """How dense model, sparse model and circuits are held against each other.
+    """How dense model, sparse model and circuits are held against each other."""
 
-    Attributes:
-        heldout_pairs: held-out pairs that agreement is measured on.
-        pairs: held-out pairs, with two equally long prompts, that changes are carried across the chosen bridge on.
-        site_pairs: how many of them at every other bridge.
-        train_pairs: training pairs that bridges, channels and the baselines' directions are chosen on.
-        steering_pairs: held-out pairs of the steering curves.
-        draws: repetitions of what is drawn at random; every pair has its own draw in each.
-        channels: single channels tried at each bridge, those whose change carries most.
-        strengths: factors of the steering curves.
-        text_tokens: held-out tokens that losses are correlated on. similarity_tokens: those that streams are compared
-            on.
-        reference_tokens: training tokens that a stream's mean is taken over.
-        ridge: penalty of the cross-validated regressions, relative to the mean square of the inputs.
-        folds: of those regressions, by sequence.
-        bootstrap: resamples of the pairs behind every interval and p-value.
-    """
-
-    heldout_pairs: int = 128
     pairs: int = 64
-    site_pairs: int = 16
-    train_pairs: int = 16
-    steering_pairs: int = 16
-    draws: int = 1
-    channels: int = 4
-    strengths: list[float] = field(default_factory=lambda: [0.0, 0.25, 0.5, 0.75, 1.0])
+    """Held-out pairs that claims are judged on."""
+    train_pairs: int = 64
+    """Training pairs that a bridge and the baselines' directions are selected on."""
+    draws: int = 4
+    """Repetitions of every null; each pair has its own draw in each."""
     text_tokens: int = 16_384
+    """Held-out tokens that losses are correlated on."""
     similarity_tokens: int = 4096
-    reference_tokens: int = 16_384
-    ridge: float = 1e-4
-    folds: int = 5
+    """Held-out tokens that streams are compared on."""
     bootstrap: int = 2000
+    """Resamples of frames and pairs behind every interval and p-value."""
 
     def __post_init__(self) -> None:
-        counts = ("heldout_pairs", "pairs", "site_pairs", "train_pairs", "steering_pairs", "draws", "channels")
-        for key in (*counts, "text_tokens", "similarity_tokens", "reference_tokens", "ridge", "bootstrap"):
+        for key in ("pairs", "train_pairs", "draws", "text_tokens", "similarity_tokens", "bootstrap"):
             positive(f"compare.{key}", getattr(self, key))
-        for strength in self.strengths:
-            between("compare.strengths", strength, 0, 1)
-        if self.folds < 2:
-            raise ConfigError(f"compare.folds={self.folds} must be at least 2.")
 
 
 @dataclass
 class VerdictConfig:
-    """The bars that decide whether a sparse circuit explains what the dense model does.
-
-    Attributes:
-        dense_accuracy: least held-out accuracy of the dense model; below it there is nothing to explain.
-        circuit_accuracy: least held-out accuracy of the circuit alone.
-        decision_agreement: least share of held-out prompts that circuit and dense model decide alike.
-        share_moved: least share of the dense model's logit difference that the circuit's interchange moves, carried
-            across one bridge; the interval must also lie above 0.
-        dense_to_sparse: least accuracy of the circuit that goes on from the encoded dense stream; it must also lie
-            above the same with shuffled encoders, interval and all.
-        alpha: level of the tests against nulls, after Holm's correction over the behaviours.
-    """
+    """The bars of the five claims; a claim holds where the whole interval is on the right side of its bar."""
 
     dense_accuracy: float = 0.9
+    """Done: least accuracy of the dense model."""
+    sparse_accuracy: float = 0.9
+    """Sufficient: least accuracy of the sparse model, as a share of the dense model's."""
+    fvu: float = 0.2
+    """Sufficient: most variance of the sparse model's logit difference that the circuit leaves unexplained."""
     circuit_accuracy: float = 0.9
-    decision_agreement: float = 0.9
-    share_moved: float = 0.5
-    dense_to_sparse: float = 0.8
+    """Sufficient: least accuracy of the circuit, as a share of the sparse model's."""
+    faithfulness: float = 0.2
+    """Sufficient: how far the circuit's mean logit difference may be from the sparse model's, as a share of it."""
+    necessity: float = 0.7
+    """Necessary: most accuracy of the sparse model without the circuit (chance is 0.5)."""
+    quantile: float = 0.95
+    """Necessary: share of random node sets of the same size that do less harm."""
+    ceiling: float = 0.5
+    """Same computation: what the dense model's own exchange has to move at the selected bridge."""
+    share_of_ceiling: float = 0.5
+    """Same computation: least share of the ceiling that is moved across the bridge, either way."""
     alpha: float = 0.05
+    """Same computation: level of the tests against nulls, after Holm's correction over the behaviours."""
 
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):
             between(f"verdict.{f.name}", getattr(self, f.name), 0, 1)
-
-
-def searched_from(circuits: CircuitsConfig, verdict: VerdictConfig) -> None:
-    """A `ConfigError` where behaviours would be judged that no circuit is searched for."""
-    if circuits.models and verdict.dense_accuracy < circuits.min_accuracy:
-        raise ConfigError(
-            f"verdict.dense_accuracy={verdict.dense_accuracy} is below circuits.min_accuracy={circuits.min_accuracy}, "
-            "from which on circuits are searched for: what lies between would count as not reproduced. Lower both."
-        )

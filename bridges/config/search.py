@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bridges.config.checks import positive
 from bridges.config.literals import one_of
 from bridges.errors import ConfigError
 
 METHODS = ("learned", "attribution", "integrated_gradients", "random", "magnitude")
+OBJECTIVES = ("faithful", "task_loss")
 ABLATIONS = ("mean", "zero", "resample", "mixed")
 # Those that take values from text.
 FROM_TEXT = ("resample", "mixed")
@@ -15,70 +17,83 @@ FROM_TEXT = ("resample", "mixed")
 
 @dataclass
 class CircuitSettings:
-    """Learned pruning and what follows it (paper, sections 2.2 and A.5).
-
-    Attributes:
-        method: how nodes are ranked.
-        ablation: what replaces a removed node: its ``mean`` over text (the paper's), ``zero``, ``resample``: what it
-            says in other text, or ``mixed``: its mean in one half of the pairs, what it says in other text in the
-            other half. Circuits found under mean ablation alone are smaller and seldom stand up to other text.
-        target: two-way loss in nats that the circuit has to reach on the training pairs.
-        give_up: no circuit is searched for where the whole model's calibrated loss on them is above this.
-        largest: the most nodes a circuit may have, as a share of all; one that needs more counts as not reached.
-        pairs: training pairs the loss is measured on.
-        steps: of learned pruning. batch: pairs per step.
-        abandon: learned pruning ends after half of its steps where its running loss is then above so many nats, or more
-            than twice as many gates are open as a circuit may have nodes (null: never): what is hopeless costs half.
-        k_coef: price of a kept node at the first step (paper: 1e-4).
-        adapt: how fast the price follows the loss, per step in logarithms; 0 keeps it fixed, as published.
-        least_price: what the price keeps of ``k_coef`` at least. Where it may fall to nothing, many steps close few
-            gates before it counts again.
-        goal: where the loss is steered to, as a share of the target; what is left over is removed afterwards, on other
-            pairs.
-        tied: queries and keys of a channel are kept or removed together.
-        lr: AdamW's rate on the gates' parameters τ. temperature: of the surrogate gradient.
-        init_bias, init_noise: mean and deviation of τ at the start.
-        edges: after nodes, remove edges too.
-        tries: groups of leftover nodes, and of edges, whose removal is tried.
-        bisect: take as few of the best nodes as reach the target, as published. Else what learned pruning has opened is
-            cut no further where it reaches the target: a larger circuit, and more alike from seed to seed.
-        hardening: further steps of learned pruning, against an adversary on training pairs
-            (`bridges.circuits.search.adversarial`); 0: none, as published.
-    """
+    """One search: learned pruning and what follows it (paper, sections 2.2 and A.5)."""
 
     method: str = "learned"
+    """How nodes are ranked: `learned`; baselines: `attribution`, `integrated_gradients`, `random`, `magnitude`."""
+    objective: str = "faithful"
+    """What the circuit has to do: `faithful`: explain the model's own logit difference, in the model and across the
+    bridges; `task_loss`: reach a calibrated two-way loss, as published."""
     ablation: str = "mean"
-    target: float = 0.15
-    give_up: float = 0.35
-    largest: float = 1.0
+    """What replaces a removed node: its `mean` over text, `zero`, `resample`: its value in other text, or `mixed`: the
+    mean in one half of the pairs, values from text in the other."""
+    target: float = 0.1
+    """What has to be reached on training pairs: unexplained variance (faithful) or nats (task_loss; paper: 0.15)."""
+    carried_weight: float = 1.0
+    """Weight of the carried term of the faithful objective beside the logit difference's own (0: left out)."""
+    carried_target: float = 0.15
+    """Unexplained variance, on the training pairs, of what the circuit moves in the dense model."""
+    max_model_loss: float = 0.35
+    """With task_loss no circuit is searched for where the whole model's calibrated loss is above this, in nats."""
+    max_node_fraction: float = 0.1
+    """Most nodes a circuit may have, as a share of all; one that needs more counts as not reached."""
     pairs: int = 64
-    steps: int = 100
+    """Training pairs a circuit is measured on."""
+    steps: int = 60
+    """Steps of learned pruning."""
     batch: int = 16
-    abandon: float | None = None
-    k_coef: float = 1e-4
-    adapt: float = 0.12
-    least_price: float = 0.5
-    goal: float = 0.5
+    """Pairs per step."""
+    early_stop_loss: float | None = None
+    """Learned pruning ends after half of its steps where its running loss is above this (null: never)."""
+    penalty: float = 2e-3
+    """Penalty of an open gate at the first step (paper: 1e-4)."""
+    penalty_rate: float = 0.12
+    """How fast the penalty follows the loss, per step in logarithms; 0 keeps it fixed, as published."""
+    min_penalty: float = 0.05
+    """Least penalty, as a share of the first."""
+    loss_target_fraction: float = 0.8
+    """Where the penalty steers the loss to, as a share of the target."""
     tied: bool = False
-    lr: float = 3e-2
+    """Whether queries and keys of a channel are kept or removed together."""
+    lr: float = 2e-2
+    """AdamW's rate on the gates' parameters."""
     weight_decay: float = 1e-3
+    """AdamW's weight decay on them."""
     temperature: float = 1.0
+    """Temperature of the gates' surrogate gradient."""
     init_bias: float = 0.1
+    """Mean of the gates' parameters at the start."""
     init_noise: float = 0.01
-    edges: bool = True
-    tries: int = 14
+    """Their standard deviation at the start."""
+    warm_start: float = 0.4
+    """How much further the gate of the node with the largest attribution is open at the start; the others' by the root
+    of theirs."""
+    edges: bool = False
+    """Whether edges are removed too, once the nodes are found."""
+    prune_attempts: int = 0
+    """Groups of nodes, and of edges, whose removal is tried after the search (greedy pruning)."""
     bisect: bool = True
-    hardening: int = 0
+    """Take as few of the best nodes as reach the target; else what learned pruning leaves open."""
+    adversarial_steps: int = 0
+    """Further steps of learned pruning against an adversary on training pairs; 0: none, as published."""
 
     def __post_init__(self) -> None:
         one_of("circuits.method", self.method, METHODS)
+        one_of("circuits.objective", self.objective, OBJECTIVES)
         one_of("circuits.ablation", self.ablation, ABLATIONS)
-        given = ("target", "give_up", "pairs", "steps", "batch", "lr", "temperature", "tries", "goal")
-        for key in given if self.abandon is None else (*given, "abandon"):
-            if not getattr(self, key) > 0:
-                raise ConfigError(f"circuits.{key}={getattr(self, key)} must be greater than 0.")
-        if not 0 < self.largest <= 1:
-            raise ConfigError(f"circuits.largest={self.largest} must be greater than 0 and at most 1.")
-        for key in ("k_coef", "adapt", "least_price", "weight_decay", "init_noise", "hardening"):
+        for key in ("target", "carried_target", "max_model_loss", "pairs", "steps", "batch", "early_stop_loss", "lr",
+                    "temperature", "loss_target_fraction"):  # fmt: skip
+            positive(f"circuits.{key}", getattr(self, key))
+        if not 0 < self.max_node_fraction <= 1:
+            raise ConfigError(
+                f"circuits.max_node_fraction={self.max_node_fraction} must be greater than 0 and at most 1."
+            )
+        for key in ("penalty", "penalty_rate", "min_penalty", "weight_decay", "init_noise", "warm_start",
+                    "carried_weight", "prune_attempts", "adversarial_steps"):  # fmt: skip
             if getattr(self, key) < 0:
                 raise ConfigError(f"circuits.{key}={getattr(self, key)} must not be negative.")
+        if self.objective == "faithful" and self.adversarial_steps:
+            raise ConfigError(
+                "circuits.adversarial_steps go on from a circuit of circuits.objective=task_loss; leave them at 0 with "
+                "objective=faithful."
+            )

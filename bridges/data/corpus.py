@@ -10,6 +10,7 @@ import hashlib
 import re
 import sys
 import sysconfig
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from email.message import Message
@@ -17,6 +18,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, cast
 
+from bridges.data.text import read_text
 from bridges.errors import DataError
 
 SPLITS = ("train", "validation", "test")
@@ -40,22 +42,29 @@ class Document:
     @property
     def split(self) -> str:
         """``train`` (92 %), ``validation`` or ``test`` (4 % each), by a hash of the name."""
-        bucket = int.from_bytes(hashlib.blake2b(self.name.encode(), digest_size=4).digest(), "big") % 100
+        # A file's name may hold bytes that are no UTF-8.
+        name = self.name.encode("utf-8", "surrogateescape")
+        bucket = int.from_bytes(hashlib.blake2b(name, digest_size=4).digest(), "big") % 100
         return "test" if bucket >= 96 else "validation" if bucket >= 92 else "train"
 
 
 def read_files(
-    root: Path, pattern: str = "**/*.py", exclude: Iterable[str] = (), prefix: str = ""
+    root: Path,
+    pattern: str = "**/*.py",
+    exclude: Iterable[str] = (),
+    prefix: str = "",
+    skipped: Counter[str] | None = None,
 ) -> Iterator[Document]:
-    """Every non-empty UTF-8 file below ``root`` that matches ``pattern``, in sorted order.
+    """Every non-empty text file below ``root`` that matches ``pattern``, in sorted order.
 
     Args:
         root: the folder.
         pattern: a glob, ``**`` for any depth.
         exclude: names of folders that are passed over wherever they stand.
         prefix: put before each document's name.
+        skipped: counts the files that are left out, by reason.
     """
-    passed_over = set(exclude)
+    passed_over, skipped = set(exclude), Counter() if skipped is None else skipped
     try:
         found = sorted(root.glob(pattern))
     except (ValueError, NotImplementedError) as error:
@@ -65,8 +74,9 @@ def read_files(
         if not path.is_file() or passed_over.intersection(relative.parts[:-1]):
             continue
         try:
-            text = path.read_text(encoding="utf-8").replace("\r\n", "\n")
-        except (UnicodeDecodeError, OSError):
+            text = read_text(path)
+        except (UnicodeDecodeError, OSError) as error:
+            skipped["no UTF-8 text" if isinstance(error, UnicodeDecodeError) else "unreadable"] += 1
             continue
         if text.strip():
             yield Document(prefix + relative.as_posix(), text)
@@ -114,7 +124,7 @@ def permissive_packages(max_chars: int = 4_000_000) -> Iterator[Document]:
             if file.suffix != ".py" or {"tests", "test", "testing", "_vendor"}.intersection(parts) or ".." in parts:
                 continue
             try:
-                text = Path(str(file.locate())).read_text(encoding="utf-8").replace("\r\n", "\n")
+                text = read_text(Path(str(file.locate())))
             except (UnicodeDecodeError, OSError):
                 continue
             if not text.strip():

@@ -202,7 +202,7 @@ def bridge_errors(
                     sums.setdefault((i, name), []).append(torch.stack([error, deviation]))
     rows = []
     for i, pair in enumerate(bridges.pairs):
-        row: dict[str, float] = {"pair": i, "dense_site": pair.dense, "sparse_site": pair.sparse}
+        row: dict[str, float] = {"bridge": i, "dense_site": pair.dense, "sparse_site": pair.sparse}
         for name in ("encoder", "decoder"):
             error, deviation = torch.cat(sums[i, name], dim=1)
             row[f"nmse_{name}"] = float((error / deviation.clamp_min(1e-6 * deviation.mean())).mean())
@@ -225,7 +225,7 @@ def site_table(errors: pd.DataFrame, paths: pd.DataFrame, label: str) -> pd.Data
     frame.insert(0, "bridges", label)
     by_path = paths[paths["bridges"] == label].set_index("path")
     for direction, first, second in (("d2s", "D", "S"), ("s2d", "S", "D")):
-        rows = by_path.loc[[f"{first}0-{second}{i}" for i in errors["pair"]]]
+        rows = by_path.loc[[f"{first}0-{second}{i}" for i in errors["bridge"]]]
         for suffix in ("", "_low", "_high"):
             frame[f"kl_{direction}{suffix}"] = rows[f"kl{suffix}"].to_numpy()
     frame["n_sequences"] = by_path["n_sequences"].iloc[0]

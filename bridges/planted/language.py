@@ -21,7 +21,7 @@ FILLERS = 24
 # Tokens of a document with its end token. Blocks of this length hold one document each.
 CONTEXT = 32
 # Tokens of a prompt, its end token and the question included.
-LENGTHS: dict[Split, tuple[int, ...]] = {"train": (14, 16), "heldout": (15, 17)}
+LENGTHS: dict[Split, tuple[int, ...]] = {"train": (14, 16), "heldout": (15, 17), "reach": (13, 18)}
 # Of how many prompts and documents the cue of a behaviour that is not asked for is a part.
 _PRESENT = 0.6
 
@@ -75,7 +75,7 @@ class Language:
 
     Attributes:
         asked: the words of each behaviour.
-        fillers: words that mean nothing, of either split. Documents have both.
+        fillers: words that mean nothing, of every split. Documents and the prompts of "reach" have all of them.
     """
 
     asked: tuple[Words, ...]
@@ -84,9 +84,8 @@ class Language:
     @classmethod
     def of(cls, asked: Sequence[Words]) -> Language:
         """The language of these behaviours."""
-        return cls(
-            tuple(asked), {split: tuple(f"{split[0]}{i}" for i in range(FILLERS)) for split in ("train", "heldout")}
-        )
+        train, heldout = (tuple(f"{letter}{i}" for i in range(FILLERS)) for letter in "th")
+        return cls(tuple(asked), {"train": train, "heldout": heldout, "reach": (*train, *heldout)})
 
     @property
     def vocabulary(self) -> list[str]:
@@ -95,7 +94,7 @@ class Language:
 
     @property
     def every_filler(self) -> tuple[str, ...]:
-        return (*self.fillers["train"], *self.fillers["heldout"])
+        return self.fillers["reach"]
 
     def tokenizer(self) -> PreTrainedTokenizerFast:
         """A tokenizer whose tokens are the words."""
@@ -139,7 +138,7 @@ class PlantedBehaviour(Behaviour):
     """A planted behaviour: prompts that differ in its cue alone.
 
     Cues of the other behaviours stand among the fillers. Fillers and lengths of the held-out prompts do not occur in
-    training prompts.
+    training prompts; prompts of "reach" have all fillers and lengths of their own.
     """
 
     def __init__(self, words: Words, language: Language, description: str):

@@ -33,7 +33,7 @@ def headline(folder: RunFolder) -> dict[str, float]:
             rows = paths[(paths["bridges"] == label) & (paths["kind"] == f"single_{direction}")]
             out[f"hybrid/kl_{direction}" + ("" if label == "trained" else f"_{label}")] = float(rows["kl"].mean())
     if "behaviours" in table_names(folder.path):
-        done = read_table(folder.path, "behaviours").query("split == 'heldout' and pair.isna()", engine="python")
+        done = read_table(folder.path, "behaviours").query("split == 'heldout' and bridge.isna()", engine="python")
         out["behaviours/measured"] = int(done["behaviour"].nunique())
         for model in ("dense", "sparse"):
             able = done.loc[done["model"] == model, "accuracy"] >= ABLE
@@ -54,9 +54,10 @@ def _circuits(folder: RunFolder) -> dict[str, float]:
         for model, end in (("sparse", ""), ("dense", "_dense")):
             edges = circuits.loc[circuits["model"] == model, "edges"]
             out[f"circuits/found{end}"] = len(edges)
-            # A circuit may have no edge inside the blocks, and a geometric mean has no zero.
-            out[f"circuits/geo_mean_edges{end}"] = float(np.exp(np.log(edges.clip(lower=1)).mean()))
-        both = circuits.pivot_table(index="behaviour", columns="model", values="edges").dropna().clip(lower=1)
+            # A behaviour that the bigram table does needs no edge: such circuits are counted apart and enter no mean.
+            out[f"circuits/without_edges{end}"] = int((edges == 0).sum())
+            out[f"circuits/geo_mean_edges{end}"] = float(np.exp(np.log(edges[edges > 0]).mean()))
+        both = circuits[circuits["edges"] > 0].pivot_table(index="behaviour", columns="model", values="edges").dropna()
         if len(both.columns) == 2:
             out["circuits/edge_ratio"] = float(np.exp(np.log(both["dense"] / both["sparse"]).mean()))
     if "verdicts" in written:
@@ -97,8 +98,8 @@ def summary_text(folder: RunFolder) -> str:
     figures, sites = headline(folder), read_table(folder.path, "sites")
     sparsity = read_table(folder.path, "sparsity")
     rows = []
-    for i in sorted(sites["pair"].unique()):
-        mine = sites[sites["pair"] == i].set_index("bridges")
+    for i in sorted(sites["bridge"].unique()):
+        mine = sites[sites["bridge"] == i].set_index("bridges")
         t = mine.loc["trained"]
         row = {
             "bridge": i,

@@ -28,14 +28,15 @@ from omegaconf import OmegaConf
 import bridges.cli.run  # noqa: F401  (registers the schema)
 from bridges import kernels
 from bridges.cli.overrides import check_command_line, conf_folder
-from bridges.config import Config, flat
+from bridges.config import BOOKKEEPING, Config, flat
+from bridges.config.paths import absolute
 from bridges.config.training import SAMPLINGS
 from bridges.errors import BridgesError, ConfigError, nearest
 from bridges.fidelity.hybrids import measure_paths
 from bridges.hybrid import Path as MixedPath
+from bridges.runs.context import RunContext
 from bridges.runs.initialise import build, finish
 from bridges.runs.pipeline import plan_of, prepare, trainer_of
-from bridges.runs.stages import Parts
 from bridges.storage.folder import RunFolder, folder_name
 from bridges.training.plan import check_memory
 from bridges.tuning.optuna_study import ask, begun, counted, load_optuna, opened, quiet
@@ -96,7 +97,7 @@ def _rounded(value: Any) -> Any:
     return float(f"{value:.3g}") if isinstance(value, float) else value
 
 
-def fidelity(parts: Parts) -> dict[str, float]:
+def fidelity(parts: RunContext) -> dict[str, float]:
     """KL from the dense model on the validation split, in nats: of the sparse model and of the mean single crossing."""
     singles = [MixedPath(first, (i,)) for first in "DS" for i in range(len(parts.bridges))]
     ids = parts.data.take("validation", parts.config.eval.sequences)
@@ -118,7 +119,7 @@ def fidelity(parts: Parts) -> dict[str, float]:
     return {"sparse": mean["pure_sparse"], "d2s": mean["single_d2s"], "s2d": mean["single_s2d"]}
 
 
-def one_trial(base: Parts, config: Config) -> tuple[dict[str, float], pd.DataFrame]:
+def one_trial(base: RunContext, config: Config) -> tuple[dict[str, float], pd.DataFrame]:
     """Train anew with a trial's settings; returns what `fidelity` measures, and the training table.
 
     Raises:
@@ -167,7 +168,7 @@ def tune(
     kernels.select(config.kernels)
     with tempfile.TemporaryDirectory() as place:
         base, _ = prepare(config, RunFolder(place), Accelerator(), say)
-    fixed = {k: v for k, v in flat(config).items() if k not in where and k not in ("name", "runs_dir", "resume")}
+    fixed = {k: v for k, v in flat(config).items() if k not in where and k not in BOOKKEEPING}
     about = {k: v for k, v in fixed.items() if not k.startswith(("tracking.", "circuits.", "compare.", "verdict."))}
     about |= {"tuned": {k: repr(v) for k, v in where.items()}, "text": base.data.fingerprint}
     file = None if folder is None else folder / "study.db"
@@ -251,7 +252,7 @@ def composed(overrides: Sequence[str]) -> Config:
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         config = OmegaConf.to_object(compose("config", list(overrides)))
     assert isinstance(config, Config)
-    return config
+    return absolute(config)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

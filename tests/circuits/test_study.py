@@ -11,19 +11,19 @@ import numpy as np
 import optuna
 import pytest
 import torch
-from bridges.circuits.search.search import Search, find_circuit
 
 from bridges.circuits.ablation import node_means
 from bridges.circuits.circuit import count_edges
+from bridges.circuits.search.search import Search, find_circuit
 from bridges.cli.overrides import check_command_line
 from bridges.config.search import CircuitSettings
 from bridges.errors import BridgesError, CheckpointError, ConfigError
 from bridges.training.precision import autocast, resolve_precision
 from bridges.tuning.circuits import PAPER, RANGES, SEARCHES, command, score, trial, tune
 
-from .conftest import QUOTE_EDGES, quote_pairs
+from .conftest import QUOTE_EDGES, published, quote_pairs
 
-FEW = CircuitSettings(steps=3, pairs=8, batch=4, tries=2)
+FEW = published(steps=3, pairs=8, batch=4, prune_attempts=2)
 NAMES = list(RANGES)
 
 
@@ -38,8 +38,8 @@ def reference(quote_model, quote_text):
 
 
 def stand_in(stack, encoded, reference, settings, seed, model, text):
-    """A circuit whose size follows from the settings, in no time: a bowl around lr = 0.01 and k_coef = 0.001."""
-    far = abs(math.log10(settings.lr) + 2) + abs(math.log10(settings.k_coef) + 3) + encoded.seed
+    """A circuit whose size follows from the settings, in no time: a bowl around lr = 0.01 and penalty = 0.001."""
+    far = abs(math.log10(settings.lr) + 2) + abs(math.log10(settings.penalty) + 3) + encoded.seed
     width = stack.nodes.widths["0.mlp_in"]
     nodes = {p: torch.arange(w) < min(width, 1 + round(2 * far)) for p, w in stack.nodes.widths.items()}
     empty = Search(stack, encoded, reference, settings, seed, model, text).empty
@@ -88,7 +88,7 @@ def test_any_circuit_that_reaches_beats_any_that_does_not_and_those_stand_in_ord
 
 
 def test_the_value_is_the_geometric_mean_of_edges(quote_model, tasks, reference):
-    settings = CircuitSettings(steps=25, pairs=16, batch=8, tries=8)
+    settings = published(steps=25, pairs=16, batch=8, prune_attempts=8)
     study = tune(quote_model, tasks, reference, settings, trials=1)
     circuits = [find_circuit(quote_model, pairs, reference, study.settings) for pairs in tasks.values()]
     edges = [count_edges(quote_model, circuit).inside for circuit in circuits]
@@ -104,7 +104,7 @@ def test_without_edges_nodes_are_counted(quote_model, tasks, reference):
 
 
 def test_the_given_settings_come_first_and_the_paper_s_second(quote_model, tasks, reference, searched):
-    given = replace(FEW, k_coef=5e-3, lr=5e-2, weight_decay=0.0)
+    given = replace(FEW, penalty=5e-3, lr=5e-2, weight_decay=0.0)
     study = tune(quote_model, tasks, reference, given, trials=3)
     first, second, third = study.trials[NAMES].to_dict("records")
     assert first == {n: getattr(given, n) for n in NAMES} | {"weight_decay": RANGES["weight_decay"][0]}
@@ -114,24 +114,26 @@ def test_the_given_settings_come_first_and_the_paper_s_second(quote_model, tasks
     assert f"circuits.lr={study.settings.lr:g}" in study.overrides
 
 
-def test_a_price_that_closes_every_gate_loses_against_a_fair_one(quote_model, tasks, reference):
-    """Price alone is tuned, and stays fixed. At a huge one every gate closes, and what is left is the noise in τ."""
-    settings = CircuitSettings(steps=40, pairs=24, batch=8, k_coef=5.0, adapt=0.0, tries=1, edges=False)
-    ranges = {"k_coef": (1e-4, 10.0)}
+def test_a_penalty_that_closes_every_gate_loses_against_a_fair_one(quote_model, tasks, reference):
+    """The penalty alone is tuned, and stays fixed. At a huge one every gate closes: what is left is the noise in τ."""
+    settings = published(
+        steps=40, pairs=24, batch=8, penalty=5.0, penalty_rate=0.0, prune_attempts=1, edges=False
+    )  # fmt: skip
+    ranges = {"penalty": (1e-4, 10.0)}
     study = tune(quote_model, {"first": tasks["first"]}, reference, settings, trials=6, ranges=ranges)
-    bad = study.trials["k_coef"] > 1.0
+    bad = study.trials["penalty"] > 1.0
     assert 0 < bad.sum() < len(bad)
-    assert study.settings.k_coef < 1.0 and study.value < study.trials["value"][0]
+    assert study.settings.penalty < 1.0 and study.value < study.trials["value"][0]
     assert study.trials["value"][~bad].min() < study.trials["value"][bad].min()
-    assert study.settings == replace(settings, k_coef=study.settings.k_coef)
+    assert study.settings == replace(settings, penalty=study.settings.penalty)
 
 
 def test_tpe_comes_nearer_than_its_random_start(quote_model, tasks, reference, searched):
-    wide = replace(FEW, lr=0.3, k_coef=1e-5)
+    wide = replace(FEW, lr=0.3, penalty=1e-5)
     study = tune(quote_model, {"first": tasks["first"]}, reference, wide, trials=30, startup=6)
 
     def far(rows):
-        return (np.log10(rows["lr"]) + 2).abs() + (np.log10(rows["k_coef"]) + 3).abs()
+        return (np.log10(rows["lr"]) + 2).abs() + (np.log10(rows["penalty"]) + 3).abs()
 
     assert far(study.trials[20:]).mean() < 0.6 * far(study.trials[2:8]).mean()
 
@@ -167,7 +169,7 @@ def test_a_study_goes_on_as_if_it_had_not_stopped(quote_model, tasks, reference,
 def test_a_kill_costs_one_search_and_changes_nothing(quote_model, tasks, reference, tmp_path, monkeypatch, nth):
     """The behaviours are searched two a trial, so that kills fall on the first and on the second of a trial."""
     options = {"trials": 5, "startup": 2, "seed": 1}
-    monkeypatch.setattr(trial.Objective, "hopeless", lambda *_: False)
+    monkeypatch.setattr(trial.Objective, "should_stop", lambda *_: False)
     monkeypatch.setattr(trial, "find_circuit", stand_in)
     whole = tune(quote_model, tasks, reference, FEW, **options)
     killed_at(monkeypatch, nth)
@@ -331,7 +333,7 @@ def test_heldout_pairs_are_refused(quote_model, tasks, reference):
         ({"jobs": 0}, "jobs=0"),
         ({"tasks": {}}, "no behaviour"),
         ({"settings": CircuitSettings(method="random")}, "nothing to tune"),
-        ({"ranges": {"k_coeff": (1.0, 2.0)}}, "k_coeff cannot be tuned. Did you mean 'k_coef'"),
+        ({"ranges": {"k_coeff": (1.0, 2.0)}}, "k_coeff cannot be tuned. Did you mean 'penalty'"),
         ({"ranges": {"lr": (0.0, 2.0)}}, "above 0"),
     ],
 )
@@ -351,7 +353,7 @@ def test_behaviours_out_of_reach_of_the_whole_model_are_left_out(quote_model, ta
     flip = torch.rand(24, generator=torch.Generator().manual_seed(3)) < 0.5
     nonsense = quote_pairs(24, 0)
     nonsense.candidates[flip] = nonsense.candidates[flip].flip(1)
-    able, unable = command.reachable(quote_model, {"sense": tasks["first"], "nonsense": nonsense}, CircuitSettings())
+    able, unable = command.reachable(quote_model, {"sense": tasks["first"], "nonsense": nonsense}, published())
     assert list(able) == ["sense"] and list(unable) == ["nonsense"] and unable["nonsense"] > 0.5
 
 

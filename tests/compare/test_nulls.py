@@ -18,7 +18,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from bridges.behaviours import SPLITS, encode, get_behaviour, nonsense_twin
+from bridges.behaviours import SPLITS, encode, get_behaviour, shuffled_labels
 from bridges.dense import load_dense
 from bridges.runs.initialise import shipped_pair
 from bridges.storage.tables import read_table
@@ -46,7 +46,7 @@ def meaningless(path: Path) -> list[str]:
     _, tokenizer = load_dense("tinypython")
     with path.open("w") as file:
         for split in SPLITS:
-            for pair in nonsense_twin(encode(get_behaviour(BEHAVIOUR), tokenizer, split=split, n=512, seed=0)).pairs:
+            for pair in shuffled_labels(encode(get_behaviour(BEHAVIOUR), tokenizer, split=split, n=512, seed=0)).pairs:
                 row = {"clean": pair.clean, "counterfactual": pair.counterfactual, "split": split}
                 row |= {"clean_token": pair.clean_token, "counterfactual_token": pair.counterfactual_token}
                 file.write(json.dumps(row) + "\n")

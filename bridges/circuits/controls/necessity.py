@@ -1,30 +1,31 @@
-"""Does the model lose the behaviour without the circuit, more than without as many other nodes?"""
+"""Does the model lose the behaviour without the circuit, more than without as many random nodes?"""
 
 from __future__ import annotations
 
-import torch
-
+from bridges.circuits.bootstrap import share_of
 from bridges.circuits.controls.case import Case, Row, control
-from bridges.circuits.node_sets import random_sets, set_margins
-from bridges.circuits.task import task_loss
+from bridges.circuits.node_sets import random_sets, set_logit_diffs
+
+# Pairs that every random set is tried on.
+SET_PAIRS = 16
 
 
 @control("necessity")
 def necessity(case: Case) -> list[Row]:
-    """Loss of the whole model with the circuit's nodes at their means (paper, Fig. 32), against random node sets.
+    """Accuracy of the whole model with the circuit's nodes at their means (paper, Fig. 32), and the share of random
+    sets of the same size per kind and layer, drawn from all nodes, that do less harm to the mean logit difference.
 
-    Passed where it is above the ``quantile`` of ``random_sets`` sets with as many nodes at every point.
+    The random sets are tried on fewer pairs, and so is the circuit beside them.
     """
-    some, config = case.few, case.config
-    circuit = {point: kept[None] for point, kept in case.circuit.nodes.items()}
-    sets = random_sets(case.circuit, config.random_sets, case.generator("necessity"))
-    together = {point: torch.cat([circuit[point], sets[point]]) for point in circuit}
-    losses = torch.stack([task_loss(m) for m in set_margins(case.stack, some, together, case.circuit.reference)])
-    loss, others = float(losses[0]), losses[1:]
-    bar = float(others.quantile(config.quantile))
-    more = {"n_pairs": len(some) // 2}
-    rows = [case.row("necessity", "random_loss", float(x), draw=i, **more) for i, x in enumerate(others)]
-    deciding = case.row(
-        "necessity", "loss", loss, reference=float(others.mean()), threshold=bar, passed=loss > bar, **more
-    )
-    return [*rows, deciding]
+    without = case.without()
+    few = case.prompts.take(slice(0, 2 * min(SET_PAIRS, len(case.pairs))))
+    sets = random_sets(case.circuit, case.config.random_sets, case.generator("necessity"))
+    others = set_logit_diffs(case.stack, few, sets, case.circuit.reference).double().mean(1).cpu().numpy()
+    own = float(without[: len(few)].double().mean())
+    share = share_of(int((others > own).sum()), len(others))
+    more = {"reference": float(others.mean())}
+    return [
+        case.row("necessity", "accuracy_without", case.accuracy(without), decides=True),
+        case.row("necessity", "logit_diff_without", case.mean(without), **more),
+        case.row("necessity", "harmless_random_sets", share, decides=True, n_pairs=len(few) // 2),
+    ]

@@ -1,32 +1,32 @@
-"""Does the circuit alone do the behaviour while every other node says what it says in other text?"""
+"""Does the circuit alone do the behaviour while every other node has its value on other prompts?"""
 
 from __future__ import annotations
 
-from bridges.circuits.ablation import node_values, windows
-from bridges.circuits.controls.case import Case, Row, accuracy, control
-from bridges.circuits.search.search import heldout_margins
-from bridges.circuits.task import fitted_loss, task_loss
+import torch
+
+from bridges.circuits.ablation import windows
+from bridges.circuits.controls.case import Case, Row, control
 
 
 @control("resample")
 def resample(case: Case) -> list[Row]:
-    """Resample ablation: held-out loss with every node outside the circuit at its value in random text.
+    """Accuracy of the circuit with all else at its values on *other prompts of the behaviour* (causal scrubbing's kind
+    of ablation), clean and counterfactual ones drawn alike."""
+    generator, draws = case.generator("resample"), []
+    values = case.node_values(case.prompts.ids)
+    for _ in range(case.config.draws):
+        order = torch.randint(len(case.prompts), (len(case.prompts),), generator=generator)
+        draws.append(case.alone({p: value[order.to(value.device)] for p, value in values.items()}))
+    found = case.accuracy(torch.stack(draws))
+    return [case.row("resample", "accuracy", found, decides=True, ablation="resample")]
 
-    Harder than the mean: what other text writes last is its own next token. The circuit's scale was fitted where that
-    was constant, so ``loss`` can be far above chance though most prompts are decided rightly; it is fitted anew to
-    these very prompts, so that only lost information counts. The mean over the draws is passed up to ``resample`` nats.
-    """
-    some, generator, rows = case.prompts, case.generator("resample"), []
-    losses = []
-    for draw in range(case.config.draws):
+
+@control("random_text")
+def random_text(case: Case) -> list[Row]:
+    """The same with values from random text: a stress test, since other text brings its own next token along."""
+    some, generator, draws = case.prompts, case.generator("random_text"), []
+    for _ in range(case.config.draws):
         ids = windows(case.text, len(some), some.ids.shape[1], generator).to(some.ids.device)
-        values = node_values(case.stack, ids)
-        margins = heldout_margins(case.stack, case.circuit, some, values)
-        losses.append(fitted_loss(margins, some.sign))
-        more = {"ablation": "resample", "draw": draw}
-        rows.append(case.row("resample", "loss", float(task_loss(margins)), **more))
-        rows.append(case.row("resample", "fitted_loss", losses[-1], **more))
-        rows.append(case.row("resample", "accuracy", accuracy(margins), **more))
-    mean, bar = sum(losses) / len(losses), case.config.resample
-    deciding = {"threshold": bar, "passed": mean <= bar, "ablation": "resample"}
-    return [*rows, case.row("resample", "mean_fitted_loss", mean, **deciding)]
+        draws.append(case.alone(case.node_values(ids)))
+    found = case.accuracy(torch.stack(draws))
+    return [case.row("random_text", "accuracy", found, decides=True, ablation="resample")]

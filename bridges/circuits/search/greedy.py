@@ -3,29 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from bridges.circuits.attribution import attribution, real_tokens
-from bridges.circuits.circuit import Circuit, kept_edges, only
-from bridges.circuits.search.adversarial import guards_of
-from bridges.circuits.task import Prompts, answer_margins, task_loss
-from bridges.circuits.weights import wires
-from bridges.nodes import intervene
+from bridges.circuits.attribution import attribution, edge_attribution
+from bridges.circuits.circuit import Circuit, kept_edges
+from bridges.circuits.task import Prompts
+from bridges.circuits.weights import edge_matrices
 from bridges.stack import ResidualStack
-
-if TYPE_CHECKING:
-    from bridges.circuits.search.search import Search
 
 # Of what is left, the share that is tried first.
 FIRST_SHARE = 0.3
 
 
+@dataclass(frozen=True)
+class Pruner:
+    """What greedy pruning needs of a search.
+
+    Attributes:
+        stack: that is searched. prompts: of the training pairs. reference: means of nodes, ``{point: [channels]}``.
+        measure: a circuit with what it reaches. attempts: groups that may be tried.
+    """
+
+    stack: ResidualStack
+    prompts: Prompts
+    reference: Mapping[str, Tensor]
+    measure: Callable[[Circuit], Circuit]
+    attempts: int
+
+
 def shrink(
-    search: Search,
+    pruner: Pruner,
     circuit: Circuit,
     rank: Callable[[Circuit], list[Any]],
     without: Callable[[Circuit, list[Any]], Circuit],
@@ -40,14 +51,14 @@ def shrink(
     """
     share, order = FIRST_SHARE, None
     needed: set[Any] = set()
-    for _ in range(search.settings.tries):
+    for _ in range(pruner.attempts):
         if order is None:
             order = rank(circuit)
         open_ = [item for item in order if item not in needed]
         group = open_[: max(1, int(share * len(order)))]
         if not group or len(order) < 2:
             break
-        tried = search.measure(without(circuit, group))
+        tried = pruner.measure(without(circuit, group))
         if tried.reached:
             circuit, order = tried, None
             share = min(0.5, 1.5 * share)
@@ -58,55 +69,57 @@ def shrink(
     return circuit
 
 
-def drop_nodes(search: Search, circuit: Circuit) -> Circuit:
-    """Remove nodes of least first-order effect; guards stay."""
-    guards = guards_of(circuit)
+def drop_nodes(pruner: Pruner, circuit: Circuit) -> Circuit:
+    """Remove nodes of least first-order effect; protected stay."""
+    protected = circuit.protected
 
     def rank(current: Circuit) -> list[Any]:
-        effect = attribution(search.stack, search.prompts, search.removed.reference, current)
-        named = [(p, c) for p, kept in current.nodes.items() for c in (kept & ~guards[p]).nonzero()[:, 0].tolist()]
-        return sorted(named, key=lambda node: float(effect[node[0]][node[1]]))
+        effect = attribution(pruner.stack, pruner.prompts, pruner.reference, current)
+        named = [(p, c) for p, kept in current.nodes.items() for c in (kept & ~protected[p]).nonzero()[:, 0].tolist()]
+        return sorted(named, key=lambda node: abs(float(effect[node[0]][node[1]])))
 
-    return shrink(search, circuit, rank, _without_nodes)
+    return shrink(pruner, circuit, rank, _without_nodes)
 
 
-def drop_edges(search: Search, circuit: Circuit) -> Circuit:
+def drop_edges(pruner: Pruner, circuit: Circuit) -> Circuit:
     """Remove weights between kept nodes, those that carry least first."""
-    every = {wire.matrix: torch.ones(wire.weight.shape, dtype=torch.bool) for wire in wires(search.stack)}
-    circuit = replace(circuit, edges={matrix: every[matrix] for matrix in kept_edges(search.stack, circuit)})
+    every = {matrix.name: torch.ones(matrix.weight.shape, dtype=torch.bool) for matrix in edge_matrices(pruner.stack)}
+    circuit = replace(circuit, edges={matrix: every[matrix] for matrix in kept_edges(pruner.stack, circuit)})
 
     def rank(current: Circuit) -> list[Any]:
-        scores = edge_effects(search.stack, search.prompts, search.removed.reference, current)
+        scores = edge_attribution(pruner.stack, pruner.prompts, pruner.reference, current)
         found: list[tuple[float, str, int, int]] = []
-        for matrix, kept in kept_edges(search.stack, current).items():
+        for matrix, kept in kept_edges(pruner.stack, current).items():
             at = kept.nonzero()
-            found += [(v, matrix, t, s) for v, (t, s) in zip(scores[matrix][kept].tolist(), at.tolist(), strict=True)]
+            found += [
+                (v, matrix, t, s) for v, (t, s) in zip(scores[matrix][kept].abs().tolist(), at.tolist(), strict=True)
+            ]
         return [(matrix, target, source) for _, matrix, target, source in sorted(found)]
 
-    return shrink(search, circuit, rank, _without_edges)
+    return shrink(pruner, circuit, rank, _without_edges)
 
 
-def drop_dead_ends(search: Search, circuit: Circuit) -> Circuit:
-    """Remove nodes that no kept edge enters or none leaves while there are any and the target holds; guards stay."""
-    guards = guards_of(circuit)
+def drop_dead_ends(pruner: Pruner, circuit: Circuit) -> Circuit:
+    """Remove nodes that no kept edge enters or none leaves while there are any and the target holds; protected stay."""
+    protected = circuit.protected
     while True:
-        edges = kept_edges(search.stack, circuit)
+        edges = kept_edges(pruner.stack, circuit)
         enters = {p: torch.zeros_like(kept) for p, kept in circuit.nodes.items()}
         leaves = {p: torch.zeros_like(kept) for p, kept in circuit.nodes.items()}
-        for wire in wires(search.stack):
-            if wire.matrix in edges:
-                enters[wire.target] |= edges[wire.matrix].any(1)
-                leaves[wire.source] |= edges[wire.matrix].any(0)
+        for matrix in edge_matrices(pruner.stack):
+            if matrix.name in edges:
+                enters[matrix.target] |= edges[matrix.name].any(1)
+                leaves[matrix.source] |= edges[matrix.name].any(0)
         dead: list[Any] = []
         for point, kept in circuit.nodes.items():
             kind = point.split(".")[1]
             # Queries and keys act on scores, not through an edge of their own.
             out = torch.ones_like(kept) if kind in ("q", "k", "attn_out", "mlp_out") else leaves[point]
             into = torch.ones_like(kept) if kind in ("attn_in", "mlp_in") else enters[point]
-            dead += [(point, c) for c in (kept & ~(out & into) & ~guards[point]).nonzero()[:, 0].tolist()]
+            dead += [(point, c) for c in (kept & ~(out & into) & ~protected[point]).nonzero()[:, 0].tolist()]
         if not dead:
             return circuit
-        smaller = search.measure(_without_nodes(circuit, dead))
+        smaller = pruner.measure(_without_nodes(circuit, dead))
         if not smaller.reached:
             return circuit
         circuit = smaller
@@ -127,50 +140,3 @@ def _without_edges(circuit: Circuit, group: list) -> Circuit:
     for matrix, target, source in group:
         edges[matrix][target, source] = False
     return replace(circuit, edges=edges)
-
-
-def edge_effects(
-    stack: ResidualStack, some: Prompts, reference: Mapping[str, Tensor], circuit: Circuit
-) -> dict[str, Tensor]:
-    """Bound on the first-order effect of removing each weight from the circuit, ``{matrix: [target, source]}``.
-
-    |weight| · Σ over tokens of |slope of the task loss at the target| · |source − its mean|. Attention's output matrix
-    reads values that the head has mixed over tokens, so that its bound takes root sums of squares instead.
-    """
-    values: dict[str, Tensor] = {}
-
-    def keep(point: str):
-        def function(x: Tensor) -> Tensor:
-            values[point] = x if x.requires_grad else x.requires_grad_()
-            return values[point]
-
-        return function
-
-    with torch.enable_grad(), only(stack, circuit), intervene(stack, {p: keep(p) for p in circuit.nodes}):
-        loss = task_loss(answer_margins(stack, some))
-        grads = torch.autograd.grad(loss, list(values.values()), allow_unused=True)
-    real = real_tokens(some)
-    slope = {
-        p: torch.zeros_like(x[real]) if g is None else g.float()[real].abs()
-        for (p, x), g in zip(values.items(), grads, strict=True)
-    }
-    spread = {p: (x.detach().float()[real] - reference[p].to(x.device)).abs() for p, x in values.items()}
-    found = {}
-    for wire in wires(stack):
-        if wire.source not in spread or wire.target not in slope:
-            continue
-        g, x = slope[wire.target], spread[wire.source]
-        if wire.source.endswith(".v"):
-            carried = g.square().sum(0).sqrt()[:, None] * x.square().sum(0).sqrt()[None]
-        else:
-            carried = _abs_product(g, x, circuit.nodes[wire.target], circuit.nodes[wire.source])
-        found[wire.matrix] = (wire.weight.detach().abs() * carried).cpu()
-    return found
-
-
-def _abs_product(g: Tensor, x: Tensor, targets: Tensor, sources: Tensor) -> Tensor:
-    """``gᵀ x`` of ``[tokens, target]`` and ``[tokens, source]`` at kept channels, zero elsewhere."""
-    out = torch.zeros(g.shape[1], x.shape[1], device=g.device)
-    at, by = targets.nonzero()[:, 0].to(g.device), sources.nonzero()[:, 0].to(g.device)
-    out[at[:, None], by] = (g[:, at].T @ x[:, by]).to(out)
-    return out

@@ -10,18 +10,23 @@ import torch
 from torch import Tensor
 
 from bridges.behaviours.encoded import EncodedPairs
-from bridges.circuits.ablation import Removed
+from bridges.circuits.ablation import Ablation
 from bridges.circuits.attribution import attribution, integrated_gradients, magnitude, random_scores
+from bridges.circuits.bridge_context import BridgeContext, device_of
 from bridges.circuits.circuit import Circuit, only
-from bridges.circuits.search.adversarial import hardened
-from bridges.circuits.search.gates import learn_gates
-from bridges.circuits.search.greedy import drop_dead_ends, drop_edges, drop_nodes
-from bridges.circuits.task import Calibration, Prompts, answer_margins, calibrate, prompts, task_loss
-from bridges.config.search import CircuitSettings
+from bridges.circuits.search.adversary import Adversary
+from bridges.circuits.search.bisection import best_nodes, bisect
+from bridges.circuits.search.greedy import Pruner, drop_dead_ends, drop_edges, drop_nodes
+from bridges.circuits.search.learning import learn_gates
+from bridges.circuits.search.objective import Faithful, Objective, TaskLoss
+from bridges.circuits.task import prompts
+from bridges.config.search import FROM_TEXT, CircuitSettings
 from bridges.stack import ResidualStack
 
 # Keeps the draws of resampled values apart from those of the gates.
 VALUES_SEED = 7_000_003
+# How often nodes are ranked until they lead to a circuit, and the loss from which on a search counts as stuck.
+ATTEMPTS, STUCK = 3, 0.5
 
 
 class Search:
@@ -30,10 +35,11 @@ class Search:
     Args:
         stack: in evaluation mode; its weights are frozen while the search runs.
         encoded: training pairs.
-        reference: `node_means` over ordinary text.
+        reference: `node_means` over text.
         settings: of the search. seed: of every draw.
         model: ``sparse`` or ``dense``, for the circuit's label.
-        text: token ids ``[n, context]``, where removed nodes are resampled.
+        text: token ids ``[n, context]``, where ablated nodes are resampled.
+        context: the bridges, whose sparse stack this is, for the carried term; None leaves that out.
     """
 
     def __init__(
@@ -45,14 +51,27 @@ class Search:
         seed: int = 0,
         model: str = "sparse",
         text: Tensor | None = None,
+        context: BridgeContext | None = None,
     ):
         self.stack, self.settings, self.seed, self.encoded = stack, settings, seed, encoded
-        self.removed = Removed(stack, reference, settings.ablation, text)
-        device = next(stack.parameters()).device  # type: ignore[attr-defined]
-        self.prompts = prompts(encoded.take(range(min(settings.pairs, len(encoded)))), device)
+        self.ablation = Ablation(stack, reference, settings.ablation, text)
+        self.prompts = prompts(encoded.take(range(min(settings.pairs, len(encoded)))), device_of(stack))
+        self.objective: Objective
+        if settings.objective == "task_loss":
+            self.objective = TaskLoss(stack, self.prompts, settings.target)
+        else:
+            self.objective = Faithful(
+                stack,
+                self.prompts,
+                settings.target,
+                settings.carried_target,
+                context,
+                settings.carried_weight,
+                1 if settings.ablation in FROM_TEXT else 2,
+            )
         # One draw for the whole search: circuits are compared on the same values.
         generator = torch.Generator().manual_seed(seed + VALUES_SEED)
-        self.values = self.removed.values(self.prompts, generator)
+        self.values = self.ablation.values(self.prompts, generator)
         widths = stack.nodes.widths
         self.empty = Circuit(
             behaviour=encoded.behaviour,
@@ -60,14 +79,16 @@ class Search:
             method=settings.method,
             seed=seed,
             ablation=settings.ablation,
+            objective=settings.objective,
             nodes={p: torch.zeros(w, dtype=torch.bool) for p, w in widths.items()},
             scores={p: torch.zeros(w) for p, w in widths.items()},
             edges=None,
-            reference=self.removed.reference,
+            reference=self.ablation.reference,
             target=settings.target,
             reached=False,
             train_loss=math.inf,
         )
+        self.pruner = Pruner(stack, self.prompts, self.ablation.reference, self.measure, settings.prune_attempts)
 
     @property
     def full(self) -> Circuit:
@@ -75,137 +96,127 @@ class Search:
         return self.measure(replace(self.empty, nodes={p: torch.ones_like(k) for p, k in self.empty.nodes.items()}))
 
     def measure(self, circuit: Circuit) -> Circuit:
-        """The circuit with its calibration and training loss."""
-        with torch.no_grad(), only(self.stack, circuit, self.values):
-            margins = answer_margins(self.stack, self.prompts)
-        found: Calibration = calibrate(margins, self.prompts.sign)
-        loss = float(task_loss(found.apply(margins, self.prompts.sign)))
+        """The circuit with what it reaches on the training pairs."""
+        found = self.objective.measure(only(self.stack, circuit, self.values))
         return replace(
             circuit,
-            train_loss=loss,
-            reached=loss <= self.settings.target,
-            scale=found.scale,
-            shift=found.shift,
+            train_loss=found.loss,
+            reached=found.reached,
+            carried=found.carried,
+            scale=found.calibration.scale,
+            shift=found.calibration.shift,
         )
 
     def run(self) -> Circuit:
-        """The circuit: `by_nodes`, and of its edges those that are needed."""
-        return self.by_edges(self.by_nodes())
-
-    def by_nodes(self, full: Circuit | None = None) -> Circuit:
-        """Rank nodes, take as few of them as reach the target, and remove what is left over; where that makes a
-        circuit, go on against an adversary (``hardening``) and do the same with the hardened ranking.
-
-        Where the hardened ranking leads to no circuit, it is the first one's. Where the whole model's loss is above
-        ``give_up`` all nodes are returned, and where no number of nodes reaches the target the most there may be
-        (``largest``), not `reached`.
-
-        Args:
-            full: the circuit of all nodes, where it is measured already.
-        """
-        full = self.full if full is None else full
-        if full.train_loss > max(self.settings.give_up, self.settings.target):
-            return full
-        ranked = self.bisect(self.rank(), full)
-        if not (self.settings.hardening and self.settings.method == "learned"):
-            return self.cut(ranked)
-        # Few enough as they are: that leftovers can go needs no proof before the hardened ranking's are looked for.
-        small = ranked.reached and ranked.size <= self.most
-        circuit = ranked if small else self.cut(ranked)
-        if not circuit.reached:
-            return circuit
-        scores, guards = hardened(self, ranked.scores)
-        found = self.cut(self.bisect(scores), guards)
-        if found.reached:
-            return found
-        return self.cut(ranked) if small else circuit
-
-    def cut(self, ranked: Circuit, guards: Mapping[str, list[int]] | None = None) -> Circuit:
-        """A circuit that `bisect` took from a ranking, without what is left over, and with no more nodes than it may
-        have.
-
-        Args:
-            guards: channels by point that are no leftovers though the circuit alone does without them.
-        """
-        circuit = replace(ranked, meta={"ranked_nodes": ranked.size, **({"guards": dict(guards)} if guards else {})})
-        if circuit.reached:
-            circuit = drop_nodes(self, circuit)
-        if circuit.size <= self.most:
-            return circuit
-        return replace(self.measure(self.top(ranked.scores, self.most)), meta=circuit.meta)
-
-    def by_edges(self, circuit: Circuit) -> Circuit:
-        """A circuit without the edges, and then nodes, that it can do without; as it is where it misses the target."""
+        """The circuit: nodes are ranked, as few taken as reach the target, and what is left over is removed."""
+        circuit = self.by_nodes()
         if not (circuit.reached and self.settings.edges):
             return circuit
-        return drop_dead_ends(self, drop_edges(self, circuit))
+        return drop_dead_ends(self.pruner, drop_edges(self.pruner, circuit))
+
+    def by_nodes(self) -> Circuit:
+        """The same before its edges are looked at.
+
+        With ``adversarial_steps`` pruning goes on against an adversary; where that leads to no circuit, it is the one
+        found before. Where the whole model misses ``max_model_loss`` (task loss) all nodes are returned, and where no
+        number of nodes reaches the target the most there may be, not `reached`.
+        """
+        if self.settings.objective == "task_loss":
+            full = self.full
+            if full.train_loss > max(self.settings.max_model_loss, self.settings.target):
+                return full
+        circuit = self.cut(self.bisect(self.rank()))
+        for attempt in range(1, ATTEMPTS if self.settings.method == "learned" else 1):
+            if circuit.reached:
+                break
+            circuit = self.cut(self.bisect(self.relearn(circuit, attempt)))
+        if not (self.settings.adversarial_steps and self.settings.method == "learned" and circuit.reached):
+            return circuit
+        scores, protected = self.harden(circuit.scores)
+        found = self.cut(self.bisect(scores), protected)
+        return found if found.reached else circuit
+
+    def relearn(self, circuit: Circuit, attempt: int) -> dict[str, Tensor]:
+        """Another ranking, where the last one led to no circuit.
+
+        Where that came near, learning goes on from it with a lower loss as its target. Where it got stuck, it starts
+        again, first with the nodes of large attribution open twice as far, then from all nodes alike.
+        """
+        settings, seed = self.settings, self.seed + 7919 * (attempt - 1)
+        if circuit.train_loss > STUCK or not circuit.size:
+            order = attribution(self.stack, self.prompts, self.ablation.reference) if attempt == 1 else None
+            settings = replace(settings, warm_start=2 * settings.warm_start + (not settings.warm_start))
+            return learn_gates(self.stack, self.objective, self.ablation, settings, seed, order=order)
+        share = settings.loss_target_fraction * 0.6**attempt
+        penalty, steps = settings.penalty / 8**attempt, max(1, settings.steps // 2)
+        settings = replace(settings, loss_target_fraction=share, steps=steps, penalty=penalty)
+        return learn_gates(self.stack, self.objective, self.ablation, settings, seed, start=circuit.scores)
+
+    def harden(self, scores: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, list[int]]]:
+        """Prune a ranking further against an adversary on training pairs.
+
+        Also where nothing seems to undo a circuit of the ranking: what an adversary finds on some pairs says little of
+        what one finds on others.
+
+        Returns:
+            scores, ``{point: [channels]}``, with the protected nodes first, and those, channels by point.
+        """
+        adversary = Adversary(self.stack)
+        settings = replace(self.settings, steps=self.settings.adversarial_steps, early_stop_loss=None)
+        scores = learn_gates(
+            self.stack, self.objective, self.ablation, settings, self.seed, start=scores, adversary=adversary
+        )
+        protected = {p: named.nonzero()[:, 0].tolist() for p, named in adversary.protected.items() if named.any()}
+        span = 2 + max(float(-v.min()) for v in scores.values())
+        return {p: v + span * adversary.protected[p] for p, v in scores.items()}, protected
+
+    def cut(self, ranked: Circuit, protected: Mapping[str, list[int]] | None = None) -> Circuit:
+        """A circuit from a ranking, without what is left over, and with no more nodes than it may have.
+
+        Args:
+            protected: channels by point that stay, though the circuit alone does without them.
+        """
+        meta = {"ranked_nodes": ranked.size, **({"protected": dict(protected)} if protected else {})}
+        circuit = replace(ranked, meta=meta)
+        if circuit.reached:
+            circuit = drop_dead_ends(self.pruner, drop_nodes(self.pruner, circuit))
+        if circuit.size <= self.most:
+            return circuit
+        return replace(self.top(ranked.scores, self.most), meta=circuit.meta)
 
     @property
     def most(self) -> int:
         """How many nodes a circuit may have."""
-        return max(1, round(self.settings.largest * sum(len(k) for k in self.empty.nodes.values())))
+        return max(1, round(self.settings.max_node_fraction * sum(len(k) for k in self.empty.nodes.values())))
 
     def rank(self) -> dict[str, Tensor]:
         """A score for every node, ``{point: [channels]}``; the larger the more it is needed."""
-        method, arguments = self.settings.method, (self.stack, self.prompts, self.removed.reference)
-        if method == "random":
+        settings, arguments = self.settings, (self.stack, self.prompts, self.ablation.reference)
+        if settings.method == "random":
             return random_scores(self.stack, self.seed)
-        if method == "magnitude":
+        if settings.method == "magnitude":
             return magnitude(*arguments)
-        if method == "attribution":
-            return attribution(*arguments)
-        if method == "integrated_gradients":
-            return integrated_gradients(*arguments)
-        return learn_gates(self.stack, self.encoded, self.removed, self.settings, self.seed)
+        if settings.method == "attribution":
+            return {p: score.abs() for p, score in attribution(*arguments).items()}
+        if settings.method == "integrated_gradients":
+            return {p: score.abs() for p, score in integrated_gradients(*arguments).items()}
+        order = attribution(*arguments) if settings.warm_start else None
+        if isinstance(self.objective, TaskLoss):
+            self.objective.soften(settings.loss_target_fraction * settings.target, settings.batch)
+        return learn_gates(self.stack, self.objective, self.ablation, settings, self.seed, order=order)
 
     def top(self, scores: Mapping[str, Tensor], count: int) -> Circuit:
-        """The circuit of the ``count`` best nodes; of equal ones the earlier stays."""
-        flat = torch.cat([scores[p].flatten() for p in self.empty.nodes])
-        order = torch.argsort(flat, descending=True, stable=True)[:count]
-        mask = torch.zeros(len(flat), dtype=torch.bool)
-        mask[order] = True
-        nodes = dict(zip(self.empty.nodes, mask.split([len(k) for k in self.empty.nodes.values()]), strict=True))
-        return replace(self.empty, nodes=nodes, scores=dict(scores))
+        """The circuit of the ``count`` best nodes, measured."""
+        return self.measure(replace(self.empty, nodes=best_nodes(scores, count), scores=dict(scores)))
 
-    def bisect(self, scores: Mapping[str, Tensor], full: Circuit | None = None) -> Circuit:
-        """The fewest best nodes whose calibrated loss reaches the target; as many as are tried where none do.
-
-        Without the setting ``bisect`` those that learned pruning has opened, where they reach it and are few enough.
-        Twice as many are tried as a circuit may have: of a ranking much is left over.
-
-        Args:
-            full: the circuit of all nodes, where it is measured already.
-        """
-        total = sum(len(k) for k in self.empty.nodes.values())
-        most = min(total, 2 * self.most)
-        if most < total:
-            best = self.measure(self.top(scores, most))
-        else:
-            best = replace(self.full if full is None else full, scores=dict(scores))
-        low, high = 0, most
+    def bisect(self, scores: Mapping[str, Tensor]) -> Circuit:
+        """The fewest best nodes that reach the target; twice as many are tried as a circuit may have, since greedy
+        pruning removes much of what a ranking leaves over."""
+        most = min(sum(len(s) for s in scores.values()), (2 if self.settings.prune_attempts else 1) * self.most)
+        opened = None
         if self.settings.method == "learned":
-            # Learning has opened about as many gates as are needed, and may do the behaviour better than all nodes do.
-            count = min(most, int(sum(int((s > 0).sum()) for s in scores.values())))
-            opened = self.measure(self.top(scores, count)) if count < most else best
-            if opened.reached and not self.settings.bisect and count <= self.most:
-                return opened
-            if opened.reached:
-                best, high = opened, count
-            else:
-                low = count
-        if not best.reached:
-            return best
-        # Sizes differ by orders of magnitude, so the middle is taken between logarithms.
-        # A ranking without learning is a baseline, whose size need not be known to the node.
-        fine = 50 if self.settings.method == "learned" else 10
-        while high - low > max(1, high // fine):
-            middle = max(low + 1, min(high - 1, round(math.sqrt(max(1, low) * high))))
-            tried = self.measure(self.top(scores, middle))
-            if tried.reached:
-                best, high = tried, middle
-            else:
-                low = middle
-        return best
+            opened = min(most, sum(int((s > 0).sum()) for s in scores.values()))
+        return bisect(lambda count: self.top(scores, count), most, opened, self.settings.bisect)
 
 
 def find_circuit(
@@ -216,15 +227,7 @@ def find_circuit(
     seed: int = 0,
     model: str = "sparse",
     text: Tensor | None = None,
+    context: BridgeContext | None = None,
 ) -> Circuit:
     """Search a stack for the circuit of a behaviour; see `Search`."""
-    return Search(stack, encoded, reference, settings or CircuitSettings(), seed, model, text).run()
-
-
-def heldout_margins(
-    stack: ResidualStack, circuit: Circuit, some: Prompts, values: Mapping[str, Tensor] | None = None
-) -> Tensor:
-    """Calibrated margins ``[2n]`` of the circuit alone on other prompts."""
-    with torch.no_grad(), only(stack, circuit, values):
-        margins = answer_margins(stack, some)
-    return Calibration(circuit.scale, circuit.shift).apply(margins, some.sign)
+    return Search(stack, encoded, reference, settings or CircuitSettings(), seed, model, text, context).run()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from bridges.storage.tables.behaviours import BEHAVIOUR, N_PAIRS, SEED, SPLIT
-from bridges.storage.tables.column import Column, Table
+from bridges.storage.tables.column import Column, Table, with_interval
 
 METHODS = ("learned", "attribution", "integrated_gradients", "random", "magnitude")
+OBJECTIVES = ("faithful", "task_loss")
 ABLATIONS = ("mean", "zero", "resample", "mixed")
 MODEL = Column("model", "str", "which stack the circuit is in", choices=("dense", "sparse"))
 METHOD = Column("method", "str", "how the nodes were chosen", choices=METHODS)
@@ -18,21 +19,24 @@ CIRCUIT_TABLES: tuple[Table, ...] = (
         "one circuit",
         (
             *_WHICH,
+            Column("objective", "str", "what was asked of it", choices=OBJECTIVES),
             ABLATION,
             Column("nodes", "int", "kept nodes"),
-            Column("guards", "int", "those of them that hardening added: the whole model needs them", optional=True),
+            Column("protected", "int", "those of them that adversarial pruning added: the whole model needs them"),
             Column("edges", "int", "kept weights between kept nodes, inside the blocks"),
             Column("edges_with_embeddings", "int", "the same with those of embedding and unembedding"),
             Column("node_level_edges", "int", "edges before edges were removed: all weights between kept nodes"),
             Column("total_nodes", "int", "nodes of the whole model"),
             Column("total_edges", "int", "nonzero weights inside the blocks of the whole model"),
-            Column("target", "float", "two-way loss the circuit had to reach, nats"),
+            Column("target", "float", "what the objective had to reach: unexplained variance, or nats"),
             Column("reached", "bool", "whether it did on the training pairs"),
-            Column("train_loss", "float", "two-way loss on the training pairs, calibrated, nats"),
-            Column("heldout_loss", "float", "the same on held-out pairs"),
+            Column("train_loss", "float", "the objective on the training pairs (task loss: calibrated)"),
+            Column("carried", "float", "unexplained variance of what is moved across the bridges, training pairs"),
+            Column("heldout_fvu", "float", "unexplained variance of the logit difference on held-out pairs"),
+            Column("heldout_loss", "float", "two-way loss on held-out pairs, nats (task loss: calibrated)"),
             Column("heldout_accuracy", "float", "share of held-out prompts decided rightly"),
             Column("full_loss", "float", "held-out two-way loss of the whole model, uncalibrated"),
-            Column("scale", "float", "calibration: factor on the logits"),
+            Column("scale", "float", "calibration: factor on the logits (1: none)"),
             Column("shift", "float", "calibration: added to the first candidate's logit minus the second's"),
             N_PAIRS,
         ),
@@ -44,9 +48,13 @@ CIRCUIT_TABLES: tuple[Table, ...] = (
             *_WHICH,
             Column("point", "str", "layer and kind, such as 2.mlp_neuron"),
             Column("channel", "int", "index within the point"),
-            Column("score", "float", "the search's score of the node (τ of learned pruning, …), highest in guards"),
-            Column("mean", "float", "mean over reference text, which replaces the node where it is removed"),
-            Column("importance", "float", "rise of the two-way loss when this node alone is removed from the circuit"),
+            Column("score", "float", "the search's score of the node (τ of learned pruning, …)"),
+            Column("mean", "float", "mean over reference text, which replaces the node where it is ablated"),
+            Column("attribution", "float", "first-order fall of the mean logit difference when it alone is ablated"),
+            Column(
+                "effect", "float", "the same exactly, of the nodes with the largest attribution (NaN: not measured)"
+            ),
+            Column("protected", "bool", "whether adversarial pruning added it"),
         ),
     ),
     Table(
@@ -60,6 +68,7 @@ CIRCUIT_TABLES: tuple[Table, ...] = (
             Column("target", "str", "point the weight writes, or `logits`"),
             Column("target_channel", "int", "channel it writes (token id where it writes logits)"),
             Column("weight", "float", "its value"),
+            Column("attribution", "float", "first-order fall of the mean logit difference when it alone is ablated"),
             Column("token", "str", "text of the token that it reads or writes", optional=True),
         ),
     ),
@@ -88,11 +97,10 @@ CIRCUIT_TABLES: tuple[Table, ...] = (
             ABLATION,
             Column("draw", "int", "index of the repetition"),
             Column("size", "int", "nodes involved"),
-            Column("quantity", "str", "what was measured, such as loss, accuracy, agreement, jaccard, edges"),
-            Column("value", "float", "the measurement"),
+            Column("quantity", "str", "what was measured, such as accuracy, loss, agreement, fvu, null_edges"),
+            *with_interval("value", "the measurement"),
             Column("reference", "float", "what it is compared with, measured the same way (NaN: nothing)"),
-            Column("threshold", "float", "the bar the verdict of this control used (NaN: informative only)"),
-            Column("passed", "bool", "whether the control was passed, in the row that decides", optional=True),
+            Column("decides", "bool", "whether a verdict reads this row"),
             N_PAIRS,
         ),
     ),

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from bridges.errors import BridgesError, nearest
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 Kind = Literal["int", "float", "str", "bool"]
 _ARROW: dict[Kind, pa.DataType] = {

@@ -59,7 +59,7 @@ BRIDGE_TABLES: tuple[Table, ...] = (
         "one pair of sites under one set of bridges",
         (
             Column("bridges", "str", "which bridges", choices=BRIDGES),
-            Column("pair", "int", "index of the pair, from the embedding up"),
+            Column("bridge", "int", "index of the pair, from the embedding up"),
             Column("dense_site", "int", "site in the dense model"),
             Column("sparse_site", "int", "site in the sparse model"),
             Column("nmse_encoder", "float", "NMSE of the encoded dense state against the sparse state"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 # Where the paper's own search starts (section A.5).
 PAPER = {
-    "k_coef": 1e-4,
+    "penalty": 1e-4,
     "lr": 3e-3,
     "temperature": 1.0,
     "init_bias": 0.1,
@@ -14,7 +14,7 @@ PAPER = {
 # All logarithmic: a decade below and above the paper's centre and the default of `CircuitSettings`; the price further
 # up, where small models with few nodes need it. τ ends at 1.
 RANGES: dict[str, tuple[float, float]] = {
-    "k_coef": (1e-5, 1e-2),
+    "penalty": (1e-5, 1e-2),
     "lr": (3e-4, 3e-1),
     "temperature": (0.1, 10.0),
     "init_bias": (0.01, 1.0),

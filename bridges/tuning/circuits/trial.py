@@ -14,7 +14,7 @@ from torch import Tensor
 from bridges.behaviours.encoded import EncodedPairs
 from bridges.circuits.circuit import count_edges
 from bridges.circuits.search.search import find_circuit
-from bridges.circuits.weights import wires
+from bridges.circuits.weights import edge_matrices
 from bridges.config.search import CircuitSettings
 from bridges.errors import DivergenceError
 from bridges.stack import ResidualStack
@@ -83,7 +83,7 @@ class Objective:
                 trial.set_user_attr("found", found)
                 mean = sum(row["score"] for row in found) / len(found)
                 trial.report(mean, step)
-                if step + 1 < len(self.tasks) and self.hopeless(trial.study, step, mean):
+                if step + 1 < len(self.tasks) and self.should_stop(trial.study, step, mean):
                     return Ended("pruned")
         except Exception as error:
             # One bad choice of settings, a NaN or a full memory, says nothing against the next.
@@ -101,7 +101,7 @@ class Objective:
             circuit = find_circuit(stack, encoded, self.reference, settings, self.seed, self.model, self.text)
         loss = float(circuit.train_loss)
         if not math.isfinite(loss):
-            raise DivergenceError(f"{name}: the circuit's loss is {loss}. Try smaller values of lr and k_coef.")
+            raise DivergenceError(f"{name}: the circuit's loss is {loss}. Try smaller values of lr and penalty.")
         nodes = int(sum(kept.sum() for kept in circuit.nodes.values()))
         edges = count_edges(stack, circuit).inside if settings.edges else None
         reached = bool(circuit.reached)
@@ -116,7 +116,7 @@ class Objective:
             "seconds": time.perf_counter() - started,
         }
 
-    def hopeless(self, study: Any, step: int, mean: float) -> bool:
+    def should_stop(self, study: Any, step: int, mean: float) -> bool:
         """Whether the mean so far is above the median of complete trials at the same behaviour.
 
         Optuna's pruner would take a trial's best mean so far, which suits a loss that falls; here every step is another
@@ -140,7 +140,7 @@ def whole_size(stack: ResidualStack, settings: CircuitSettings) -> int:
     widths = stack.nodes.widths
     if not settings.edges:
         return sum(widths.values())
-    inside = [w for w in wires(stack) if w.source in widths and w.target in widths]
+    inside = [w for w in edge_matrices(stack) if w.source in widths and w.target in widths]
     return sum(int((w.weight != 0).sum()) for w in inside)
 
 

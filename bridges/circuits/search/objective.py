@@ -1,0 +1,221 @@
+"""What a search asks of a circuit: the loss that gates are learned by, and how a finished circuit is measured.
+
+Shapes: n pairs of prompts, B = 2n prompts, the two of a pair one after the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from bridges.circuits.bridge_context import BridgeContext, PromptBatch, map_through_bridge, share_moved
+from bridges.circuits.task import (
+    Calibration,
+    Prompts,
+    calibrate,
+    logit_diff,
+    logit_diff_from,
+    task_loss,
+    turned_variance,
+)
+from bridges.stack import ResidualStack
+
+# A bridge teaches a search where the dense model's own exchange moves at least so much, and the whole sparse model at
+# least that share of it: elsewhere there is next to nothing to follow.
+CEILING, FOLLOWED = 0.5, 0.25
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A circuit against its objective.
+
+    Attributes:
+        loss: unexplained variance or nats. reached: whether it and `carried` reach their targets.
+        carried: unexplained variance of what is moved across the bridges, their mean; NaN where nothing is.
+        calibration: factor and shift of the logits, where the objective fits them.
+    """
+
+    loss: float
+    reached: bool
+    carried: float = float("nan")
+    calibration: Calibration = field(default_factory=Calibration)
+
+
+class Objective(Protocol):
+    """What a search asks of a circuit.
+
+    Attributes:
+        prompts: of all training pairs.
+        parameters: learned beside the gates, without a penalty.
+        target: of the mean loss, which the penalty of nodes is steered by.
+    """
+
+    prompts: Prompts
+    parameters: list[nn.Parameter]
+    target: float
+
+    def loss(self, world: AbstractContextManager, rows: Tensor, generator: torch.Generator) -> Tensor:
+        """The loss on the prompts ``rows [2m]`` of the stack in a world, such as that of the gates; differentiable."""
+        ...
+
+    def measure(self, world: AbstractContextManager, values: Mapping[str, Tensor] | None = None) -> Measured:
+        """The same on all pairs, against the targets."""
+        ...
+
+
+class TaskLoss:
+    """The published objective: two-way cross-entropy with a fitted scale and shift (paper, section A.5).
+
+    Args:
+        stack: that is searched. some: prompts of the training pairs. target: nats to reach.
+    """
+
+    def __init__(self, stack: ResidualStack, some: Prompts, target: float):
+        self.stack, self.prompts, self.target = stack, some, target
+        self.log_scale, self.shift = (nn.Parameter(torch.zeros((), device=some.ids.device)) for _ in range(2))
+        self.parameters = [self.log_scale, self.shift]
+
+    @torch.no_grad()
+    def soften(self, goal: float, pairs: int) -> None:
+        """Begin with logits so small that the whole stack's loss comes to ``goal``.
+
+        A model that is sure of every prompt has a loss of zero, and a gradient of zero: its gates would close alike,
+        those that matter among them, until it fails at once.
+        """
+        found = logit_diff(self.stack, self.prompts.take(slice(0, 2 * pairs)))
+        low, high = -3.0, 0.0
+        if task_loss(found) < goal:
+            for _ in range(20):
+                middle = (low + high) / 2
+                softer = task_loss(found * torch.tensor(middle).exp()) > goal
+                low, high = (middle, high) if softer else (low, middle)
+            self.log_scale.fill_(low)
+
+    def loss(self, world: AbstractContextManager, rows: Tensor, generator: torch.Generator) -> Tensor:
+        some = self.prompts.take(rows)
+        with world:
+            found = logit_diff(self.stack, some)
+        return task_loss(found * self.log_scale.clamp(-3, 3).exp() + some.sign * self.shift)
+
+    @torch.no_grad()
+    def measure(self, world: AbstractContextManager, values: Mapping[str, Tensor] | None = None) -> Measured:
+        with world:
+            found = logit_diff(self.stack, self.prompts)
+        fitted = calibrate(found, self.prompts.sign)
+        loss = float(task_loss(fitted.apply(found, self.prompts.sign)))
+        return Measured(loss, loss <= self.target, calibration=fitted)
+
+
+class Faithful:
+    """Explain the model's own logit difference, and what the whole model moves in the dense one.
+
+    The loss is the unexplained variance (`unexplained`) of the logit difference, without scale or shift, plus
+    ``weight`` times that of the *carried* effect: the circuit-only run's exchange at shared positions, decoded at a
+    bridge that is drawn for each step, against what the whole sparse model's exchange moves there. Two-way
+    cross-entropy rewards any large margin; a circuit that explains the model has the model's own.
+
+    Args:
+        stack: that is searched. some: prompts of the training pairs. target, carried_target: unexplained variance.
+        context: the bridges, where the stack is their sparse one; None leaves the carried term out.
+        weight: of the carried term. chunks: parts of similar length that a batch is run in; 1 where ablated nodes take
+            values that belong to single prompts.
+    """
+
+    def __init__(
+        self,
+        stack: ResidualStack,
+        some: Prompts,
+        target: float,
+        carried_target: float,
+        context: BridgeContext | None = None,
+        weight: float = 1.0,
+        chunks: int = 1,
+    ):
+        self.stack, self.prompts, self.target = stack, some, target
+        self.carried_target, self.context, self.weight, self.chunks = carried_target, context, weight, chunks
+        self.parameters: list[nn.Parameter] = []
+        self.batch: PromptBatch | None = None
+        self.moved: dict[int, Tensor] = {}
+        with torch.no_grad():
+            if context is not None and weight:
+                self.batch = context.batch(some)
+                self.model = self.batch.sparse_diff
+                self._follow(context, self.batch)
+            else:
+                self.model = logit_diff(stack, some)
+        # Of all pairs, not of a batch's: a batch of few frames may vary little.
+        self.variance = turned_variance(self.model, some.sign)
+        self.moved_variance = {i: turned_variance(moved, some.sign) for i, moved in self.moved.items()}
+
+    def _follow(self, context: BridgeContext, batch: PromptBatch) -> None:
+        """What the whole sparse model moves at the bridges where there is something to follow."""
+        if not batch.aligned:
+            return
+        ceilings, whole = context.ceilings(batch), context.whole_sparse(batch)
+        for i in context.inner:
+            if ceilings[i] >= CEILING and share_moved(batch.dense_diff, whole[i]) >= FOLLOWED * ceilings[i]:
+                self.moved[i] = batch.dense_diff - whole[i]
+
+    def _parts(self, rows: Tensor, chunks: int) -> list[Tensor]:
+        """The pairs in parts of similar length, each as wide as its own longest prompt."""
+        if chunks < 2 or len(rows) < 4 * chunks:
+            return [rows]
+        pairs = rows.view(-1, 2)
+        order = torch.argsort(self.prompts.last[pairs].amax(1), stable=True)
+        return [part.flatten() for part in pairs[order].chunk(chunks)]
+
+    def _carried(self, i: int, rows: Tensor, h: Tensor) -> Tensor:
+        """Squared errors of what an exchange of the sparse stream ``h`` moves across bridge i, ``[2m]``."""
+        assert self.context is not None and self.batch is not None
+        batch = self.batch.take(rows)
+        change = map_through_bridge(self.context.bridges[i], batch.exchange(h))
+        found = batch.dense_diff - self.context.dense_diff(batch, {i: change})[0]
+        return (found - self.moved[i][rows]).square()
+
+    def loss(self, world: AbstractContextManager, rows: Tensor, generator: torch.Generator) -> Tensor:
+        bridges = list(self.moved)
+        i = bridges[int(torch.randint(len(bridges), (1,), generator=generator))] if bridges else None
+        site = 0 if i is None or self.context is None else self.context.bridges.pairs[i].sparse
+        own, streams = [], []
+        parts = self._parts(rows, self.chunks)
+        with world:
+            for part in parts:
+                some = self.prompts.take(part)
+                h = self.stack.run_segment(self.stack.embed(some.ids), 0, site)
+                own.append((logit_diff_from(self.stack, h, some, site) - self.model[part]).square())
+                streams.append(h)
+        loss = torch.cat(own).mean() / self.variance
+        if i is None:
+            return loss
+        carried = torch.cat([self._carried(i, part, h) for part, h in zip(parts, streams, strict=True)])
+        return (loss + self.weight * carried.mean() / self.moved_variance[i]) / (1 + self.weight)
+
+    @torch.no_grad()
+    def measure(self, world: AbstractContextManager, values: Mapping[str, Tensor] | None = None) -> Measured:
+        every = torch.arange(len(self.prompts), device=self.prompts.ids.device)
+        parts = self._parts(every, 2 * self.chunks if self.chunks > 1 else 1)
+        own, streams = [], []
+        with world:
+            for part in parts:
+                some = self.prompts.take(part)
+                found = self.stack.run(some.ids)
+                diff = logit_diff_from(self.stack, found.final[0], some, self.stack.n_sublayers)
+                own.append((diff - self.model[part]).square())
+                streams.append(found.sites)
+        loss = float(torch.cat(own).mean() / self.variance)
+        if not self.moved:
+            return Measured(loss, loss <= self.target)
+        assert self.context is not None
+        sites = {i: self.context.bridges.pairs[i].sparse for i in self.moved}
+        each = [
+            torch.cat([self._carried(i, part, h[sites[i]]) for part, h in zip(parts, streams, strict=True)]).mean()
+            / self.moved_variance[i]
+            for i in self.moved
+        ]
+        carried = float(torch.stack(each).mean())
+        return Measured(loss, loss <= self.target and carried <= self.carried_target, carried)
