@@ -90,9 +90,8 @@ def attribution_graph(
     names, groups = names or {}, groups or {}
     order = {point: i for i, point in enumerate(stack.nodes.widths)}
     kept = [(p, c) for p in order for c in circuit.nodes[p].nonzero()[:, 0].tolist()]
-    _check(
-        kept, ids, tokens, answers, attribution, [*names, *(node for members in groups.values() for node in members)]
-    )
+    grouped = [node for members in groups.values() for node in members]
+    _check(kept, ids, tokens, answers, attribution, [*names, *grouped])
     run = run_circuit(stack, circuit, ids)
     at, score = {}, {}
     for p, c in kept:
