@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import save_file
 
 from bridges import disk
-from bridges.disk import bytes_missing, full_message, is_disk_full, readable
+from bridges.runs.disk import bytes_missing, full_message, is_disk_full, readable
 from bridges.storage.folder import RunFolder, write_atomically
 
 MIB = 1 << 20

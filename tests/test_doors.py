@@ -9,8 +9,8 @@ import pytest
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from omegaconf.errors import InterpolationKeyError
 
-from bridges.errors import ConfigError
 from bridges.cli.overrides import check_command_line, groups, in_words
+from bridges.errors import ConfigError
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ import bridges
 from bridges import kernels, pipeline
 from bridges.config import BehavioursConfig, Config, from_dict
 from bridges.errors import CheckpointError
+from bridges.runs.inputs import behaviour_inputs, check_inputs, other_versions
 from bridges.storage.folder import RunFolder
-from bridges.inputs import behaviour_inputs, check_inputs, other_versions
 
 
 @pytest.fixture(autouse=True)

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from bridges import sweep
-from bridges.storage.folder import RunFolder
 from bridges.cli.overrides import launcher_missing
 from bridges.cli.sweep import GONE, Outcome, summarise
+from bridges.storage.folder import RunFolder
 
 
 def _dead_process() -> int:
