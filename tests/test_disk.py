@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from bridges import disk
+from bridges.runs import disk
 from bridges.runs.disk import bytes_missing, full_message, is_disk_full, readable
 from bridges.storage.folder import RunFolder, write_atomically
 

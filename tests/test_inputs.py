@@ -15,9 +15,10 @@ from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 
 import bridges
-from bridges import kernels, pipeline
+from bridges import kernels
 from bridges.config import BehavioursConfig, Config, from_dict
 from bridges.errors import CheckpointError
+from bridges.runs import pipeline
 from bridges.runs.inputs import behaviour_inputs, check_inputs, other_versions
 from bridges.storage.folder import RunFolder
 

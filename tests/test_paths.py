@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from accelerate import Accelerator
 
-from bridges import kernels, pipeline
+from bridges import kernels
 from bridges.config import BehavioursConfig, Config, DataConfig, ModelConfig, SparseConfig, from_dict
 from bridges.config.paths import absolute
+from bridges.runs import pipeline
 from bridges.storage.folder import RunFolder, config_hash, folder_name
 
 PATHS = ("text", "./text", "text/", "../{here}/text", "{root}/text")

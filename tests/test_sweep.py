@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from bridges import sweep
+from bridges.cli import sweep
 from bridges.cli.overrides import launcher_missing
 from bridges.cli.sweep import GONE, Outcome, summarise
 from bridges.storage.folder import RunFolder
