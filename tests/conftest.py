@@ -177,7 +177,7 @@ def command(tiny_settings: list[str]) -> Callable[..., list[str]]:
 @pytest.fixture
 def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[..., Any]]:
     """``cli(*arguments)``: ``python -m bridges.run`` in this process; exit status, output and error output."""
-    from bridges import run
+    from bridges.cli import run
 
     log = logging.getLogger("bridges")
     before = log.handlers, log.propagate, log.level

@@ -44,7 +44,7 @@ def composed(*arguments: str) -> Config:
 def _skip_without_plugin(choice: str) -> None:
     extra = launcher_missing(choice)
     if extra:
-        pytest.skip(f"the plugin of bridges[{extra}] is not installed")
+        pytest.skip(f"the plugin of bridges-interp[{extra}] is not installed")
 
 
 @pytest.mark.parametrize("choice", CHOICES)
@@ -73,7 +73,7 @@ def test_a_launcher_preset_chooses_the_plugin(choice):
 def test_a_missing_plugin_names_what_installs_it(choice, monkeypatch):
     monkeypatch.setattr(overrides, "find_spec", lambda name: None)
     key = "launcher" if choice in groups()["launcher"] else "hydra/launcher"
-    with pytest.raises(ConfigError, match=rf"{key}={choice} needs a plugin.*bridges\[{LAUNCHERS[choice][1]}\]"):
+    with pytest.raises(ConfigError, match=rf"{key}={choice} needs a plugin.*bridges-interp\[{LAUNCHERS[choice][1]}\]"):
         check_command_line(["-m", f"{key}={choice}"])
 
 

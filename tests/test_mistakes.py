@@ -89,7 +89,6 @@ COMMANDS = [
     ("+model=gpt2", "write model=gpt2"),
     ("seed=0,1", "put -m before"),
     ("model=gpt2,tinypython", "put -m before"),
-    ("circuits.targets.for_while=0.1", "+circuits.targets.for_while=0.1"),
     # Options.
     ("--confg-dir=x", "--config-dir"),
     ("--seed=3", "--seed is no option"),
@@ -143,7 +142,6 @@ SETTINGS = [
     ("data.context=1", "at least 2"),
     ("circuits.method=random", "circuits.baselines=[random]"),
     ("circuits.controls.names=[necesity]", "necessity"),
-    ("verdict.dense_accuracy=0.5", "circuits.min_accuracy"),
     ("tracking.project=a/b", "W&B takes no /"),
     (f"tracking.tags=[{'x' * 65}]", "65 characters; W&B takes 64"),
     (f"tracking.group={'x' * 200}", "200 characters; W&B takes 128"),
@@ -182,7 +180,6 @@ RUNS = [
     (["sparse.d_model=1000000"], "GiB"),
     (["behaviours=file", "behaviours.path=/nowhere.jsonl"], "Cannot read /nowhere.jsonl"),
     (["behaviours.names=[for_whlie]"], "for_while"),
-    (["+circuits.targets={for_whlie: 0.1}"], "for_while"),
     (["data=hub", "data.path=owner/data"], "data"),
     (["kernels=cpp"], "no compiler here"),
 ]
@@ -308,7 +305,6 @@ CALLS: list[tuple[str, Callable[[Path], Any], str]] = [
     ("a model in an unknown package", lambda run: load_dense("package:nothing_at_all"), "not installed"),
     ("pairs in an empty file", lambda run: load_pairs(_jsonl(run, "\n")), "is empty"),
     ("pairs that are no JSON", lambda run: load_pairs(_jsonl(run, "clean: a")), "line 1: this is no JSON"),
-    ("pairs in one list", lambda run: load_pairs(_jsonl(run, json.dumps([PAIR]))), "a JSON object is expected"),
     (
         "pairs with half a character",
         lambda run: load_pairs(_jsonl(run, json.dumps(PAIR | {"clean": "\ud800"}))),
