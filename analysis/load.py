@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from bridges.config import BOOKKEEPING
 from bridges.errors import BridgesError, nearest
 from bridges.storage.tables import TABLES, read_table, table_names
 
@@ -24,8 +25,6 @@ KEY_COLUMNS = {
     "sparse.d_model": ("sparse.d_model",),
     "sparse.n_layer": ("sparse.n_layer",),
 }
-# Where a run is written and how it is tracked says nothing about its figures.
-BOOKKEEPING = ("name", "runs_dir", "resume", "tracking")
 FILES = ("config.yaml", "status.json")
 SKIPPED = {"wandb", "tables", "checkpoints", "model", "bridges", "circuits", "__pycache__"}
 
@@ -193,7 +192,7 @@ def _config(folder: Path) -> dict[str, Any]:
         values = yaml.safe_load(file.read_text())
     except FileNotFoundError:
         raise BridgesError("no config.yaml") from None
-    except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, OSError, ValueError, RecursionError) as error:
         raise BridgesError(f"config.yaml cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict) or not values:
         raise BridgesError("config.yaml holds no settings")
@@ -206,7 +205,7 @@ def _status(folder: Path) -> dict[str, Any]:
         values = json.loads(file.read_text())
     except FileNotFoundError:
         raise BridgesError("no status.json") from None
-    except (ValueError, OSError) as error:
+    except (ValueError, RecursionError, OSError) as error:
         raise BridgesError(f"status.json cannot be read: {error}") from error
     if not isinstance(values, dict) or "status" not in values:
         raise BridgesError("status.json holds no status")

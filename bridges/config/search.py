@@ -20,7 +20,7 @@ class CircuitSettings:
     """One search: learned pruning and what follows it (paper, sections 2.2 and A.5)."""
 
     method: str = "learned"
-    """How nodes are ranked: `learned`, or as a baseline `attribution`, `integrated_gradients`, `random`, `magnitude`."""
+    """How nodes are ranked: `learned`; baselines: `attribution`, `integrated_gradients`, `random`, `magnitude`."""
     objective: str = "faithful"
     """What the circuit has to do: `faithful`: explain the model's own logit difference, in the model and across the
     bridges; `task_loss`: reach a calibrated two-way loss, as published."""
@@ -28,7 +28,7 @@ class CircuitSettings:
     """What replaces a removed node: its `mean` over text, `zero`, `resample`: its value in other text, or `mixed`: the
     mean in one half of the pairs, values from text in the other."""
     target: float = 0.1
-    """What has to be reached on the training pairs: unexplained variance (faithful) or nats (task_loss; paper: 0.15)."""
+    """What has to be reached on training pairs: unexplained variance (faithful) or nats (task_loss; paper: 0.15)."""
     carried_weight: float = 1.0
     """Weight of the carried term of the faithful objective beside the logit difference's own (0: left out)."""
     carried_target: float = 0.15

@@ -20,7 +20,6 @@ from bridges.circuits.controls import SEARCHING, Case, run_controls
 from bridges.circuits.draw import draw_circuit
 from bridges.circuits.faithfulness import edge_curve, node_curve
 from bridges.circuits.measure import circuit_row, edge_rows, node_rows
-from bridges.circuits.mib import save_mib
 from bridges.circuits.search.search import Search
 from bridges.circuits.task import Prompts, prompts
 from bridges.circuits.weights import edge_matrices
@@ -30,6 +29,7 @@ from bridges.compare.rows import transfer_rows
 from bridges.compare.verdict import decide
 from bridges.config.measuring import CLAIM_CONTROLS
 from bridges.errors import BridgesError
+from bridges.interop.mib import save_mib
 from bridges.runs.context import RunContext
 from bridges.storage.runner import file_name
 from bridges.storage.tables import TABLES, read_table
@@ -129,7 +129,8 @@ class BehaviourWork:
         """The dense model's own circuit, for its size."""
         if searchable(self.context, "dense") is not None:
             return
-        search = self.search("dense")
+        # However large: it is for its size.
+        search = self.search("dense", max_node_fraction=1.0)
         circuit = search.run()
         some = prompts(heldout, device_of(search.stack))
         self.rows["circuits"].append(circuit_row(search, circuit, some))

@@ -20,13 +20,15 @@ from bridges.circuits.bridge_context import BridgeContext, map_through_bridge
 from bridges.circuits.circuit import Circuit, ablated, circuit_logits, only
 from bridges.circuits.draw import draw_circuit
 from bridges.config import STACKS
+from bridges.data.blocks import TokenBlocks, token_blocks
 from bridges.dense import DenseStack, load_dense
 from bridges.errors import BridgesError, CheckpointError, nearest
 from bridges.hybrid import Path as MixedPath
 from bridges.hybrid import path_logits
 from bridges.runs.circuits import circuit_file
+from bridges.runs.inputs import check_inputs, model_inputs, text_inputs
 from bridges.runs.sources import select_behaviours
-from bridges.sparse import SparseTransformer
+from bridges.sparse import SparseTransformer, load_sparse
 from bridges.stack import ResidualStack
 from bridges.storage.folder import RunFolder
 from bridges.storage.tables import read_table
@@ -111,11 +113,13 @@ class Run:
 
     Args:
         path: the run's folder.
+        allow_changed: read the text and load the dense model even where they are not those that the run had.
     """
 
-    def __init__(self, path: str | Path):
+    def __init__(self, path: str | Path, allow_changed: bool = False):
         self.folder = RunFolder(path)
         self.config = self.folder.config
+        self._allow_changed = allow_changed
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder.path)!r}, {self.folder.status['status']})"
@@ -124,7 +128,20 @@ class Run:
     def _dense_and_tokenizer(self):
         m = self.config.model
         dtype = torch.bfloat16 if m.dtype == "bf16" else torch.float32
-        return load_dense(m.name, gguf_file=m.gguf_file, revision=m.revision, dtype=dtype)
+        dense, tokenizer = load_dense(m.name, gguf_file=m.gguf_file, revision=m.revision, dtype=dtype)
+        check_inputs(self.folder.path, model_inputs(self.config, dense), self._allow_changed)
+        return dense, tokenizer
+
+    @cached_property
+    def data(self) -> TokenBlocks:
+        """The run's text as blocks of tokens.
+
+        Raises:
+            CheckpointError: it is not the text that the run had (unless that is allowed).
+        """
+        data = token_blocks(self.config.data, self.tokenizer, self.config.data.context)
+        check_inputs(self.folder.path, text_inputs(self.config, data), self._allow_changed)
+        return data
 
     @property
     def dense(self) -> DenseStack:
@@ -143,7 +160,7 @@ class Run:
             raise CheckpointError(
                 f"{self.folder.path} has not finished training; go on with resume={self.folder.path}."
             )
-        return SparseTransformer.from_pretrained(self.folder.model).eval()
+        return load_sparse(self.folder.model).eval()
 
     @cached_property
     def bridges(self) -> Bridges:
@@ -275,25 +292,24 @@ class Run:
         return read_table(self.folder.path, name)
 
 
-def load(source: str | Path) -> Run:
+def load(source: str | Path, allow_changed: bool = False) -> Run:
     """Open a run.
 
     Args:
-        source: a run folder, or the Hub id of an uploaded one.
+        source: a run folder, or the Hub id (``user/name``) of one that was pushed there.
+        allow_changed: go on where the run's dense model or text is no longer what it was; otherwise that is an error
+            where they are first asked for.
 
     Raises:
-        CheckpointError: it is neither.
+        CheckpointError: it is no run.
+        HubError: it is no folder here, and the Hub cannot be reached or has no such run.
     """
+    if not str(source).strip():
+        raise CheckpointError("An empty text names no run. Give a path such as runs/<folder>.")
+    source = Path(source).expanduser() if str(source).startswith("~") else source
     if Path(source).exists() or str(source).count("/") != 1 or str(source).startswith((".", "/", "runs/")):
-        return Run(source)
-    from huggingface_hub import snapshot_download
+        return Run(source, allow_changed)
+    # Not at the top: the Hub's client is slow to import.
+    from bridges.interop.hub import fetch
 
-    try:
-        return Run(snapshot_download(str(source)))
-    except CheckpointError:
-        raise
-    except Exception as error:
-        raise CheckpointError(
-            f"{source} is neither a run folder here nor a run on the Hub ({type(error).__name__}). Give a path such as "
-            "runs/<folder>."
-        ) from error
+    return Run(fetch(str(source)), allow_changed)

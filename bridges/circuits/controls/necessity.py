@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
-
+from bridges.circuits.bootstrap import share_of
 from bridges.circuits.controls.case import Case, Row, control
 from bridges.circuits.node_sets import random_sets, set_logit_diffs
 
@@ -13,8 +12,8 @@ SET_PAIRS = 16
 
 @control("necessity")
 def necessity(case: Case) -> list[Row]:
-    """Accuracy of the whole model with the circuit's nodes at their means (paper, Fig. 32), and the share of random sets
-    of the same size per kind and layer, drawn from all nodes, that do less harm to the mean logit difference.
+    """Accuracy of the whole model with the circuit's nodes at their means (paper, Fig. 32), and the share of random
+    sets of the same size per kind and layer, drawn from all nodes, that do less harm to the mean logit difference.
 
     The random sets are tried on fewer pairs, and so is the circuit beside them.
     """
@@ -23,7 +22,7 @@ def necessity(case: Case) -> list[Row]:
     sets = random_sets(case.circuit, case.config.random_sets, case.generator("necessity"))
     others = set_logit_diffs(case.stack, few, sets, case.circuit.reference).double().mean(1).cpu().numpy()
     own = float(without[: len(few)].double().mean())
-    share = float(np.mean(others > own))
+    share = share_of(int((others > own).sum()), len(others))
     more = {"reference": float(others.mean())}
     return [
         case.row("necessity", "accuracy_without", case.accuracy(without), decides=True),

@@ -170,7 +170,7 @@ class Faithful:
         return [part.flatten() for part in pairs[order].chunk(chunks)]
 
     def _carried(self, i: int, rows: Tensor, h: Tensor) -> Tensor:
-        """Squared errors of what an exchange of the sparse stream ``h`` moves in the dense model at bridge i, ``[2m]``."""
+        """Squared errors of what an exchange of the sparse stream ``h`` moves across bridge i, ``[2m]``."""
         assert self.context is not None and self.batch is not None
         batch = self.batch.take(rows)
         change = map_through_bridge(self.context.bridges[i], batch.exchange(h))

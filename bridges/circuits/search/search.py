@@ -140,13 +140,16 @@ class Search:
         """Another ranking, where the last one led to no circuit.
 
         Where that came near, learning goes on from it with a lower loss as its target. Where it got stuck, it starts
-        again from all nodes alike.
+        again, first with the nodes of large attribution open twice as far, then from all nodes alike.
         """
-        settings, seed = self.settings, self.seed + 7919 * attempt
+        settings, seed = self.settings, self.seed + 7919 * (attempt - 1)
         if circuit.train_loss > STUCK or not circuit.size:
-            return learn_gates(self.stack, self.objective, self.ablation, settings, seed)
+            order = attribution(self.stack, self.prompts, self.ablation.reference) if attempt == 1 else None
+            settings = replace(settings, warm_start=2 * settings.warm_start + (not settings.warm_start))
+            return learn_gates(self.stack, self.objective, self.ablation, settings, seed, order=order)
         share = settings.loss_target_fraction * 0.6**attempt
-        settings = replace(settings, loss_target_fraction=share, steps=max(1, settings.steps // 2))
+        penalty, steps = settings.penalty / 8**attempt, max(1, settings.steps // 2)
+        settings = replace(settings, loss_target_fraction=share, steps=steps, penalty=penalty)
         return learn_gates(self.stack, self.objective, self.ablation, settings, seed, start=circuit.scores)
 
     def harden(self, scores: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, list[int]]]:
