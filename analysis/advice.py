@@ -1,4 +1,4 @@
-"""The command that makes what an analysis lacks, with the settings of a run that is there."""
+"""Commands that a reader is told of: the one that makes what an analysis lacks, and the analyses themselves."""
 
 from __future__ import annotations
 
@@ -50,3 +50,8 @@ def _swept(override: str) -> bool:
     """Whether several values are given, as opposed to one list of them."""
     value = override.partition("=")[2]
     return "," in value and value[0] not in "[{'\""
+
+
+def program(name: str) -> str:
+    """How an analysis is called here: ``analysis`` in a checkout, ``bridges.analysis`` from a wheel."""
+    return f"python -m {__package__}.{name}"

@@ -75,7 +75,7 @@ def draw_grid(
 def key(signs: dict[str, Sign], present: Collection[str]) -> list[Patch]:
     """Entries of a legend for those signs that are present."""
     return [
-        Patch(facecolor=sign.colour, edgecolor="#999999", hatch=sign.hatch, label=f"{sign.letter}  {name}")
+        Patch(facecolor=sign.colour, edgecolor="#999999", hatch=sign.hatch, label=f"{sign.letter}  {name}".strip())
         for name, sign in signs.items()
         if name in present
     ]

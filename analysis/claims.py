@@ -22,15 +22,15 @@ from .cells import Cell, Sign, draw_grid, key
 from .command import Result, run_command, table_text, unfinished_text
 from .load import Runs
 from .settings import finished_rows
-from .style import new_figure
+from .style import BLACK, new_figure
 from .verdicts import claim_rank, robust
 
 ROBUSTNESS = "robustness"
 # Whole interval on the right side of the bar, on the wrong side, across it, or not measured.
 STATE_SIGNS = {
-    "held": Sign("+", "#6BAED6"),
-    "missed": Sign("-", "#E6803C"),
-    "open": Sign("?", "#FEE6C4"),
+    "held": Sign("", "#6BAED6"),
+    "missed": Sign("", "#E6803C"),
+    "open": Sign("", "#FEE6C4"),
     "not measured": Sign("", "#E6E6E6", "///"),
 }
 COLUMNS = [
@@ -114,6 +114,10 @@ def _grid(axis: Axes, frame: pd.DataFrame, criteria: pd.DataFrame, behaviours: l
     verdict = frame.drop_duplicates("behaviour").set_index("behaviour")["verdict"]
     names = [name for _, name in columns]
     draw_grid(axis, cells, names, [f"{name}: {verdict[name]}" for name in behaviours], size=7, slant=True)
+    for claim, places in criteria.groupby("claim", sort=False).indices.items():
+        axis.text(min(places) - 0.45, -0.6, str(claim).replace(" ", "\n"), fontsize=7.5, fontweight="bold", va="bottom")
+        if min(places):
+            axis.axvline(min(places) - 0.5, color=BLACK, linewidth=1)
 
 
 def _bars(axis: Axes, criteria: pd.DataFrame) -> None:

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from bridges.errors import BridgesError
 
+from .advice import program
 from .load import Runs, load
 from .style import save
 
@@ -63,11 +64,6 @@ def run_command(
         extend(parser)
     given = parser.parse_args(arguments)
     return show(name, lambda: make(load(*given.runs), given), given.out or Path(given.runs[0]))
-
-
-def program(name: str) -> str:
-    """How an analysis is called here: ``analysis`` in a checkout, ``bridges.analysis`` from a wheel."""
-    return f"python -m {__package__}.{name}"
 
 
 def show(name: str, make: Callable[[], Result], out: Path) -> int:

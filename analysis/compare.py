@@ -17,7 +17,8 @@ from matplotlib.figure import Figure
 
 from bridges.errors import BridgesError
 
-from .command import Result, program, show, table_text
+from .advice import program
+from .command import Result, show, table_text
 from .comparison import MEASURES, Comparison, compare, latest_pair
 from .load import load
 from .style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILION, log_scale, new_figure

@@ -9,7 +9,7 @@ import pandas as pd
 
 from bridges.errors import BridgesError
 
-from .advice import repeat_command
+from .advice import program, repeat_command
 from .load import Runs
 
 EMBEDDING = "tokens.weight"  # the sparse model's matrix [vocabulary, d_model] in the `sparsity` table
@@ -44,12 +44,20 @@ def finished_rows(runs: Runs, table: str) -> pd.DataFrame:
     if len(frame):
         frame = frame[frame["run"].isin(finished(runs))]
     if frame.empty:
-        what, how = CONTENTS.get(table, (f"a table {table!r}", "a later stage or another version writes it"))
-        ended = f"{len(finished(runs))} of {plural(len(runs.records), 'run')} finished"
-        outdated = runs.problems["reason"].str.startswith(f"table {table}: ").any()
-        hint = f" `python -m {__package__}.summary` says why a table was left out." if outdated else ""
-        raise BridgesError(f"No finished run has {what} ({ended}): {how}.{hint}")
+        raise BridgesError(_nothing(runs, table))
     return frame.reset_index(drop=True)
+
+
+def _nothing(runs: Runs, table: str) -> str:
+    """Why no finished run has a table, and the command that makes it."""
+    what, how = CONTENTS.get(table, (f"a table {table!r}", "a later stage or another version writes it"))
+    ended = f"{len(finished(runs))} of {plural(len(runs.records), 'run')} finished"
+    if runs.records and not finished(runs):
+        last = runs.records[-1]
+        how = f"`python -m bridges.run resume={last.folder}` goes on with one that is {last.state}"
+    if runs.problems["reason"].str.startswith(f"table {table}: ").any():
+        how += f"; `{program('summary')}` says why a table was left out"
+    return f"No finished run has {what} ({ended}): {how}."
 
 
 def widths(runs: Runs) -> dict[str, float]:

@@ -247,16 +247,21 @@ def sizes_text(frame: pd.DataFrame, found: pd.DataFrame, seed: int = 0) -> str:
         "",
         table_text(found, {"nodes": ".1f", "edges": ".1f", "target": "g"}),
         "",
-        "Geometric means over the behaviours whose two circuits reached the same target, with edges; ratio dense / "
-        "sparse with a 95 % interval over behaviours:",
-        "",
-        table_text(size_summary(frame, seed).drop(columns=["ce_sparse", "ce_dense"]), means),
-        "",
+        *_paired_text(frame, means, seed),
         f"{len(frame) - len(skipped)} of {len(frame)} pairs counted"
         + "".join(f"; {status}: {n}" for status, n in skipped["status"].value_counts().items()),
         *_bare_text(frame),
     ]
     return "\n".join(lines)
+
+
+def _paired_text(frame: pd.DataFrame, formats: Mapping[str, str], seed: int) -> list[str]:
+    summary = size_summary(frame, seed).drop(columns=["ce_sparse", "ce_dense"])
+    if not summary["behaviours"].any():
+        return []
+    units = "ratio dense / sparse with a 95 % interval over behaviours:"
+    what = "Geometric means over the behaviours whose two circuits reached the same target, with edges; " + units
+    return [what, "", table_text(summary, formats), ""]
 
 
 def _bare_text(frame: pd.DataFrame) -> list[str]:

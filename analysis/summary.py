@@ -11,7 +11,7 @@ import pandas as pd
 
 from bridges.errors import BridgesError
 
-from .command import program
+from .advice import program
 from .frontier import frontier, frontier_figure, more_text
 from .load import Runs, load
 from .overview import VERDICT_FIGURES, overview

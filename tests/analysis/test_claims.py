@@ -61,7 +61,8 @@ def test_one_run_is_a_grid_and_several_are_bars(folder, write_run, write_rows):
     rows = [tick.get_text() for tick in axis.get_yticklabels()]
     columns = [tick.get_text() for tick in axis.get_xticklabels()]
     assert rows[0] == "with: reproduced" and columns == ["dense_accuracy", "fvu", "dense_edges", "reach"]
-    text = {tuple(map(int, t.get_position())): t.get_text() for t in axis.texts}
+    text = {tuple(map(round, t.get_position())): t.get_text() for t in axis.texts}
+    assert [text[(x, -1)] for x in (0, 1, 2, 3)] == ["done", "sufficient", "small", "robustness"], "above the criteria"
     assert text[(1, 2)] == "0.40" and text[(2, 3)] == "900" and text[(1, 1)] == ""
     boxes = {(round(p.get_x() + 0.5), round(p.get_y() + 0.5)): p for p in axis.patches if isinstance(p, Rectangle)}
     assert to_hex(boxes[(1, 2)].get_facecolor()) == STATE_SIGNS["missed"].colour.lower()

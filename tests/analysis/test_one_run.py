@@ -54,6 +54,13 @@ def test_every_command(name, one, monkeypatch, capsys):
     assert all(path.with_suffix(".csv").is_file() for path in written)
 
 
+def test_a_run_that_stopped_names_the_command_that_goes_on(tmp_path, write_run, capsys):
+    folder = write_run(tmp_path / "a", sparse={"a": 3}, status="failed")
+    for name in ("sizes", "claims", "heatmap"):
+        assert import_module(f"analysis.{name}").main([str(tmp_path)]) == 1
+        assert f"`python -m bridges.run resume={folder}` goes on with one that is failed." in capsys.readouterr().err
+
+
 def test_modules_can_be_reached_from_the_package():
     assert all(getattr(analysis, name).main for name in analysis.MODULES)
     assert set(analysis.MODULES) <= set(dir(analysis))
