@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from bridges.errors import CheckpointError, ConfigError
+from bridges.errors import CheckpointError, ConfigError, in_brief
 from bridges.sparse.config import kept
 from bridges.sparse.ops import abs_topk
 
@@ -161,7 +161,7 @@ class Bridges(nn.Module):
             bridges = cls(config["d_dense"], config["d_sparse"], pairs, config["activation_fraction"])
             bridges.load_state_dict(load_file(folder / "bridges.safetensors"))
         except Exception as error:
-            raise CheckpointError(f"No readable bridges in {folder}: {error}") from error
+            raise CheckpointError(f"No readable bridges in {folder}: {in_brief(error)}.") from error
         return bridges
 
 

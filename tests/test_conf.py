@@ -20,6 +20,7 @@ from bridges.runs.stages import wanted
 
 NEEDED = {
     "model=hf": ["model.name=x"],
+    "model=openai": ["model.name=x"],
     "data=files": ["data.path=x"],
     "data=hub": ["data.path=x"],
     "behaviours=file": ["behaviours.path=x"],

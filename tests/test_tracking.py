@@ -80,7 +80,7 @@ def test_an_offline_run_holds_rows_config_and_summary(tmp_path):
     for row in ROWS:
         tracker.log(row, row["step"], "train")
     tracker.log({"kl": np.float32(0.5), "absent": None}, 3, "eval")
-    sites = {"pair": [0, 1], "bridges": ["trained", None], "kl_d2s": [0.1, np.nan]}
+    sites = {"bridge": [0, 1], "bridges": ["trained", None], "kl_d2s": [0.1, np.nan]}
     tracker.table("sites", pd.DataFrame(sites))
     tracker.summary({"sparse/ce": np.float64(2.75)})
     tracker.finish(0)
@@ -106,7 +106,7 @@ def test_an_offline_run_holds_rows_config_and_summary(tmp_path):
     assert evaluated["eval/kl"] == 0.5 and evaluated["eval/step"] == 3 and "eval/absent" not in evaluated
     assert any(key.startswith("tables/sites") for row in history for key in row)
     [table] = tracker.directory.rglob("*.table.json")
-    assert json.loads(table.read_text())["columns"] == ["pair", "bridges", "kl_d2s"]
+    assert json.loads(table.read_text())["columns"] == ["bridge", "bridges", "kl_d2s"]
 
     summary: dict = {}
     for record in found:

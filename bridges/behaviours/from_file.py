@@ -19,12 +19,16 @@ from typing import TYPE_CHECKING
 
 from bridges.behaviours.encoded import check
 from bridges.behaviours.pair import SPLITS, Answer, Behaviour, BehaviourError, Draft, Split
+from bridges.data.text import lone_surrogate, text_lines
+from bridges.errors import DataError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 REQUIRED = ("clean", "counterfactual", "clean_token", "counterfactual_token")
 OPTIONAL = ("split", "behaviour")
+# A file system takes 255 bytes; endings and the hash that keeps two names apart come on top.
+MAX_NAME_BYTES = 200
 
 
 class FileBehaviour(Behaviour):
@@ -55,18 +59,16 @@ def load(path: str | Path, tokenizer: PreTrainedTokenizerBase | None = None) -> 
     Raises:
         BehaviourError: the file is missing, empty or broken; the message names the line.
     """
-    path = Path(path)
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise BehaviourError(f"Cannot read the behaviour file {path}: {error}.") from None
+    path = Path(path).expanduser()
     groups: dict[str, list[tuple[Split | None, Draft]]] = defaultdict(list)
-    for number, line in enumerate(lines, 1):
-        if line.strip():
+    try:
+        for number, line in text_lines(path):
             name, split, draft = _row(line, f"{path}, line {number}", path.stem)
             if tokenizer is not None:
                 check(draft, tokenizer)
             groups[name].append((split, draft))
+    except DataError as error:
+        raise BehaviourError(f"The behaviour file cannot be read. {error}") from None
     if not groups:
         raise BehaviourError(f"The behaviour file {path} is empty: one JSON object per line is expected.")
     return {name: _behaviour(name, path, rows) for name, rows in groups.items()}
@@ -77,6 +79,11 @@ def _row(line: str, source: str, default_name: str) -> tuple[str, Split | None, 
         row = json.loads(line)
     except json.JSONDecodeError as error:
         raise BehaviourError(f"{source}: this is no JSON ({error.msg} at column {error.colno}).") from None
+    except RecursionError:
+        raise BehaviourError(f"{source}: this is no prompt pair (brackets nested too deeply).") from None
+    except ValueError as error:
+        # Python reads no whole number of more than some thousand digits.
+        raise BehaviourError(f"{source}: this is no prompt pair ({error}).") from None
     if not isinstance(row, dict):
         raise BehaviourError(f"{source}: a JSON object is expected, not {type(row).__name__}.")
     missing = [key for key in REQUIRED if key not in row]
@@ -89,6 +96,8 @@ def _row(line: str, source: str, default_name: str) -> tuple[str, Split | None, 
     for key in (*REQUIRED, "behaviour"):
         if key in row and (not isinstance(row[key], str) or not row[key]):
             raise BehaviourError(f"{source}: {key} has to be a text that is not empty, not {row[key]!r}.")
+        if key in row and (half := lone_surrogate(row[key])):
+            raise BehaviourError(f"{source}: {key} holds {half}, half a character: its other half is missing.")
     split = row.get("split")
     if split is not None and split not in SPLITS:
         raise BehaviourError(f"{source}: split is {split!r}, valid: {', '.join(SPLITS)}.")
@@ -98,7 +107,12 @@ def _row(line: str, source: str, default_name: str) -> tuple[str, Split | None, 
         raise BehaviourError(f"{source}: both prompts have the same answer {row['clean_token']!r}.")
     first, second = (Answer(row[key], whole=len(row[key])) for key in REQUIRED[2:])
     draft = Draft(row["clean"], first, row["counterfactual"], second, template="", source=source)
-    return row.get("behaviour", default_name), split, draft
+    name = row.get("behaviour", default_name)
+    if (size := len(name.encode())) > MAX_NAME_BYTES:
+        raise BehaviourError(
+            f"{source}: the behaviour's name has {size} bytes. Files are named after it, with {MAX_NAME_BYTES} at most."
+        )
+    return name, split, draft
 
 
 def _behaviour(name: str, path: Path, rows: list[tuple[Split | None, Draft]]) -> FileBehaviour:

@@ -294,8 +294,8 @@ def same_computation(facts: Facts, config: VerdictConfig) -> list[Criterion]:
         )
     ]
     for way, measurement, mover, words in (
-        ("to_dense", "interchange", "circuit", ("moves", "circuit's change moves in the dense model")),
-        ("to_sparse", "dense_to_sparse", "dense", ("way back moves", "dense model's change moves in the circuit")),
+        ("to_dense", "interchange", "circuit", ("share of ceiling moved", "circuit's change moves in the dense model")),
+        ("to_sparse", "dense_to_sparse", "dense", ("share moved back", "dense model's change moves in the circuit")),
     ):
         found.append(
             Criterion(
@@ -303,7 +303,7 @@ def same_computation(facts: Facts, config: VerdictConfig) -> list[Criterion]:
                 f"share_{way}",
                 bar=config.share_of_ceiling,
                 at_least=True,
-                label=f"{words[0]} of its ceiling",
+                label=words[0],
                 meaning=f"What the {words[1]} at the bridge, as a share of the receiver's own exchange.",
                 **interval(facts.moved(measurement, mover, "share_of_ceiling")),
             )
@@ -315,7 +315,7 @@ def same_computation(facts: Facts, config: VerdictConfig) -> list[Criterion]:
                 f"nulls_{way}",
                 bar=0.0,
                 at_least=True,
-                label=f"{words[0]} more than nulls",
+                label=f"{words[0]} beyond nulls",
                 meaning=f"What the {words[1]} beyond the best null of equal length.",
                 p_value=number(row, "p_value"),
                 alpha=config.alpha,

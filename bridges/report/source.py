@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from bridges.config import BOOKKEEPING
 from bridges.errors import CheckpointError
 from bridges.storage.tables import read_table, table_path
 
@@ -19,10 +20,8 @@ STAGES = {
     **dict.fromkeys(("sites", "paths", "sparsity"), "evaluate"),
     **dict.fromkeys(("suite", "behaviours"), "behaviours"),
     **dict.fromkeys(("circuits", "nodes", "edges", "activations", "controls", "faithfulness"), "circuits"),
-    **dict.fromkeys(("agreement", "transfer", "similarity", "evidence", "verdicts"), "compare"),
+    **dict.fromkeys(("agreement", "transfer", "similarity", "claims", "verdicts"), "compare"),
 }
-# Where a run was written and how it was tracked is no part of what it found, and differs between equal runs.
-BOOKKEEPING = ("runs_dir", "name", "resume", "tracking")
 # The command names the run's folder; a resumed run has another one than an uninterrupted run.
 LEFT_OUT = ("command",)
 
@@ -41,16 +40,20 @@ class Source:
         self.folder = Path(folder)
         if not (self.folder / "config.yaml").is_file():
             raise CheckpointError(
-                f"{folder} is no run folder: it has no config.yaml. Give the folder that `python -m bridges.run` wrote."
+                f"{folder} is no run folder: it has no config.yaml. Give the folder that `bridges run` wrote."
             )
         self._tables: dict[str, pd.DataFrame | None] = {}
+        self._by_behaviour: dict[str, dict[str, list[dict[str, Any]]]] = {}
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """Settings without `BOOKKEEPING`; read as they are, so that a run of another version can be shown."""
+        """Settings without `BOOKKEEPING`, which differs between equal runs.
+
+        They are read as they are, so that a run of another version can be shown.
+        """
         try:
             values = yaml.safe_load((self.folder / "config.yaml").read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise CheckpointError(f"{self.folder / 'config.yaml'} is damaged: {error}") from error
         if not isinstance(values, dict):
             raise CheckpointError(f"{self.folder / 'config.yaml'} is damaged: it holds no settings.")
@@ -62,11 +65,27 @@ class Source:
             return {}
         try:
             values = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise CheckpointError(f"{file} is damaged: {error}") from error
         if not isinstance(values, dict):
             raise CheckpointError(f"{file} is damaged: it holds no object.")
         return values
+
+    @cached_property
+    def names(self) -> dict[str, Any]:
+        """What a reader has called nodes, ``{"names": {node: name}, "groups": {group: [nodes]}}``, from ``names.json``.
+
+        A node is written as point and channel, ``2.mlp_neuron:242``; those of the dense model begin with ``dense/``.
+        """
+        given = self._json("names.json")
+        names, groups = given.get("names", {}), given.get("groups", {})
+        plain = isinstance(names, dict) and all(isinstance(v, str) for v in names.values()) and isinstance(groups, dict)
+        lists = plain and all(isinstance(v, list) and all(isinstance(n, str) for n in v) for v in groups.values())
+        if not lists:
+            raise CheckpointError(
+                f'{self.folder / "names.json"} is damaged: it must be {{"names": {{node: name}}, "groups": {{group: [nodes]}}}}.'
+            )
+        return {"names": names, "groups": groups}
 
     @cached_property
     def environment(self) -> dict[str, Any]:
@@ -92,6 +111,15 @@ class Source:
         frame = self.table(name)
         return [] if frame is None else [{str(k): v for k, v in row.items()} for row in frame.to_dict("records")]
 
+    def of(self, name: str, behaviour: str) -> list[dict[str, Any]]:
+        """The table's rows of one behaviour, in order."""
+        if name not in self._by_behaviour:
+            found: dict[str, list[dict[str, Any]]] = {}
+            for row in self.rows(name):
+                found.setdefault(row["behaviour"], []).append(row)
+            self._by_behaviour[name] = found
+        return self._by_behaviour[name].get(behaviour, [])
+
     def setting(self, key: str) -> Any:
         """The setting under a dotted name; None where there is none."""
         value: Any = self.config
@@ -109,5 +137,5 @@ class Source:
         been = {"failed": "has failed", "running": "was not finished", "finished": "has written no such table"}
         return (
             f"The stage “{stage}”, which writes the table “{name}”, {been.get(state or '', 'has not run')}. "
-            "To do what is missing: python -m bridges.run resume=runs/<folder>"
+            "To do what is missing: bridges run resume=runs/<folder>"
         )

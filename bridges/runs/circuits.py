@@ -20,7 +20,6 @@ from bridges.circuits.controls import SEARCHING, Case, run_controls
 from bridges.circuits.draw import draw_circuit
 from bridges.circuits.faithfulness import edge_curve, node_curve
 from bridges.circuits.measure import circuit_row, edge_rows, node_rows
-from bridges.circuits.mib import save_mib
 from bridges.circuits.search.search import Search
 from bridges.circuits.task import Prompts, prompts
 from bridges.circuits.weights import edge_matrices
@@ -30,6 +29,7 @@ from bridges.compare.rows import transfer_rows
 from bridges.compare.verdict import decide
 from bridges.config.measuring import CLAIM_CONTROLS
 from bridges.errors import BridgesError
+from bridges.interop.mib import save_mib
 from bridges.runs.context import RunContext
 from bridges.storage.runner import file_name
 from bridges.storage.tables import TABLES, read_table
@@ -63,10 +63,10 @@ class BehaviourWork:
 
     Args:
         context: of the run, with stacks that nobody else works in.
-        name: the behaviour's. able: whether the dense model does it, so that circuits are searched for.
+        name: the behaviour's. able: the models that do it, in which circuits are searched for.
     """
 
-    def __init__(self, context: RunContext, name: str, able: bool):
+    def __init__(self, context: RunContext, name: str, able: Sequence[str]):
         self.context, self.name, self.able = context, name, able
         config = context.config
         self.expressed: Expressed = express(
@@ -95,7 +95,8 @@ class BehaviourWork:
         heldout = self.first(expressed.heldout, context.config.compare.pairs)
         diffs = {m: pair_logit_diffs(context.stacks[m], heldout) for m in ("dense", "sparse")}
         circuit = None
-        if self.able and "sparse" in context.config.circuits.models:
+        circuits = context.config.circuits
+        if "sparse" in self.able and "sparse" in circuits.models:
             circuit = self.sparse_circuit(heldout)
         if circuit is not None:
             diffs["circuit"] = pair_logit_diffs(context.sparse, heldout, circuit)
@@ -106,9 +107,7 @@ class BehaviourWork:
         if circuit is not None:
             self.rows["agreement"] += explained_rows(self.name, diffs, sign, draws)
             self.measure(circuit)
-        elif (
-            self.able and "dense" in context.config.circuits.models and not context.config.circuits.controls.stop_early
-        ):
+        elif "dense" in self.able and "dense" in circuits.models and not circuits.controls.stop_early:
             self.dense_circuit(heldout)
         return self.rows
 

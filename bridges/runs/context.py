@@ -84,8 +84,12 @@ class RunContext:
 
     def workers(self, count: int) -> list[RunContext]:
         """Contexts for as many workers as there are behaviours, processor threads and memory for."""
-        count = max(1, min(worker_count(self.config.circuits.workers, self.stacks), count))
+        count = self.worker_count(count)
         return [self] if count == 1 else [self.copy() for _ in range(count)]
+
+    def worker_count(self, count: int) -> int:
+        """How many of them."""
+        return max(1, min(worker_count(self.config.circuits.workers, self.stacks), count))
 
     def fit_to_text(self) -> None:
         """What the first step needs to have measured on text."""

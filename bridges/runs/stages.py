@@ -80,7 +80,7 @@ def behaviours(context: RunContext) -> None:
 
     tables = ("suite", "behaviours")
     # Nothing is intervened on: the models can be shared.
-    own = [context] * len(context.workers(len(names)))
+    own = [context] * context.worker_count(len(names))
     done = run_each(place, names, tables, own, work, lambda name: bar.set_postfix_str(name) or bar.update())
     bar.close()
     _write(context, done, place)
@@ -98,17 +98,15 @@ def circuits(context: RunContext) -> None:
     held = measured[(measured["split"] == "heldout") & measured["bridge"].isna()]
     accuracy = {m: held[held["model"] == m].set_index("behaviour")["accuracy"] for m in ("dense", "sparse")}
 
-    def able(name: str) -> bool:
-        """Whether a circuit is worth a search: both models do the behaviour, and not by the last token alone."""
-        dense = accuracy["dense"].get(name, -1.0)
-        return bool(
-            dense >= config.verdict.dense_accuracy
-            and accuracy["sparse"].get(name, -1.0) >= config.verdict.sparse_accuracy * dense
-            and shared.get(name, 0.0) >= 1.0
-        )
+    def able(name: str) -> list[str]:
+        """The models that do a behaviour, and not by the last token alone: those that a circuit is searched in."""
+        dense, sparse = (float(accuracy[m].get(name, -1.0)) for m in ("dense", "sparse"))
+        if dense < config.verdict.dense_accuracy or shared.get(name, 0.0) < 1.0:
+            return []
+        return ["dense", "sparse"] if sparse >= config.verdict.sparse_accuracy * dense else ["dense"]
 
     # Long ones first leave least to wait for at the end, and what the sparse model does best is likeliest to be found.
-    order = sorted(names, key=lambda n: (not able(n), -accuracy["sparse"].get(n, -1.0)))
+    order = sorted(names, key=lambda n: (-len(able(n)), -accuracy["sparse"].get(n, -1.0)))
     place = context.folder.path / ".parts" / "circuits"
     bar = context.bar(len(names), "circuits")
     with context.autocast():

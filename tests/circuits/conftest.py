@@ -101,6 +101,7 @@ def published(**changes: object) -> CircuitSettings:
     """Settings of the published search: two-way loss after a fitted scale and shift; as many nodes as there are."""
     values = {"objective": "task_loss", "target": 0.15, "max_node_fraction": 1.0, "penalty": 1e-4, "min_penalty": 0.5}
     values |= {"loss_target_fraction": 0.5, "lr": 3e-2, "edges": True, "prune_attempts": 14}
+    values |= {"steps": 100, "warm_start": 0.0}
     return CircuitSettings(**(values | changes))  # type: ignore[arg-type]
 
 

@@ -10,8 +10,8 @@ import torch
 from bridges.circuits.draw import draw_circuit, places, snippet
 from bridges.circuits.faithfulness import FRACTIONS, areas, edge_curve, node_curve, standings
 from bridges.circuits.measure import members
-from bridges.circuits.mib import mib_graph
 from bridges.circuits.task import prompts
+from bridges.interop.mib import mib_graph
 
 
 def test_areas_are_those_of_the_curve():

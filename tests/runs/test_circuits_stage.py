@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from bridges.circuits.circuit import Circuit
-from bridges.circuits.mib import mib_graph
 from bridges.config import VerdictConfig
 from bridges.errors import BridgesError, CheckpointError
+from bridges.interop.mib import mib_graph
 from bridges.runs import stages
 from bridges.runs.circuits import CIRCUIT_TABLES, circuit_file
 from bridges.runs.notebook import Run

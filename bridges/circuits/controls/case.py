@@ -25,6 +25,8 @@ from bridges.config.search import CircuitSettings
 from bridges.stack import ResidualStack
 
 Row = dict[str, Any]
+# No whole model is refused: a part of it may fit labels that the whole does not.
+ANY_LOSS = 1e6
 # Training pairs that an adversary selects its nodes on.
 SHOWN = 24
 
@@ -154,7 +156,7 @@ class Case:
         """A circuit that fits the labels of some pairs, whatever the whole model answers: two-way cross-entropy to the
         published target, by the same steps, in the model or in a null."""
         stack, reference = (self.stack, self.reference) if null is None else (null.stack, null.reference)
-        settings = replace(self.settings, objective="task_loss", target=0.15, max_model_loss=math.inf)
+        settings = replace(self.settings, objective="task_loss", target=0.15, max_model_loss=ANY_LOSS)
         return find_circuit(stack, pairs, reference, settings, self.seed, self.circuit.model, self.search_text)
 
     def row(self, control: str, quantity: str, value: float | Estimate, **more: Any) -> Row:

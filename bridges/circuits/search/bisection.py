@@ -10,8 +10,8 @@ from torch import Tensor
 
 from bridges.circuits.circuit import Circuit
 
-# Sizes are found to a fiftieth of themselves after learning; a ranking without it is a baseline, and a tenth will do.
-FINE, COARSE = 40, 10
+# Sizes are found to a sixteenth of themselves after learning; a ranking without it is a baseline, and a sixth will do.
+FINE, COARSE = 16, 6
 # How often, and by how much, more nodes are taken than gates are open.
 GROWN, GROWTH = 3, 1.15
 

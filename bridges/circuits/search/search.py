@@ -20,7 +20,7 @@ from bridges.circuits.search.greedy import Pruner, drop_dead_ends, drop_edges, d
 from bridges.circuits.search.learning import learn_gates
 from bridges.circuits.search.objective import Faithful, Objective, TaskLoss
 from bridges.circuits.task import prompts
-from bridges.config.search import CircuitSettings
+from bridges.config.search import FROM_TEXT, CircuitSettings
 from bridges.stack import ResidualStack
 
 # Keeps the draws of resampled values apart from those of the gates.
@@ -61,7 +61,13 @@ class Search:
             self.objective = TaskLoss(stack, self.prompts, settings.target)
         else:
             self.objective = Faithful(
-                stack, self.prompts, settings.target, settings.carried_target, context, settings.carried_weight
+                stack,
+                self.prompts,
+                settings.target,
+                settings.carried_target,
+                context,
+                settings.carried_weight,
+                1 if settings.ablation in FROM_TEXT else 2,
             )
         # One draw for the whole search: circuits are compared on the same values.
         generator = torch.Generator().manual_seed(seed + VALUES_SEED)
@@ -134,15 +140,16 @@ class Search:
         """Another ranking, where the last one led to no circuit.
 
         Where that came near, learning goes on from it with a lower loss as its target. Where it got stuck, it starts
-        again with the nodes of least attribution the first to be closed.
+        again, first with the nodes of large attribution open twice as far, then from all nodes alike.
         """
-        settings, seed = self.settings, self.seed + 7919 * attempt
+        settings, seed = self.settings, self.seed + 7919 * (attempt - 1)
         if circuit.train_loss > STUCK or not circuit.size:
-            settings = replace(settings, warm_start=max(settings.warm_start, 0.4))
-            order = attribution(self.stack, self.prompts, self.ablation.reference)
+            order = attribution(self.stack, self.prompts, self.ablation.reference) if attempt == 1 else None
+            settings = replace(settings, warm_start=2 * settings.warm_start + (not settings.warm_start))
             return learn_gates(self.stack, self.objective, self.ablation, settings, seed, order=order)
         share = settings.loss_target_fraction * 0.6**attempt
-        settings = replace(settings, loss_target_fraction=share, steps=max(1, settings.steps // 2))
+        penalty, steps = settings.penalty / 8**attempt, max(1, settings.steps // 2)
+        settings = replace(settings, loss_target_fraction=share, steps=steps, penalty=penalty)
         return learn_gates(self.stack, self.objective, self.ablation, settings, seed, start=circuit.scores)
 
     def harden(self, scores: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, list[int]]]:

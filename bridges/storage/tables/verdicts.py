@@ -75,8 +75,8 @@ VERDICT_TABLES: tuple[Table, ...] = (
             Column(
                 "quantity",
                 "str",
-                "share_moved (of a full swap of the answers), share_of_ceiling, share_moved_minus_null (beyond the best "
-                "null), loss, loss_minus_null or p_counterfactual",
+                "share_moved (of a full swap of the answers), share_of_ceiling, share_moved_minus_null (beyond the "
+                "best null), loss, loss_minus_null or p_counterfactual",
             ),
             *with_interval("value", "the measurement"),
             N_PAIRS,

@@ -16,7 +16,6 @@ from bridges.behaviours.stage import express
 from bridges.circuits.ablation import node_means
 from bridges.circuits.task import calibrate, logit_diff, prompts, task_loss
 from bridges.config.search import CircuitSettings
-from bridges.data.blocks import token_blocks
 from bridges.errors import BridgesError, nearest
 from bridges.runs.notebook import Run
 from bridges.runs.sources import select_behaviours
@@ -100,8 +99,7 @@ def tune_run(
         )
     if not tasks:
         raise BridgesError(f"The sparse model of {folder} does none of {', '.join(behaviours) or 'its behaviours'}.")
-    data = token_blocks(config.data, run.tokenizer, config.data.context)
-    text = data.take("train", max(1, config.circuits.reference_tokens // data.context))
+    text = run.data.take("train", max(1, config.circuits.reference_tokens // run.data.context))
     device = next(stack.parameters()).device
     means = node_means(stack, (ids.to(device) for ids in text.split(_BATCH)))
     say(f"{trials} trials on {', '.join(tasks)}")
