@@ -38,6 +38,10 @@ class Interrupted(BridgesError):
     """The user ended the command; a sweep does not go on with its next job."""
 
 
+class HubError(BridgesError):
+    """The Hugging Face Hub cannot be reached, or has not or will not do what is asked of it."""
+
+
 class DivergenceError(BridgesError):
     """The loss or a gradient became NaN or infinite."""
 

@@ -9,6 +9,7 @@ from bridges.behaviours.fillers import Pools, pool
 from bridges.behaviours.template import Cue, Template, TemplateBehaviour
 
 Forms = Mapping[str, tuple[str, Mapping[str, str]]]
+_DIGITS = "0123456789"
 
 
 def table(text: str, form: int = 1) -> dict[str, str]:
@@ -22,7 +23,7 @@ class FormBehaviour(TemplateBehaviour):
 
     With ``forms={"capital": ("country", {"France": "Paris"})}`` the slot ``$capital2`` holds the capital of the
     country in ``$country2``, whether or not that slot occurs itself. The table's keys are the pool of the kind it is
-    a form of. No two fillers of a prompt share a form that the frame asks for.
+    a form of. Forms are fillers like others: none is a word of the text around it or of another slot.
 
     Args:
         forms: kind of slot -> (kind it is a form of, table of forms). The others are those of `TemplateBehaviour`.
@@ -49,17 +50,17 @@ class FormBehaviour(TemplateBehaviour):
         """A filler for each of `slots`, none of them in `used`, to which they are added."""
         wanted: dict[str, list[str]] = {}  # the slot that is drawn -> the slots that hold its forms
         for slot in dict.fromkeys(slots):
-            kind = slot.rstrip("0123456789")
+            kind = slot.rstrip(_DIGITS)
             if kind in self.forms:
                 wanted.setdefault(self.forms[kind][0] + slot[len(kind) :], []).append(slot)
             else:
                 wanted.setdefault(slot, [])
         fillers: dict[str, str] = {}
         for root, derived in wanted.items():
-            tables = {slot: self.forms[slot.rstrip("0123456789")][1] for slot in derived}
-            clash = {word for table in tables.values() for word, form in table.items() if form in used}
+            tables = {slot: self.forms[slot.rstrip(_DIGITS)][1] for slot in derived}
+            clash = {word for forms in tables.values() for word, form in forms.items() if form in used}
             drawn = super()._fill(rng, [root], used | clash)
-            drawn |= {slot: table[drawn[root]] for slot, table in tables.items()}
+            drawn |= {slot: forms[drawn[root]] for slot, forms in tables.items()}
             used |= set(drawn.values())
             fillers |= drawn
         return fillers

@@ -1,4 +1,4 @@
-"""Words that call for a partner: either and or, more and than, a person and who, a noun and its article."""
+"""Words that call for a partner: either and or, more and than, a person and who, a degree and its ending."""
 
 from __future__ import annotations
 
@@ -114,39 +114,6 @@ who_which = TemplateBehaviour(
     ),
 )
 
-article = TemplateBehaviour(
-    "article",
-    "The indefinite article of a noun that was there before is repeated: an before a vowel, a otherwise.",
-    cue={"it": ("an $vowel", "a $consonant"), "x": (" an| $vowel", " a| $consonant")},
-    fillers={
-        **COMMON,
-        "vowel": pool("apple egg orange island engine umbrella elephant eagle onion arrow oven actor uncle artist owl"),
-        "consonant": pool("banana dog tiger bridge river table lemon house wolf horse pencil window car boat singer"),
-    },
-    contexts=SCENES,
-    frames=(
-        "Is it $it? Yes, it is|$x.",
-        "She wanted $it, so we bought her|$x.",
-        "He drew $it. Everybody could see that it was|$x.",
-        "I said that it was $it, and it really was|$x.",
-        "$person has $it, and $person2 has|$x too.",
-        "If you want $it, I will give you|$x.",
-        "They asked for $it but could not find|$x.",
-        "The picture of $it is not really|$x.",
-        "We thought that we saw $it, but it was not|$x.",
-        "To draw $it you have to look at|$x.",
-        "Q: Have you ever seen $it?\nA: Yes, I have seen|$x.",
-        "This is $it, and that is also|$x.",
-        "First I bought $it, and then my friend bought|$x.",
-    ),
-    reach=(
-        "The story begins with $it and ends with|$x.",
-        "She dreamed of $it, and the next day she met|$x.",
-        "What looks like $it must be|$x.",
-        "You call it $it, but why do you call it|$x?",
-    ),
-)
-
 _GRADES = """small/smaller/smallest old/older/oldest young/younger/youngest tall/taller/tallest short/shorter/shortest
     fast/faster/fastest slow/slower/slowest strong/stronger/strongest weak/weaker/weakest rich/richer/richest
     poor/poorer/poorest cold/colder/coldest warm/warmer/warmest cheap/cheaper/cheapest large/larger/largest
@@ -161,7 +128,7 @@ comparative = FormBehaviour(
     contexts=LESSONS,
     frames=(
         "From $grade to $e, from $grade3 to $f, from $grade2 to|$x|.",
-        "We say $grade and $e, we say $grade3 and $f, and we say $grade2 and|$x|.",
+        "In the list we find $grade, $e, $grade3, $f, $grade2,|$x|.",
         "The words are $grade, $e, $grade2,|$x|.",
         "If $grade becomes $e and $grade3 becomes $f, then $grade2 becomes|$x|.",
         "$grade: $e, $grade3: $f, $grade2:|$x|",
@@ -181,4 +148,4 @@ comparative = FormBehaviour(
         "Add the ending: $grade, $e; $grade3, $f; $grade2,|$x|.",
     ),
 )
-PAIRS = (correlative, than_or_as, who_which, article, comparative)
+PAIRS = (correlative, than_or_as, who_which, comparative)

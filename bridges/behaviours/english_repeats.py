@@ -24,7 +24,7 @@ induction = TemplateBehaviour(
         "The pairs are $word $x, $word5 $word6 and $word2 $y. Again: $word5 $word6, $word| $x|",
         "Repeat: the $word $x and the $word2 $y, the $word| $x|",
         "First $word2 $y $word5 $word $x, then once more $word| $x|",
-        "We say $word $x. We say $word2 $y. We say $word| $x|",
+        "We say $word5 $word6, we say $word $x, we say $word2 $y. Again we say $word5 $word6, we say $word| $x|",
         "A list of things: $word2 $y, $word $x, $word5 $word6. The same list: $word2 $y, $word| $x|",
         "He wrote $word2 $y on one page and $word $x on the other. He wrote $word| $x|",
         "In the song it goes $word $x $word2 $y and again $word| $x|",

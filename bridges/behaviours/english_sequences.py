@@ -39,10 +39,10 @@ day_sequence = FormBehaviour(
     forms=_around(_DAYS, closed=True),
     contexts=SCENES,
     frames=(
-        "The days of the week are $b, $c, $d,| $n|.",
+        "The days of the week go on like this: $c, $d,| $n|.",
         "If today is $d, tomorrow is| $n|.",
         "Today is $d. Tomorrow will be| $n|.",
-        "It was still $d, and tomorrow would be| $n|.",
+        "The $place is closed on $c, on $d and on| $n|.",
         "$person arrived on $d and left the day after, on| $n|.",
         "The $place is open on $d and on the following day,| $n|.",
         "On $d we meet at the $place, and one day later, on| $n|, at the $place2.",
@@ -52,13 +52,13 @@ day_sequence = FormBehaviour(
         "We were there for two days, $d and| $n|.",
         "The meeting on $d was moved by one day to| $n|.",
         "She works at the $place on $c, $d and| $n|.",
-        "We count the days: $b, $c, $d and then| $n|.",
+        "We count the days: $c, then $d, then| $n|.",
     ),
     reach=(
         "It rained all $d, and the sun came out the day after, on| $n|.",
         "The holidays begin the day after $d, that is on| $n|.",
         "The night train leaves on $d and arrives the next morning, on| $n|.",
-        "The $job has no time on $b, $c, $d or| $n|.",
+        "The $job has no time on $c, on $d or on| $n|.",
     ),
 )
 
@@ -134,7 +134,7 @@ number_sequence = FormBehaviour(
         "Count: $b, $c, $d,| $n|.",
         "The numbers are $b, $c, $d,| $n|.",
         "She counted $c, $d,| $n|.",
-        "If you add one to $d, you get| $n|.",
+        "They counted aloud, $c, $d,| $n|.",
         "He said the numbers $b, $c, $d and| $n|.",
         "At first there were $c, then $d, then| $n|.",
         "Steps $c, $d and| $n| are easy.",

@@ -5,22 +5,28 @@
 ``"behaviour"`` names the behaviour (else the file's name does), ``"split"`` is ``"train"``, ``"heldout"`` or
 ``"reach"``. Pairs without a split are dealt out evenly to the first two, so that pairs that share a prompt
 stay together; "reach" holds only what the file says.
+
+Rows of the MIB benchmark's data sets (`bridges.interop.mib_rows`) are read as they are, from JSON lines, a JSON list or
+parquet. Of those, pairs whose answers are not one token each in the tokenizer at hand are passed over, as the benchmark
+does.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import random
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bridges.behaviours.encoded import check
 from bridges.behaviours.pair import SPLITS, Answer, Behaviour, BehaviourError, Draft, Split
 from bridges.data.text import lone_surrogate, text_lines
 from bridges.errors import DataError
+from bridges.interop.mib_rows import is_mib_row, prompt_pair
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -32,13 +38,16 @@ MAX_NAME_BYTES = 200
 
 
 class FileBehaviour(Behaviour):
-    """Pairs from a file, in random order; a pair that cannot be expressed is an error that names its line."""
+    """Pairs from a file, in random order; a pair that cannot be expressed is an error that names its line.
+
+    Args:
+        strict: without it, such a pair is passed over.
+    """
 
     min_pairs = 1
-    strict = True
 
-    def __init__(self, name: str, description: str, drafts: dict[Split, list[Draft]]) -> None:
-        self.name, self.description = name, description
+    def __init__(self, name: str, description: str, drafts: dict[Split, list[Draft]], strict: bool = True) -> None:
+        self.name, self.description, self.strict = name, description, strict
         self._drafts = drafts
 
     def templates(self, split: Split) -> tuple[str, ...]:
@@ -60,21 +69,57 @@ def load(path: str | Path, tokenizer: PreTrainedTokenizerBase | None = None) -> 
         BehaviourError: the file is missing, empty or broken; the message names the line.
     """
     path = Path(path).expanduser()
+    lenient: set[str] = set()
     groups: dict[str, list[tuple[Split | None, Draft]]] = defaultdict(list)
     try:
-        for number, line in text_lines(path):
-            name, split, draft = _row(line, f"{path}, line {number}", path.stem)
-            if tokenizer is not None:
+        for source, row in _rows(path):
+            if is_mib_row(row):
+                try:
+                    pair = prompt_pair(row, path.stem)
+                except ValueError as error:
+                    raise BehaviourError(f"{source}: this is no row of MIB's data sets: {error}.") from None
+                if pair is None or pair["clean_token"] == pair["counterfactual_token"]:
+                    continue
+                row = pair
+                lenient.add(pair["behaviour"])
+            name, split, draft = _draft(row, source, path.stem)
+            if tokenizer is not None and name not in lenient:
                 check(draft, tokenizer)
             groups[name].append((split, draft))
     except DataError as error:
         raise BehaviourError(f"The behaviour file cannot be read. {error}") from None
     if not groups:
         raise BehaviourError(f"The behaviour file {path} is empty: one JSON object per line is expected.")
-    return {name: _behaviour(name, path, rows) for name, rows in groups.items()}
+    return {name: _behaviour(name, path, rows, name not in lenient) for name, rows in groups.items()}
 
 
-def _row(line: str, source: str, default_name: str) -> tuple[str, Split | None, Draft]:
+def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The rows of a file, each with the words that name its place."""
+    if path.suffix == ".parquet":
+        yield from _parquet(path)
+        return
+    lines = list(text_lines(path))
+    if lines and lines[0][1].lstrip().startswith("["):
+        with contextlib.suppress(ValueError, RecursionError):
+            listed = json.loads("\n".join(line for _, line in lines))
+            if all(isinstance(row, dict) for row in listed):
+                yield from ((f"{path}, item {number}", row) for number, row in enumerate(listed, 1))
+                return
+    for number, line in lines:
+        yield f"{path}, line {number}", _parsed(line, f"{path}, line {number}")
+
+
+def _parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    import pyarrow.parquet
+
+    try:
+        rows = pyarrow.parquet.read_table(path).to_pylist()
+    except (OSError, pyarrow.ArrowException) as error:
+        raise BehaviourError(f"The behaviour file {path} is no readable parquet: {error}") from None
+    yield from ((f"{path}, row {number}", row) for number, row in enumerate(rows, 1))
+
+
+def _parsed(line: str, source: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
@@ -86,6 +131,10 @@ def _row(line: str, source: str, default_name: str) -> tuple[str, Split | None, 
         raise BehaviourError(f"{source}: this is no prompt pair ({error}).") from None
     if not isinstance(row, dict):
         raise BehaviourError(f"{source}: a JSON object is expected, not {type(row).__name__}.")
+    return row
+
+
+def _draft(row: dict[str, Any], source: str, default_name: str) -> tuple[str, Split | None, Draft]:
     missing = [key for key in REQUIRED if key not in row]
     if missing:
         raise BehaviourError(f"{source}: missing {', '.join(missing)}; needed: {', '.join(REQUIRED)}.")
@@ -115,7 +164,7 @@ def _row(line: str, source: str, default_name: str) -> tuple[str, Split | None, 
     return name, split, draft
 
 
-def _behaviour(name: str, path: Path, rows: list[tuple[Split | None, Draft]]) -> FileBehaviour:
+def _behaviour(name: str, path: Path, rows: list[tuple[Split | None, Draft]], strict: bool) -> FileBehaviour:
     """The behaviour of `rows`; those without a split are dealt out here."""
     where: dict[str, tuple[Split, str]] = {}
     chosen: dict[Split, list[Draft]] = {split: [] for split in SPLITS}
@@ -149,7 +198,7 @@ def _behaviour(name: str, path: Path, rows: list[tuple[Split | None, Draft]]) ->
         fewer: Split = "train" if len(chosen["train"]) <= len(chosen["heldout"]) else "heldout"
         for draft in together:
             put(draft, known[0][0] if known else fewer)
-    return FileBehaviour(name, f"Pairs of {path.name}.", chosen)
+    return FileBehaviour(name, f"Pairs of {path.name}.", chosen, strict)
 
 
 def _joined(drafts: list[Draft]) -> list[list[Draft]]:

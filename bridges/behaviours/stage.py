@@ -16,6 +16,7 @@ from bridges.behaviours.measure import prompt_rows, summarise
 from bridges.behaviours.pair import Behaviour, NotExpressible
 from bridges.bridge import Bridges
 from bridges.config import BehavioursConfig
+from bridges.hybrid import keep_prefix
 from bridges.stack import ResidualStack
 
 if TYPE_CHECKING:
@@ -149,11 +150,14 @@ def candidate_logits(
                 put(("bigram", None), rows, bigram[now].gather(1, choice))
             if bridges is None:
                 continue
-            up = [(p.sparse, b.encode(d.sites[p.dense])) for p, b in zip(bridges.pairs, bridges, strict=True)]
-            down = [(p.dense, b.decode(s.sites[p.sparse])) for p, b in zip(bridges.pairs, bridges, strict=True)]
+            up, down, prefix = [], [], bridges.constant_prefix
+            for pair, bridge in zip(bridges.pairs, bridges, strict=True):
+                h, own = d.sites[pair.dense], s.sites[pair.sparse]
+                up.append((pair.sparse, keep_prefix(bridge.encode(h), own, prefix)))
+                down.append((pair.dense, keep_prefix(bridge.decode(own), h, prefix)))
             for name, stack, entries in (("hybrid_d2s", sparse, up), ("hybrid_s2d", dense, down)):
-                for pair, h in stack.run_from(entries).final.items():
-                    put((name, pair), rows, _answers(stack, h, ids, last, choice))
+                for i, h in stack.run_from(entries).final.items():
+                    put((name, i), rows, _answers(stack, h, ids, last, choice))
     return kept
 
 

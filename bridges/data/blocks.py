@@ -6,7 +6,7 @@ import hashlib
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,25 @@ class TokenBlocks:
     @property
     def context(self) -> int:
         return self.blocks["train"].shape[1]
+
+    @property
+    def constant_prefix(self) -> int:
+        """Number of leading positions at which all blocks of all splits have the same token; at most context - 1."""
+        first = self.blocks["train"][0]
+        alike = np.ones(len(first) - 1, dtype=bool)
+        for blocks in self.blocks.values():
+            alike &= (blocks[:, :-1] == first[:-1]).all(0)
+        return int(np.cumprod(alike).sum())
+
+    def led_by(self, token: int) -> TokenBlocks:
+        """The same text cut again, so that every block begins with ``token``; its ends may lose some tokens."""
+        blocks = {}
+        for split, old in self.blocks.items():
+            size = old.shape[1] - 1
+            text = old.ravel()[: old.size // size * size].reshape(-1, size)
+            blocks[split] = np.concatenate([np.full((len(text), 1), token, dtype=old.dtype), text], axis=1)
+        digest = hashlib.blake2b(f"{self.fingerprint} behind {token}".encode(), digest_size=16).hexdigest()
+        return replace(self, blocks=blocks, fingerprint=digest, _epoch=None)
 
     def batch(self, step: int, size: int, seed: int) -> Tensor:
         """The training batch of one step, ids ``[size, context]``: a function of seed and step alone.

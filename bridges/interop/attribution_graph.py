@@ -53,6 +53,7 @@ def attribution_graph(
     attribution: Mapping[str, Tensor],
     edges: Iterable[Edge],
     names: Mapping[Node, str] | None = None,
+    groups: Mapping[str, Sequence[Node]] | None = None,
     *,
     slug: str | None = None,
     scan: str | None = None,
@@ -75,7 +76,8 @@ def attribution_graph(
         edges: ``(source point, source channel, target point, target channel, weight)`` between nodes of the circuit;
             the weight is the attribution of the edge. A target ``logits`` has an answer's id as its channel, a source
             ``embedding`` a token's. Rows that name the ``stream``, as those of table ``edges`` do, are passed over.
-        names: labels that a person gave to nodes. Nodes with the same one become a group (a supernode).
+        names: labels that a person gave to nodes. groups: nodes that a person put together, by the group's label; the
+            viewers show each as one (a supernode). Both as `given_names` reads them from a run's ``names.json``.
         slug: name of the graph (default: the behaviour's). scan: what the viewer takes for the model's name.
 
     Returns:
@@ -85,10 +87,11 @@ def attribution_graph(
     Raises:
         BridgesError: the inputs do not fit each other.
     """
-    names = names or {}
+    names, groups = names or {}, groups or {}
     order = {point: i for i, point in enumerate(stack.nodes.widths)}
     kept = [(p, c) for p in order for c in circuit.nodes[p].nonzero()[:, 0].tolist()]
-    _check(kept, ids, tokens, answers, attribution, names)
+    grouped = [node for members in groups.values() for node in members]
+    _check(kept, ids, tokens, answers, attribution, [*names, *grouped])
     run = run_circuit(stack, circuit, ids)
     at, score = {}, {}
     for p, c in kept:
@@ -107,7 +110,7 @@ def attribution_graph(
     nodes = [_token_node(node_ids[EMBEDDING, t], t, int(token)) for t, token in enumerate(ids)]
     nodes += [
         _channel_node(node_ids[node], order[node[0]], node[1], at[node])
-        | {"clerp": names.get(node, f"{node[0]}/{node[1]}"), "influence": influence[node]}
+        | {"clerp": names.get(node, f"{node[0]}:{node[1]}"), "influence": influence[node]}
         | {"activation": float(run.values[node[0]][at[node], node[1]])}
         for node in kept
     ]
@@ -132,9 +135,11 @@ def attribution_graph(
             "generator": {"name": "bridges", "version": bridges.__version__},
         },
     }
+    # A group is shown by its members, which are pinned with it.
+    pinned = dict.fromkeys([*strongest, *grouped])
     parameters = {
-        "pinnedIds": [*(node_ids[node] for node in strongest), *(node_ids[LOGITS, token] for token in answers)],
-        "supernodes": _groups(strongest, names, node_ids),
+        "pinnedIds": [*(node_ids[node] for node in pinned), *(node_ids[LOGITS, token] for token in answers)],
+        "supernodes": [[label, *(node_ids[node] for node in members)] for label, members in groups.items() if members],
         "linkType": "both",
         "clickedId": node_ids[LOGITS, right],
         "sg_pos": "",
@@ -160,7 +165,7 @@ def _check(
     tokens: Sequence[str],
     answers: Mapping[int, str],
     attribution: Mapping[str, Tensor],
-    names: Mapping[Node, str],
+    named: Iterable[Node],
 ) -> None:
     if ids.ndim != 1 or len(ids) != len(tokens) or not len(tokens):
         raise BridgesError(f"A graph is of one prompt: {tuple(ids.shape)} ids and {len(tokens)} texts do not fit.")
@@ -169,13 +174,13 @@ def _check(
     for point, channel in kept:
         values = attribution.get(point)
         if values is None or channel >= values.shape[-1]:
-            raise BridgesError(f"attribution has no value for {point}/{channel}, which is a node of the circuit.")
+            raise BridgesError(f"attribution has no value for {point}:{channel}, which is a node of the circuit.")
         if values.ndim > 1 and tuple(values.shape[:-1]) != (len(tokens),):
             raise BridgesError(f"attribution of {point} is {tuple(values.shape)}; the prompt has {len(tokens)} tokens.")
         if not values[..., channel].isfinite().all():
-            raise BridgesError(f"The attribution of {point}/{channel} is not finite.")
-    if stray := sorted(set(names) - set(kept)):
-        raise BridgesError(f"names has {stray[0][0]}/{stray[0][1]}, which is no node of the circuit.")
+            raise BridgesError(f"The attribution of {point}:{channel} is not finite.")
+    if stray := sorted(set(named) - set(kept)):
+        raise BridgesError(f"A name or group is of {stray[0][0]}:{stray[0][1]}, which is no node of the circuit.")
 
 
 def _influence(score: Mapping[Node, float]) -> dict[Node, float]:
@@ -221,13 +226,26 @@ def _answer_node(node_id: str, token: int, text: str, probability: float) -> dic
     }
 
 
-def _groups(nodes: Iterable[Node], names: Mapping[Node, str], node_ids: Mapping[Node, str]) -> list[list[str]]:
-    """Nodes that share a label, each group as the label and the ids of its members."""
-    groups: dict[str, list[str]] = {}
-    for node in nodes:
-        if node in names:
-            groups.setdefault(names[node], []).append(node_ids[node])
-    return [[label, *members] for label, members in groups.items() if len(members) > 1]
+def given_names(values: Mapping[str, Any], circuit: Circuit) -> tuple[dict[Node, str], dict[str, list[Node]]]:
+    """Names and groups of a circuit's nodes from what a run's ``names.json`` holds.
+
+    Args:
+        values: ``{"names": {node: name}, "groups": {group: [nodes]}}``, a node written as ``2.mlp_neuron:242``, with
+            ``dense/`` before it where it is one of the dense model.
+        circuit: whose nodes are wanted; others are left out.
+    """
+
+    def node(text: str) -> Node | None:
+        model, _, name = text.rpartition("/")
+        point, _, channel = name.rpartition(":")
+        if (model or "sparse") != circuit.model or point not in circuit.nodes or not channel.isdecimal():
+            return None
+        kept = circuit.nodes[point]
+        return (point, int(channel)) if int(channel) < len(kept) and kept[int(channel)] else None
+
+    names = {n: name for text, name in values.get("names", {}).items() if (n := node(text))}
+    groups = {g: [n for text in members if (n := node(text))] for g, members in values.get("groups", {}).items()}
+    return names, {group: members for group, members in groups.items() if members}
 
 
 def _slug(name: str) -> str:

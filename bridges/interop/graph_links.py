@@ -71,9 +71,9 @@ def given_links(edges: Iterable[Edge], node_ids: Mapping[Node, str], ids: Tensor
             starts = [(EMBEDDING, t) for t in (ids == by).nonzero()[:, 0].tolist()]
         for end in (*starts, (target, to)):
             if end not in node_ids:
-                raise BridgesError(f"An edge names {end[0]}/{end[1]}, which is no node of this graph.")
+                raise BridgesError(f"An edge names {end[0]}:{end[1]}, which is no node of this graph.")
         if not math.isfinite(weight):
-            raise BridgesError(f"The edge from {source}/{by} to {target}/{to} has the weight {weight}.")
+            raise BridgesError(f"The edge from {source}:{by} to {target}:{to} has the weight {weight}.")
         links += [(start, (target, to), float(weight) / len(starts)) for start in starts]
     return links
 

@@ -129,7 +129,8 @@ class BehaviourWork:
         """The dense model's own circuit, for its size."""
         if searchable(self.context, "dense") is not None:
             return
-        search = self.search("dense")
+        # However large: it is for its size.
+        search = self.search("dense", max_node_fraction=1.0)
         circuit = search.run()
         some = prompts(heldout, device_of(search.stack))
         self.rows["circuits"].append(circuit_row(search, circuit, some))

@@ -122,15 +122,8 @@ class RunContext:
         return self._once("bigram", make)
 
     def random_bridges(self, seed: int = 0) -> Bridges:
-        """Random bridges of the trained ones' shape and scales."""
-        trained = self.bridges
-        other = Bridges(
-            self.dense.d_model, self.sparse.d_model, trained.pairs, trained.config.activation_fraction, seed
-        ).to(self.device)
-        for mine, theirs in zip(other, trained, strict=True):
-            for name, value in theirs.named_buffers():
-                getattr(mine, name).copy_(value)
-        return other.eval().requires_grad_(False)
+        """Random bridges of the trained ones' shape, means, scales and constant prefix."""
+        return self.bridges.like(seed).eval().requires_grad_(False)
 
     @property
     def untrained(self) -> Bridges:

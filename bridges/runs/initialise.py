@@ -276,11 +276,16 @@ def fit_to_text(
     data: TokenBlocks,
     device: torch.device,
 ) -> None:
-    """The bigram table from counts, and the bridges from the pair or from a ridge regression, in place."""
+    """The bigram table from counts, and the bridges from the pair or from a ridge regression, in place.
+
+    Leading positions at which all blocks of text have the same tokens have the same stream as well, and are left to
+    each model's own (`Bridges.constant_prefix`); bridges of a pair keep what they were trained with.
+    """
     if start.kind not in ("pair", "openai") and sparse.config.bigram == "full":
         table = bigram_log_probabilities(data.blocks["train"], sparse.vocab_size)
         cast(nn.Embedding, sparse.bigram).weight.copy_(table)
     some = data.take("train", 16).to(device)
+    bridges.constant_prefix = data.constant_prefix
     measure_scales(bridges, dense.run(some).sites, sparse.run(some).sites)
     if start.folder is not None and (start.folder / "bridges").is_dir():
         trained = Bridges.from_pretrained(start.folder / "bridges")

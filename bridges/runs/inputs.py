@@ -104,7 +104,7 @@ def _difference(key: str, before: dict[str, Any], now: dict[str, Any]) -> str:
         source = f"data.source={now['source']}" + (f" data.path={now['path']}" if now["path"] else "")
         counts = [_counts(entry) for entry in (before, now)]
         why = {
-            "tinypython": " (it holds the sources of installed packages: was one installed or updated?)",
+            "tinypython": " (it holds the sources of Python's standard library: was Python updated?)",
             "python": " (was Python updated?)",
         }.get(now["source"], "")
         if counts[0] == counts[1]:

@@ -296,26 +296,20 @@ def load(source: str | Path, allow_changed: bool = False) -> Run:
     """Open a run.
 
     Args:
-        source: a run folder, or the Hub id of an uploaded one.
+        source: a run folder, or the Hub id (``user/name``) of one that was pushed there.
         allow_changed: go on where the run's dense model or text is no longer what it was; otherwise that is an error
             where they are first asked for.
 
     Raises:
-        CheckpointError: it is neither.
+        CheckpointError: it is no run.
+        HubError: it is no folder here, and the Hub cannot be reached or has no such run.
     """
     if not str(source).strip():
         raise CheckpointError("An empty text names no run. Give a path such as runs/<folder>.")
     source = Path(source).expanduser() if str(source).startswith("~") else source
     if Path(source).exists() or str(source).count("/") != 1 or str(source).startswith((".", "/", "runs/")):
         return Run(source, allow_changed)
-    from huggingface_hub import snapshot_download
+    # Not at the top: the Hub's client is slow to import.
+    from bridges.interop.hub import fetch
 
-    try:
-        return Run(snapshot_download(str(source)), allow_changed)
-    except CheckpointError:
-        raise
-    except Exception as error:
-        raise CheckpointError(
-            f"{source} is neither a run folder here nor a run on the Hub ({type(error).__name__}). Give a path such as "
-            "runs/<folder>."
-        ) from error
+    return Run(fetch(str(source)), allow_changed)

@@ -13,7 +13,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from bridges.circuits.circuit import Circuit, circuit_logits, only
 from bridges.dense import wrap_dense
 from bridges.errors import BridgesError
-from bridges.interop.attribution_graph import attribution_graph, cantor, save_attribution_graph
+from bridges.interop.attribution_graph import attribution_graph, cantor, given_names, save_attribution_graph
 from bridges.nodes import record
 
 IDS = torch.tensor([3, 7, 1, 7, 12])
@@ -72,7 +72,9 @@ SOME = {"0.attn_in": [2], "0.v": [1], "0.attn_out": [3, 4], "0.mlp_out": [3], "1
 def test_the_types_are_those_of_the_viewers(stack, tmp_path):
     names = {("0.attn_out", 3): "a quote", ("0.attn_out", 4): "a quote", ("0.v", 1): "copies"}
     edges = [("0.attn_in", 2, "0.v", 1, 0.5), ("0.v", 1, "0.attn_out", 3, -2.0)]
-    graph = attribution_graph(stack, circuit_of(stack, SOME), IDS, TOKENS, ANSWERS, scores(stack), edges, names)
+    groups = {"quotes": [("0.attn_out", 3), ("0.attn_out", 4)]}
+    circuit = circuit_of(stack, SOME)
+    graph = attribution_graph(stack, circuit, IDS, TOKENS, ANSWERS, scores(stack), edges, names, groups)
     assert set(graph) == {"metadata", "qParams", "nodes", "links"}
     assert fits(graph["metadata"], METADATA) and fits(graph["qParams"], PARAMETERS)
     assert all(fits(node, NODE) for node in graph["nodes"]) and all(fits(link, LINK) for link in graph["links"])
@@ -84,8 +86,9 @@ def test_the_types_are_those_of_the_viewers(stack, tmp_path):
     assert graph["metadata"]["prompt_tokens"] == TOKENS and graph["metadata"]["prompt"] == "".join(TOKENS)
     assert graph["qParams"]["clickedId"] in nodes and set(graph["qParams"]["pinnedIds"]) <= set(nodes)
     ((label, *members),) = graph["qParams"]["supernodes"]
-    assert label == "a quote" and [nodes[m]["clerp"] for m in members] == ["a quote"] * 2
-    assert {n["clerp"] for n in nodes.values()} >= {"copies", "1.mlp_in/3"}
+    assert label == "quotes" and set(members) <= set(graph["qParams"]["pinnedIds"])
+    assert [nodes[m]["clerp"] for m in members] == ["a quote"] * 2
+    assert {n["clerp"] for n in nodes.values()} >= {"copies", "1.mlp_in:3"}
     answers = [n for n in graph["nodes"] if n["feature_type"] == "logit"]
     assert [n["is_target_logit"] for n in answers] == [True, False] and answers[0]["clerp"].split('"')[1] == "”)"
     for n in answers:
@@ -116,7 +119,7 @@ def test_the_probabilities_and_activations_are_the_circuits(stack):
     for point, channels in SOME.items():
         for c in channels:
             values = seen[point][0, :, c]
-            node = by_label[f"{point}/{c}"]
+            node = by_label[f"{point}:{c}"]
             assert node["activation"] == pytest.approx(float(values[node["ctx_idx"]]), abs=1e-6)
             assert (values - 0.1).abs().max() == pytest.approx(abs(node["activation"] - 0.1), abs=1e-6)
 
@@ -137,10 +140,10 @@ def test_a_read_channel_shares_its_attribution_among_its_writers(stack):
     given = scores(stack)
     graph = attribution_graph(stack, circuit_of(stack, SOME), IDS, TOKENS, ANSWERS, given, [])
     nodes = {n["node_id"]: n for n in graph["nodes"]}
-    (read,) = [i for i, n in nodes.items() if n["clerp"] == "1.mlp_in/3"]
+    (read,) = [i for i, n in nodes.items() if n["clerp"] == "1.mlp_in:3"]
     into = {nodes[e["source"]]["clerp"] or "token": e["weight"] for e in graph["links"] if e["target"] == read}
     # Of the channels that are written, those of the same number, and the token.
-    assert set(into) == {"0.attn_out/3", "0.mlp_out/3", "token"}
+    assert set(into) == {"0.attn_out:3", "0.mlp_out:3", "token"}
     assert sum(map(abs, into.values())) == pytest.approx(abs(float(given["1.mlp_in"][3])), rel=1e-4)
 
 
@@ -156,10 +159,10 @@ def test_edges_that_are_given_stand_for_themselves(stack):
     label = {n["node_id"]: n["clerp"] or n["node_id"] for n in graph["nodes"]}
     links = {(label[e["source"]], label[e["target"]]): e["weight"] for e in graph["links"]}
     answer = next(n["clerp"] for n in graph["nodes"] if n["jsNodeId"] == "L_5-4")
-    assert {k: v for k, v in links.items() if k[1] == "1.mlp_in/3"} == {("0.mlp_out/3", "1.mlp_in/3"): 7.0}
-    assert {k: v for k, v in links.items() if k[1] == answer} == {("1.mlp_out/0", answer): 2.0}
+    assert {k: v for k, v in links.items() if k[1] == "1.mlp_in:3"} == {("0.mlp_out:3", "1.mlp_in:3"): 7.0}
+    assert {k: v for k, v in links.items() if k[1] == answer} == {("1.mlp_out:0", answer): 2.0}
     # The token 7 stands at two places.
-    assert {k[0]: v for k, v in links.items() if k[1] == "0.attn_in/2"} == {"E_7_1": 1.5, "E_7_3": 1.5}
+    assert {k[0]: v for k, v in links.items() if k[1] == "0.attn_in:2"} == {"E_7_1": 1.5, "E_7_3": 1.5}
 
 
 def test_a_node_stands_where_its_attribution_is(stack):
@@ -171,14 +174,25 @@ def test_a_node_stands_where_its_attribution_is(stack):
         attribution_graph(stack, circuit_of(stack, SOME), IDS, TOKENS, ANSWERS, a, []) for a in (given, by_token)
     )
     for first, second in zip(plain["nodes"], placed["nodes"], strict=True):
-        if "/" in first["clerp"]:
+        if ":" in first["clerp"] and "." in first["clerp"]:
             assert second["ctx_idx"] == 2 and second["influence"] == pytest.approx(first["influence"])
+
+
+def test_names_are_read_from_a_runs_file(tiny_sparse):
+    circuit = circuit_of(tiny_sparse(0), SOME)
+    values = {
+        "names": {"0.v:1": "copies", "dense/0.v:1": "other model", "0.v:2": "not kept", "9.v:1": "x", "0.v:99": "x"},
+        "groups": {"quotes": ["0.attn_out:3", "0.attn_out:4", "1.q:0"], "elsewhere": ["dense/0.attn_out:3"]},
+    }
+    names, groups = given_names(values, circuit)
+    assert names == {("0.v", 1): "copies"}
+    assert groups == {"quotes": [("0.attn_out", 3), ("0.attn_out", 4)]}
 
 
 def test_the_slider_hides_the_weakest_nodes_first(stack):
     given = scores(stack)
     graph = attribution_graph(stack, circuit_of(stack, SOME), IDS, TOKENS, ANSWERS, given, [])
-    size = {f"{p}/{c}": abs(float(given[p][c])) for p, channels in SOME.items() for c in channels}
+    size = {f"{p}:{c}": abs(float(given[p][c])) for p, channels in SOME.items() for c in channels}
     influence = {n["clerp"]: n["influence"] for n in graph["nodes"] if n["clerp"] in size}
     order = sorted(size, key=lambda name: -size[name])
     assert sorted(influence, key=lambda name: influence[name]) == order
@@ -190,17 +204,18 @@ def test_the_slider_hides_the_weakest_nodes_first(stack):
     [
         ({"tokens": TOKENS[:-1]}, "5,. ids and 4 texts"),
         ({"answers": {}}, "at least one answer"),
-        ({"attribution": {}}, "no value for 0.attn_in/2"),
+        ({"attribution": {}}, "no value for 0.attn_in:2"),
         ({"attribution": {"0.attn_in": torch.zeros(4, 16)}}, "0.attn_in is .4, 16.; the prompt has 5 tokens"),
-        ({"attribution": {"0.attn_in": torch.full((16,), math.inf)}}, "attribution of 0.attn_in/2 is not finite"),
-        ({"edges": [("0.v", 0, "0.attn_out", 3, 1.0)]}, "An edge names 0.v/0"),
-        ({"edges": [("embedding", 28, "0.attn_in", 2, 1.0), ("0.v", 1, "logits", 1, 1.0)]}, "logits/1"),
+        ({"attribution": {"0.attn_in": torch.full((16,), math.inf)}}, "attribution of 0.attn_in:2 is not finite"),
+        ({"edges": [("0.v", 0, "0.attn_out", 3, 1.0)]}, "An edge names 0.v:0"),
+        ({"edges": [("embedding", 28, "0.attn_in", 2, 1.0), ("0.v", 1, "logits", 1, 1.0)]}, "logits:1"),
         ({"edges": [("0.v", 1, "0.attn_out", 3, math.nan)]}, "has the weight nan"),
-        ({"names": {("1.q", 0): "x"}}, "names has 1.q/0"),
+        ({"groups": {"x": [("1.q", 3)]}}, "name or group is of 1.q:3"),
+        ({"names": {("1.q", 0): "x"}}, "name or group is of 1.q:0"),
     ],
 )
 def test_inputs_that_do_not_fit_are_named(tiny_sparse, changes, words):
     stack = tiny_sparse(0)
-    inputs = {"tokens": TOKENS, "answers": ANSWERS, "attribution": scores(stack), "edges": [], "names": {}} | changes
+    inputs = {"tokens": TOKENS, "answers": ANSWERS, "attribution": scores(stack), "edges": []} | changes
     with pytest.raises(BridgesError, match=words):
         attribution_graph(stack, circuit_of(stack, SOME), IDS, **inputs)
