@@ -31,21 +31,21 @@ class Ranking:
 def test_a_monotone_ranking_without_learning(needed):
     ranking = Ranking(lambda count: count >= needed)
     found = bisect(ranking, 1000)
-    # A baseline's size is found to a tenth of itself.
-    assert found.reached and needed <= found.size <= max(needed + 1, 1.1 * needed + 1) and len(ranking.tried) < 25
+    # A baseline's size is found to a sixth of itself.
+    assert found.reached and needed <= found.size <= 1.2 * needed + 1 and len(ranking.tried) < 25
 
 
 @pytest.mark.parametrize("needed", [1, 7, 60, 100])
 def test_a_learned_ranking_is_looked_at_up_to_its_open_gates(needed):
     ranking = Ranking(lambda count: count >= needed)
     found = bisect(ranking, 1000, opened=100)
-    assert found.reached and needed <= found.size <= max(needed + 1, 1.03 * needed)
+    assert found.reached and needed <= found.size <= 1.07 * needed + 1
     assert max(ranking.tried) <= 100
 
 
 def test_a_few_more_than_are_open_are_tried_and_no_further():
     found = bisect(ranking := Ranking(lambda count: count >= 120), 1000, opened=100)
-    assert found.reached and 120 <= found.size <= 124 and max(ranking.tried) <= 133
+    assert found.reached and 120 <= found.size <= 130 and max(ranking.tried) <= 133
     nothing = bisect(ranking := Ranking(lambda count: count >= 500), 1000, opened=100)
     # Beyond that a ranking by learning says nothing.
     assert not nothing.reached and max(ranking.tried) == nothing.size <= 153
@@ -55,7 +55,7 @@ def test_what_is_found_reaches_even_where_more_nodes_are_worse():
     """From 40 to 59 and from 200 nodes on it reaches, between them it does not."""
     ranking = Ranking(lambda count: 40 <= count < 60 or count >= 200)
     found = bisect(ranking, 1000)
-    assert found.reached and (40 <= found.size < 60 or 200 <= found.size <= 221)
+    assert found.reached and (40 <= found.size < 60 or 200 <= found.size <= 241)
     assert found.size == min(count for count in ranking.tried if ranking.reaches(count))
 
 

@@ -26,7 +26,7 @@ def turned(quote_model, quote_text) -> Turned:
 
 
 def settings(**changes) -> CircuitSettings:
-    values = {"max_node_fraction": 1.0, "pairs": 48, "steps": 60, "target": 0.05}
+    values = {"max_node_fraction": 1.0, "pairs": 48, "steps": 60, "target": 0.05, "prune_attempts": 20}
     return CircuitSettings(**(values | changes))
 
 
@@ -89,8 +89,8 @@ def gradients(turned: Turned, context: BridgeContext | None, weight: float = 1.0
     objective = search(turned, context, carried_weight=weight).objective
     gates = Gates(turned.sparse, turned.reference)
     initial_gates(gates, settings(init_noise=0.0), torch.Generator().manual_seed(0), None)
-    # One node of the way closed, so that there is a loss to follow.
-    gates.tau["0.mlp_out"].data[4] = -0.1
+    # One node of the way closed, so that there is a loss to follow: the head looks for nothing.
+    gates.tau["1.k"].data[0] = -0.1
     loss = objective.loss(intervene(turned.sparse, gates.functions()), torch.arange(96), torch.Generator())
     return dict(zip(gates.tau, torch.autograd.grad(loss, list(gates.tau.values())), strict=True))
 
@@ -100,10 +100,10 @@ def test_the_carried_terms_gradient_reaches_the_gates_before_the_bridge_alone(tu
     own, both = gradients(turned, None), gradients(turned, turned.context)
     carried = {point: 2 * both[point] - own[point] for point in own}
     assert carried["0.mlp_out"][4].abs() > 1e-3 and carried["1.v"][0].abs() > 1e-3
-    assert carried["0.mlp_out"][4] < 0, "opening it would help"
+    assert carried["1.k"][0] < -1e-3, "opening it would help"
     # Nothing behind the bridge is asked.
     for point in ("1.mlp_in", "1.mlp_neuron", "1.mlp_out"):
-        assert carried[point].abs().max() < 1e-6 * max(1.0, float(own[point].abs().max()))
+        assert carried[point].abs().max() < 1e-5
 
 
 @pytest.mark.parametrize("carried", [False, True])

@@ -71,6 +71,10 @@ class Pull:
         return self.value - self.force * (count - count.detach())
 
 
+# The published optimizer, whose steps are as large for a small gradient.
+STILL = {"objective": "task_loss", "steps": 40, "batch": 2, "lr": 0.05, "penalty_rate": 0.5, "weight_decay": 0.0}
+
+
 def opened(quote_model, reference, monkeypatch, value: float, force: float, **settings) -> float:
     """Share of gates that are open in the end."""
     objective = Pull(prompts(quote_pairs(4, 0)), value, force)
@@ -81,7 +85,7 @@ def opened(quote_model, reference, monkeypatch, value: float, force: float, **se
             objective.gates = self
 
     monkeypatch.setattr(learning, "Gates", Seen)
-    some = CircuitSettings(**({"steps": 40, "batch": 2, "lr": 0.05, "penalty_rate": 0.5, "weight_decay": 0} | settings))
+    some = CircuitSettings(**(STILL | settings))
     scores = learn_gates(quote_model, objective, Ablation(quote_model, reference), some, 0)
     return float(torch.cat(list(scores.values())).gt(0).float().mean())
 

@@ -30,7 +30,7 @@ from bridges.runs.circuits import BehaviourWork
 from bridges.runs.context import RunContext
 from bridges.sparse import SparseTransformer
 from bridges.storage.folder import RunFolder
-from bridges.storage.tables import TABLES, write_table
+from bridges.storage.tables import write_table
 
 # What decides a planted behaviour, so that no control but those of the claims is needed.
 FEW = ["necessity", "consistent_labels", "reach"]
@@ -93,9 +93,7 @@ def context_in(world: World) -> Callable[..., RunContext]:
 
 
 def judged(context: RunContext, name: str = "copy", dense: float = 1.0, sparse: float = 1.0) -> pd.Series:
-    """Verdict and claims of one behaviour whose dense circuit is said to be large.
-
-    The edges of a rotated stack cannot be listed, so that the size of its circuit is given here.
+    """Verdict, ``states`` of claims and ``tables`` of one behaviour.
 
     Args:
         dense, sparse: accuracies of the whole models.
@@ -111,13 +109,10 @@ def judged(context: RunContext, name: str = "copy", dense: float = 1.0, sparse: 
             row |= {key: accuracy, f"{key}_low": accuracy, f"{key}_high": accuracy}
         rows.append(row)
     write_table(folder, "behaviours", pd.DataFrame(rows).assign(bridge=pd.array([None, None], "Int64")))
-    work = BehaviourWork(context, name, True)
+    work = BehaviourWork(context, name, ["dense", "sparse"])
     with torch.no_grad():
         work.run()
     tables = work.tables()
-    own = {"behaviour": name, "model": "dense", "method": "learned", "edges": 10_000, "reached": True}
-    large = pd.DataFrame([own], columns=TABLES["circuits"].names)
-    tables["circuits"] = pd.concat([tables["circuits"], large], ignore_index=True)
     claims, verdicts = decide(tables, context.config.verdict)
     row = verdicts.iloc[0]
     row["states"] = dict(zip(claims["criterion"], claims["state"], strict=True))
