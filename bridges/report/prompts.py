@@ -11,7 +11,7 @@ from bridges.report.markup import Raw, html, join
 from bridges.report.text import escape, known
 
 # Shared text between two differences is shown with so many characters at either end.
-ENDS = 14
+ENDS = 20
 _PIECE = re.compile(r"[^\S\n]*\w+|\n|[^\S\n]+|[^\S\n]*[^\w\s]")
 
 
@@ -51,7 +51,8 @@ def compact_pair(row: dict[str, Any]) -> Raw:
     parts = []
     for i, segment in enumerate(cut):
         if segment.shared:
-            text = _shortened(segment.clean, first=i == 0, last=i == len(cut) - 1)
+            # Indentation is told by a sign for the line break before it.
+            text = _shortened(re.sub(r" {2,}", " ", segment.clean), first=i == 0)
             parts.append(f"<span>{_line(text)}</span>")
         else:
             parts.append(_fork(segment.clean, segment.counterfactual))
@@ -96,12 +97,10 @@ def _fork(clean: str, counterfactual: str, look: str = "fork") -> str:
     return f'<span class="{look}">{branches}</span>'
 
 
-def _shortened(text: str, first: bool, last: bool) -> str:
+def _shortened(text: str, first: bool) -> str:
     """Only what is near a difference or the answer."""
     start = "" if first else text[:ENDS]
-    if len(text) <= len(start) + ENDS + 3:
-        return text
-    return f"{start}…{text[-ENDS:]}" if not last or first else f"{text[:ENDS]}…{text[-ENDS:]}"
+    return text if len(text) <= len(start) + ENDS + 3 else f"{start}…{text[-ENDS:]}"
 
 
 def _line(text: str) -> str:

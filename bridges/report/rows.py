@@ -44,9 +44,9 @@ def behaviour_section(source: Source, figures: Figures, anchors: dict[str, str],
         for place, (name, anchor) in enumerate(anchors.items())
     ]
     head = "".join(
-        f'<button type="button" class="head {key}" data-sort="{key}" data-down="{int(down)}">{title}</button>'
+        f'<button type="button" class="head head-{key}" data-sort="{key}" data-down="{int(down)}">{title}</button>'
         if key in SORTABLE
-        else f'<span class="head {key}">{title}</span>'
+        else f'<span class="head head-{key}">{title}</span>'
         for key, title, down in COLUMNS
     )
     tools = (
@@ -144,7 +144,8 @@ def sizes(verdict: dict[str, Any]) -> Raw:
     if not known(verdict.get("nodes")):
         return Raw(f'<span class="none">{DASH}</span>')
     dense = f"<small>dense{SPACE}{count(verdict['dense_edges'])}</small>" if known(verdict.get("dense_edges")) else ""
-    return Raw(f"<b>{count(verdict['nodes'])}</b>, <b>{count(verdict.get('edges'))}</b> {dense}")
+    nodes, edges = count(verdict["nodes"]), count(verdict.get("edges"))
+    return Raw(f"<b>{nodes}</b><i> nodes</i>, <b>{edges}</b><i> edges</i> {dense}")
 
 
 def ways(verdict: dict[str, Any]) -> Raw:

@@ -48,22 +48,30 @@ function coreOf(circuit, k, extra = []) {
   const chosen = [...new Set([...circuit.nodes.slice(0, k).map((n) => n.i), ...extra])];
   const items = chosen.map((i) => ({ node: circuit.nodes[i], depth: circuit.nodes[i].depth }));
   const at = new Map(chosen.map((i, place) => [i, place]));
-  const most = Math.min(24, Math.max(4, Math.round(k / 4)));
-  const into = new Map(), outof = new Map();
-  for (const token of tokensOf(circuit.reads, most)) into.set(token, items.push({ token, end: "in", depth: FIRST }) - 1);
-  for (const token of tokensOf(circuit.writes, most)) outof.set(token, items.push({ token, end: "out", depth: LAST }) - 1);
-  const links = [];
-  for (const e of [...circuit.edges, ...circuit.free])
-    if (at.has(e.a) && at.has(e.b)) links.push({ ...e, from: at.get(e.a), to: at.get(e.b) });
+  const links = [...circuit.edges, ...circuit.free].filter((e) => at.has(e.a) && at.has(e.b)).map((e) => ({ ...e, from: at.get(e.a), to: at.get(e.b) }));
   // A token's channel is read by the first node that reads it, and an answer's written by the last that writes it.
-  const nearest = (channel, fits, first) =>
-    items.filter((t) => t.node && fits(t.node) && t.node.channel === channel).sort((a, b) => (first ? a.depth - b.depth : b.depth - a.depth))[0];
-  for (const [ends, tokens, fits, first] of [[circuit.reads, into, readsStream, true], [circuit.writes, outof, writesStream, false]])
-    for (const e of ends) {
-      const node = tokens.has(e.token) && nearest(e.channel, fits, first), token = tokens.get(e.token);
-      if (node) links.push({ ...e, kind: "edge", matrix: first ? "embedding" : "unembedding", from: first ? token : items.indexOf(node), to: first ? items.indexOf(node) : token });
+  const nearest = (end) => {
+    const found = new Map();
+    for (const place of chosen.map((_, place) => place)) {
+      const n = items[place].node, before = found.get(n.channel);
+      if (!(end === "in" ? readsStream : writesStream)(n)) continue;
+      if (before === undefined || (end === "in" ? n.depth < items[before].depth : n.depth > items[before].depth)) found.set(n.channel, place);
     }
-  return { items, links: [...links, ...hidden(circuit, items, at, links, into, outof)], at };
+    return found;
+  };
+  const most = Math.min(24, Math.max(4, Math.round(k / 4))), tokens = {};
+  for (const [end, ends, depth] of [["in", circuit.reads, FIRST], ["out", circuit.writes, LAST]]) {
+    const readers = nearest(end), direct = ends.filter((e) => readers.has(e.channel));
+    // Answers are always there; tokens of the prompt are where the core reads them itself, or else nowhere does it.
+    const names = tokensOf(end === "in" && direct.length ? direct : ends, most);
+    tokens[end] = new Map(names.map((token) => [token, items.push({ token, end, depth }) - 1]));
+    for (const e of direct.filter((e) => tokens[end].has(e.token))) {
+      const pair = [tokens[end].get(e.token), readers.get(e.channel)];
+      const [from, to] = end === "in" ? pair : pair.reverse();
+      links.push({ ...e, kind: "edge", matrix: end === "in" ? "embedding" : "unembedding", from, to });
+    }
+  }
+  return { items, links: [...links, ...hidden(circuit, items, at, links, tokens.in, tokens.out)], at };
 }
 
 // Where an item has no link on one side, the strongest way through nodes that are not shown to one that is: of all ways

@@ -17,9 +17,10 @@ function drawGraph(holder, data, page, store) {
     build();
   }
 
+  // A slider tells more often than can be drawn.
   function resize(k) {
-    Object.assign(view, { k, extra: [] });
-    build();
+    if (view.waiting) cancelAnimationFrame(view.waiting);
+    Object.assign(view, { k, extra: [], waiting: requestAnimationFrame(build) });
   }
 
   function tall(button) {
@@ -85,7 +86,7 @@ function drawGraph(holder, data, page, store) {
     const part = n ? Math.abs(n.attribution ?? 0) / top : 0, sign = (n?.attribution ?? 0) < 0 ? "minus" : "plus";
     const round = look === "mlp" ? h / 2 : look === "end" ? 5 : 3;
     group.append(svg("rect", { x: -w / 2, y: -h / 2, width: w, height: h, rx: round, class: "shape" }));
-    if (!n) group.append(svg("text", { y: 4, class: "token-text" }, fit(t.token, 20)));
+    if (!n) group.append(svg("text", { y: 4, class: "token-text" }, fit(shownToken(t.token), 20)));
     else if (cards) {
       const tokens = hint(page, n.key), inner = w - 2 * round - 4;
       group.append(

@@ -46,7 +46,7 @@ function inspector(view) {
   }
 
   function end(text, value, about) {
-    return el("li", { title: about }, el("div", { class: "follow" }, el("code", {}, text), signed(value)));
+    return el("li", { title: about }, el("div", { class: "follow" }, el("code", {}, shownToken(text)), signed(value)));
   }
 
   function list(heading, entries, most = 8) {
@@ -108,7 +108,7 @@ function inspector(view) {
     const side = item.end === "in" ? view.circuit.reads : view.circuit.writes, fits = item.end === "in" ? readsStream : writesStream;
     const joined = side.filter((e) => e.token === item.token).flatMap((e) => view.circuit.nodes.filter((n) => n.channel === e.channel && fits(n)).map((n) => link(n, e.attribution, `weight ${plain(e.weight)}`)));
     return [
-      el("h5", {}, item.end === "in" ? "Token of the prompt " : "Answer ", el("code", {}, item.token)),
+      el("h5", {}, item.end === "in" ? "Token of the prompt " : "Answer ", el("code", {}, shownToken(item.token))),
       el("p", { class: "note" }, item.end === "in" ? "Its embedding writes these channels of the stream; each number is the attribution of that weight." : "Its logit is read from these channels of the stream; each number is the attribution of that weight."),
       list(item.end === "in" ? "Read by" : "Written by", joined, 16),
     ];
@@ -119,7 +119,7 @@ function inspector(view) {
 
 function signed(value) {
   if (value === null || value === undefined) return el("b", {}, "–");
-  return el("b", { class: value < 0 ? "minus" : "plus" }, `${value < 0 ? "" : "+"}${plain(value)}`);
+  return el("b", { class: value < 0 ? "minus" : "plus" }, `${value < 0 ? "" : "+"}${plain(Number(value.toPrecision(2)), 4)}`);
 }
 
 // How strongly a token is shaded: letters as the page holds them, -1 to 1.
@@ -137,7 +137,7 @@ function examples(page, key) {
     const code = el("code", { class: "snippet" });
     page.windows[number].forEach((text, i) => {
       const strength = shade(shades[i]), sign = Math.abs(strength) < 0.02 ? "" : strength < 0 ? " below" : " above";
-      code.append(el(i === marked ? "mark" : "span", { class: `token${sign}`, style: `--a:${Math.abs(strength).toFixed(2)}` }, page.texts[text]));
+      code.append(el(i === marked ? "mark" : "span", { class: `token${sign}`, style: `--a:${Math.abs(strength).toFixed(2)}` }, i ? page.texts[text] : page.texts[text].trimStart()));
     });
     box.append(el("p", { class: "example" }, el("span", { class: "value" }, plain(value)), code));
   }

@@ -3,7 +3,7 @@
 const CARD = { width: 122, height: 34, gap: 12, row: 20 }, DOT = { width: 15, height: 15, gap: 6, row: 14 };
 const GUTTER = 66; // at the left, for the names of the layers
 const CARDS = 48; // nodes up to which each is drawn as a card with its name
-const ROUTED = 900; // links up to which those that pass rows go around what lies in them
+const ROUTED = 260; // links up to which those that pass rows go around what lies in them
 
 // Places every item (x, y: its centre; width, height) in the shape that fits best into a box of that size, and gives
 // every link the points it goes through.
@@ -11,10 +11,10 @@ function layout(core, boxWidth, boxHeight) {
   const style = core.items.filter((t) => t.node).length <= CARDS ? CARD : DOT;
   for (const t of core.items) {
     t.height = t.node ? style.height : 22;
-    t.width = t.node ? style.width : Math.min(150, 20 + 7 * [...t.token].length);
+    t.width = t.node ? style.width : Math.min(150, 20 + 7 * [...shownToken(t.token)].length);
   }
   let best = null;
-  for (const share of [0.55, 0.75, 1, 1.35, 1.8, 2.4, 3.2]) {
+  for (const share of style === CARD ? [0.55, 0.75, 1, 1.35, 1.8] : [1, 1.6, 2.4]) {
     const plan = arrange(core, Math.max(200, share * boxWidth), style);
     plan.scale = Math.min(boxWidth / plan.width, boxHeight / plan.height);
     if (!best || plan.scale > best.scale + 0.01) best = plan;
@@ -22,6 +22,11 @@ function layout(core, boxWidth, boxHeight) {
   core.items.forEach((t, i) => Object.assign(t, best.boxes[i]));
   core.links.forEach((l, k) => { l.through = best.routes[k].map((i) => best.boxes[i]); });
   return { ...best, cards: style === CARD };
+}
+
+// A token that is only spaces would be nothing to see.
+function shownToken(token) {
+  return token.trim() ? token : "␣".repeat(Math.min(4, Math.max(1, token.length)));
 }
 
 function arrange(core, room, style) {
@@ -80,7 +85,7 @@ function spread(boxes, rows, routes, links, style) {
     }
   });
   for (const line of rows) settle(line, line.map((i, k) => (k - (line.length - 1) / 2) * (style.width + style.gap)));
-  for (let sweep = 0; sweep < 16; sweep++)
+  for (let sweep = 0; sweep < (boxes.length > 400 ? 6 : 16); sweep++)
     for (const line of sweep % 2 ? [...rows].reverse() : rows)
       settle(line, line.map((i) => {
         const size = near[i].reduce((sum, e) => sum + e[1], 0);
