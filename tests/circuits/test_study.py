@@ -317,7 +317,7 @@ def test_an_interrupt_side_by_side_leaves_a_study_that_goes_on(quote_model, task
 
 def test_without_optuna_the_command_that_installs_it_is_named(quote_model, tasks, reference, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
-    with pytest.raises(ConfigError, match=r"pip install 'bridges\[tune\]'"):
+    with pytest.raises(ConfigError, match=r"pip install 'bridges-interp\[tune\]'"):
         tune(quote_model, tasks, reference, FEW, trials=1)
 
 
@@ -333,7 +333,7 @@ def test_heldout_pairs_are_refused(quote_model, tasks, reference):
         ({"jobs": 0}, "jobs=0"),
         ({"tasks": {}}, "no behaviour"),
         ({"settings": CircuitSettings(method="random")}, "nothing to tune"),
-        ({"ranges": {"k_coeff": (1.0, 2.0)}}, "k_coeff cannot be tuned. Did you mean 'penalty'"),
+        ({"ranges": {"k_coeff": (1.0, 2.0)}}, "k_coeff cannot be tuned"),
         ({"ranges": {"lr": (0.0, 2.0)}}, "above 0"),
     ],
 )

@@ -340,11 +340,11 @@ def test_robustness_is_graded_beside_the_verdict(name, bad, unsure):
     assert verdict()["robust"] is True or verdict()["robust"] == True  # noqa: E712
     row = verdict(**{name: bad})
     assert row["verdict"] == "reproduced" and row["robust"] == False  # noqa: E712
-    assert verdict(**{name: unsure})["robust"] is pd.NA and verdict(**{name: None})["robust"] is pd.NA
+    assert pd.isna(verdict(**{name: unsure})["robust"]) and pd.isna(verdict(**{name: None})["robust"])
 
 
 def test_only_what_is_reproduced_can_be_robust():
-    assert verdict(fvu=(0.9, 0.05))["robust"] is pd.NA
+    assert pd.isna(verdict(fvu=(0.9, 0.05))["robust"])
 
 
 # --- words --------------------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ def best_nodes(scores: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
     return dict(zip(scores, mask.split([len(s) for s in scores.values()]), strict=True))
 
 
-def bisect(take: Take, most: int, opened: int | None = None, fewest: bool = True) -> Circuit:
+def bisect(take: Take, most: int, opened: int | None = None, fewest: bool = True, everywhere: bool = False) -> Circuit:
     """The smallest circuit that reaches its target; where none does, the last one tried, not `reached`.
 
     Sizes differ by orders of magnitude, so that the middle is taken between logarithms.
@@ -36,9 +36,11 @@ def bisect(take: Take, most: int, opened: int | None = None, fewest: bool = True
         most: nodes there may be. opened: how many gates learning has opened, which is about what is needed: beyond a
             few more a ranking by learning says nothing. None for a ranking without learning.
         fewest: look for fewer than the gates that are open, where those reach the target.
+        everywhere: look up to ``most`` where those and a few more do not.
     """
     low, high = 0, most
     best = take(most if opened is None else max(1, min(opened, most)))
+    enough = best.reached
     if opened is not None:
         for _ in range(GROWN):
             if best.reached or best.size >= most:
@@ -46,7 +48,9 @@ def bisect(take: Take, most: int, opened: int | None = None, fewest: bool = True
             low = best.size
             best = take(min(most, max(low + 1, round(GROWTH * low))))
         high = best.size
-    if not best.reached or (opened is not None and not fewest):
+        if not best.reached and everywhere and best.size < most:
+            low, best, high = best.size, take(most), most
+    if not best.reached or (opened is not None and enough and not fewest):
         return best
     while high - low > max(1, high // (COARSE if opened is None else FINE)):
         middle = max(low + 1, min(high - 1, round(math.sqrt(max(1, low) * high))))

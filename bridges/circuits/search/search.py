@@ -129,7 +129,7 @@ class Search:
         for attempt in range(1, ATTEMPTS if self.settings.method == "learned" else 1):
             if circuit.reached:
                 break
-            circuit = self.cut(self.bisect(self.relearn(circuit, attempt)))
+            circuit = self.cut(self.bisect(self.relearn(circuit, attempt), attempt == ATTEMPTS - 1))
         if not (self.settings.adversarial_steps and self.settings.method == "learned" and circuit.reached):
             return circuit
         scores, protected = self.harden(circuit.scores)
@@ -209,14 +209,16 @@ class Search:
         """The circuit of the ``count`` best nodes, measured."""
         return self.measure(replace(self.empty, nodes=best_nodes(scores, count), scores=dict(scores)))
 
-    def bisect(self, scores: Mapping[str, Tensor]) -> Circuit:
+    def bisect(self, scores: Mapping[str, Tensor], everywhere: bool = False) -> Circuit:
         """The fewest best nodes that reach the target; twice as many are tried as a circuit may have, since greedy
         pruning removes much of what a ranking leaves over."""
         most = min(sum(len(s) for s in scores.values()), (2 if self.settings.prune_attempts else 1) * self.most)
         opened = None
         if self.settings.method == "learned":
             opened = min(most, sum(int((s > 0).sum()) for s in scores.values()))
-        return bisect(lambda count: self.top(scores, count), most, opened, self.settings.bisect)
+        # As published: beyond the gates that are open too.
+        everywhere = everywhere or self.settings.objective == "task_loss"
+        return bisect(lambda count: self.top(scores, count), most, opened, self.settings.bisect, everywhere)
 
 
 def find_circuit(
