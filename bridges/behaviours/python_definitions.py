@@ -63,7 +63,10 @@ class_init = TemplateBehaviour(
         "class $cls(Base):\n    def __init__(self, $name3, $name4, $name, $name2):\n        super().__init__()\n"
         + _FIRST
         + _NEXT,
-        "class $cls(Base):\n    def __init__(self, $name3, $name, $name2):\n        super().__init__($name3)\n" + _NEXT,
+        "class $cls(Base):\n    def __init__(self, $name3, $name4, $name5, $name2, $name):\n"
+        + _FIRST
+        + "        self.$name5 = $name5\n"
+        + _NEXT,
         "class $cls:\n    def __init__(self, $name3, $name4, $name, $name2):\n        self._$name3 = $name3\n"
         "        self._$name4 = $name4\n        self._$target =| $target|\n",
         "class $cls:\n    def __init__(self, $name3, $name, $name2):\n        self.$name3 = $name3\n"
