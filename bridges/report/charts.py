@@ -18,11 +18,11 @@ LOOKS: dict[str, tuple[int, str, str]] = {
     "fourth": (4, "8 3 2 3", "triangle"),
     "fifth": (5, "4 2", "down"),
     "sixth": (6, "1 2", "cross"),
+    "ceiling": (0, "5 4", "ring"),
     "plain": (0, "", "circle"),
     "rule": (0, "7 4", ""),
     "faint": (0, "2 3", "ring"),
 }
-ORDER = ("first", "second", "third", "fourth", "fifth", "sixth", "plain", "faint")
 Point = tuple[float, float, float | None, float | None]
 
 
@@ -63,6 +63,7 @@ class Chart:
         kind: ``lines`` over x, or ``dots`` beside categories (then y runs sideways).
         title, x, y: panel title and labels of the axes with units.
         rules: horizontal lines: name and value.
+        marked: an x with a vertical line, and what it is.
         ticks: labels of x = 0, 1, …; the categories of a chart of dots.
         log_x, log_y: logarithmic axes; dropped where a value is not above zero.
         share: y is a share and written in per cent; unit: its range is 0 to 1.
@@ -79,6 +80,7 @@ class Chart:
     log_y: bool = False
     share: bool = False
     unit: bool = False
+    marked: tuple[float, str] | None = None
 
     @property
     def empty(self) -> bool:
@@ -100,6 +102,7 @@ class Chart:
             "logY": self.log_y and min(ys) > 0 and max(ys) > 4 * min(ys),
             "share": self.share,
             "unit": self.unit,
+            "marked": None if self.marked is None else {"x": self.marked[0], "name": self.marked[1]},
             "rules": [{"name": visible(name), "y": rounded(value)} for name, value in self.rules],
             "series": [
                 {"name": visible(s.name), "colour": colour, "dash": dash, "marker": marker, "line": s.line}
@@ -111,38 +114,36 @@ class Chart:
 
 
 class Figures:
-    """The charts and graphs of one page, numbered in its order, and the tokens that its examples are made of."""
+    """The charts and circuits of one page, numbered in its order."""
 
     def __init__(self) -> None:
         self.charts: list[list[dict[str, Any]]] = []
         self.graphs: list[dict[str, Any]] = []
-        self.texts: dict[str, int] = {}
 
-    def text(self, token: str) -> int:
-        """The number under which the page holds this token."""
-        return self.texts.setdefault(token, len(self.texts))
+    def panels(self, panels: Sequence[Chart], label: str, columns: int = 2) -> Raw:
+        """Charts under one legend; ``chart.js`` draws them."""
+        self.charts.append([panel.spec() for panel in panels])
+        return Raw(
+            f'<div class="panels of{min(columns, len(panels))}" data-charts="{len(self.charts) - 1}" role="group" '
+            f'aria-label="{escape(label)}"></div>'
+        )
 
     def figure(self, title: str, panels: Sequence[Chart], caption: str, data: Raw, columns: int = 2) -> Raw:
-        """A figure of one or more panels under one legend, with its numbers as a table folded below."""
+        """A figure of one or more panels, with its numbers as a table folded below."""
         drawn = [panel for panel in panels if not panel.empty]
         if not drawn:
             return note(f"{title}: there is nothing to draw.")
-        index = len(self.charts)
-        self.charts.append([panel.spec() for panel in drawn])
-        number = min(columns, len(drawn))
         return join(
             [
                 f'<figure class="chart"><h4>{html(title)}</h4>',
-                f'<div class="panels of{number}" data-charts="{index}" role="group" '
-                f'aria-label="{escape(title)}"></div>',
+                self.panels(drawn, title, columns),
                 f"<figcaption>{html(caption)}</figcaption>",
                 details("The numbers as a table", data),
                 "</figure>",
             ]
         )
 
-    def graph(self, data: dict[str, Any], label: str) -> Raw:
-        """An interactive circuit; ``graph.js`` draws it."""
+    def add_graph(self, data: dict[str, Any]) -> int:
+        """The number under which the page holds a circuit."""
         self.graphs.append(data)
-        number = len(self.graphs) - 1
-        return Raw(f'<div class="graph" data-graph="{number}" role="group" aria-label="{escape(label)}"></div>')
+        return len(self.graphs) - 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bridges.report.charts import Chart, Figures, Series
+from bridges.report.depth import axis, bridge_labels
 from bridges.report.markup import Num, Raw, details, note, section, table, tag
 from bridges.report.source import Source
 from bridges.report.text import count, known, measured, number, percent, words
@@ -28,7 +29,7 @@ KINDS = {
 
 
 def fidelity_section(source: Source, figures: Figures) -> Raw:
-    """Single crossings per site pair, all paths, likeness of the streams and the budget of every matrix."""
+    """Single crossings per bridge, all paths, likeness of the streams and the budget of every matrix."""
     return section(
         "fidelity",
         "Fidelity of the bridges",
@@ -36,23 +37,12 @@ def fidelity_section(source: Source, figures: Figures) -> Raw:
     )
 
 
-def _pair_labels(rows: list[dict[str, Any]]) -> tuple[list[int], list[str]]:
-    """The site pairs and how they are written: dense·sparse, or one number where both sites are always the same."""
-    named = {int(r["pair"]): f"{int(r['dense_site'])}·{int(r['sparse_site'])}" for r in rows}
-    if all(r["dense_site"] == r["sparse_site"] for r in rows):
-        named = {pair: text.split("·")[0] for pair, text in named.items()}
-    return sorted(named), [named[pair] for pair in sorted(named)]
-
-
-def _axis(labels: list[str]) -> str:
-    return "site pair (dense·sparse)" if any("·" in label for label in labels) else "site"
-
-
 def _crossings(source: Source, figures: Figures) -> Raw:
     rows = source.rows("sites")
     if not rows:
         return note(source.missing("sites"))
-    pairs, labels = _pair_labels(rows)
+    named = bridge_labels(rows)
+    bridges, labels = list(named), list(named.values())
     rules = []
     for kind, name in (("bigram", "bigram table"), ("pure_sparse", "sparse model alone")):
         values = [r["kl"] for r in source.rows("paths") if r["kind"] == kind and known(r["kl"])]
@@ -62,32 +52,32 @@ def _crossings(source: Source, figures: Figures) -> Raw:
     for key, title in DIRECTIONS:
         drawn = [Series(name, look) for _, name, look in SETS]
         for (which, _, _), line in zip(SETS, drawn, strict=True):
-            for row in sorted((r for r in rows if r["bridges"] == which), key=lambda r: r["pair"]):
+            for row in sorted((r for r in rows if r["bridges"] == which), key=lambda r: r["bridge"]):
                 kl = f"kl_{key}"
-                line.add(pairs.index(row["pair"]), row[kl], row[f"{kl}_low"], row[f"{kl}_high"])
-        axis = "KL to the dense model (nats per token)"
-        panels.append(Chart("lines", title, _axis(labels), axis, drawn, rules=rules, ticks=labels, log_y=True))
+                line.add(bridges.index(row["bridge"]), row[kl], row[f"{kl}_low"], row[f"{kl}_high"])
+        kl_axis = "KL to the dense model (nats per token)"
+        panels.append(Chart("lines", title, axis(named), kl_axis, drawn, rules=rules, ticks=labels, log_y=True))
     data = table(
         "Single crossings: KL to the dense model in nats per token with 95 % intervals, and unexplained variance (FVU)",
-        ["site pair", "bridges", "KL d→s", "KL s→d", "FVU encoder", "FVU decoder"],
+        ["bridge", "bridges", "KL d→s", "KL s→d", "FVU encoder", "FVU decoder"],
         [
             [
-                labels[pairs.index(r["pair"])],
+                labels[bridges.index(r["bridge"])],
                 r["bridges"],
                 Num(measured(r, "kl_d2s")),
                 Num(measured(r, "kl_s2d")),
                 Num(number(r["fvu_encoder"])),
                 Num(number(r["fvu_decoder"])),
             ]
-            for r in sorted(rows, key=lambda r: (r["pair"], [s[0] for s in SETS].index(r["bridges"])))
+            for r in sorted(rows, key=lambda r: (r["bridge"], [s[0] for s in SETS].index(r["bridges"])))
         ],
     )
     caption = (
-        "The pass begins in one model and crosses to the other once, at the site pair on the axis. Lower is nearer to "
+        "The pass begins in one model and crosses to the other once, at the bridge on the axis. Lower is nearer to "
         "the dense model; bars are 95 % intervals over sequences. A bridge that says no more than the bigram table or "
         "an untrained one carries nothing."
     )
-    return figures.figure("One crossing at each site pair", panels, caption, data)
+    return figures.figure("One crossing at each bridge", panels, caption, data)
 
 
 def _paths(source: Source, figures: Figures) -> Raw:
@@ -131,18 +121,19 @@ def _likeness(source: Source, figures: Figures) -> Raw:
     rows = source.rows("similarity")
     if not rows:
         return note(source.missing("similarity"))
-    pairs, labels = _pair_labels(rows)
+    named = bridge_labels(rows)
+    bridges, labels = list(named), list(named.values())
     names = sorted({r["quantity"] for r in rows})
     looks = ("first", "second", "third", "fourth", "fifth", "sixth")
     drawn = [Series(_quantity(name), looks[i % len(looks)]) for i, name in enumerate(names)]
     for row in rows:
-        drawn[names.index(row["quantity"])].add(pairs.index(row["pair"]), row["value"])
-    chart = Chart("lines", "", _axis(labels), "likeness (1: alike)", drawn, ticks=labels)
+        drawn[names.index(row["quantity"])].add(bridges.index(row["bridge"]), row["value"])
+    chart = Chart("lines", "", axis(named), "likeness (1: alike)", drawn, ticks=labels)
     data = table(
         "Likeness of the two residual streams",
-        ["site pair", "quantity", "value", "tokens"],
+        ["bridge", "quantity", "value", "tokens"],
         [
-            [labels[pairs.index(r["pair"])], _quantity(r["quantity"]), Num(number(r["value"])), Num(count(r["n"]))]
+            [labels[bridges.index(r["bridge"])], _quantity(r["quantity"]), Num(number(r["value"])), Num(count(r["n"]))]
             for r in rows
         ],
     )

@@ -88,7 +88,11 @@ def section(name: str, title: str, parts: Iterable[str]) -> Raw:
     )
 
 
-def passed(value: bool) -> Raw:
-    """A sign and a word, so that colour is never alone."""
-    sign, word = ("✓", "passed") if value else ("✗", "failed")
-    return Raw(f'<span class="{word}"><span aria-hidden="true">{sign}</span> {word}</span>')
+# state of a criterion -> its sign and class, so that colour is never alone
+STATES = {"held": ("✓", "held"), "missed": ("✗", "missed"), "open": ("~", "open"), "not measured": ("·", "off")}
+
+
+def state(value: str) -> Raw:
+    """A state with its sign."""
+    sign, look = STATES[value]
+    return Raw(f'<span class="state {look}"><span aria-hidden="true">{sign}</span> {html(value)}</span>')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from importlib.resources import files
@@ -9,20 +10,35 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from bridges.report.behaviours import behaviour_sections
 from bridges.report.charts import Figures
+from bridges.report.circuits import graph
+from bridges.report.examples import Examples
 from bridges.report.fidelity import fidelity_section
-from bridges.report.markup import Raw, facts, html, join
+from bridges.report.markup import Raw, html, join
+from bridges.report.rows import behaviour_section
 from bridges.report.source import Source
+from bridges.report.top import between, hero, meanings, tally
 from bridges.report.training import settings_section, training_section
-from bridges.report.verdicts import behaviour_order, headline, subtitle, verdict_section
+from bridges.report.verdicts import answer, behaviour_order
 
-STYLE = ("report.css",)
-SCRIPTS = ("draw.js", "chart.js", "layout.js", "inspector.js", "graph.js", "report.js")
+STYLES = ("base.css", "charts.css", "list.css", "graph.css", "print.css")
+SCRIPTS = (
+    "draw.js",
+    "chart.js",
+    "names.js",
+    "core.js",
+    "layout.js",
+    "zoom.js",
+    "save.js",
+    "inspector.js",
+    "tools.js",
+    "graph.js",
+    "list.js",
+    "report.js",
+)
 PARTS = (
-    ("verdicts", "Verdicts"),
-    ("fidelity", "Fidelity"),
     ("behaviours", "Behaviours"),
+    ("fidelity", "Bridges"),
     ("training", "Training"),
     ("settings", "Settings"),
 )
@@ -35,25 +51,29 @@ def report_html(folder: str | Path) -> str:
         CheckpointError: there is no run there, or one of its files is damaged.
     """
     source, figures = Source(folder), Figures()
+    examples = Examples(source)
     anchors = {name: f"behaviour-{i}" for i, name in enumerate(behaviour_order(source))}
-    # In the order of the page, so that its charts are numbered from the top.
+    graphs = {name: graph(name, source, figures, examples) for name in anchors}
+    first = hero(source, figures, anchors, graphs)
     body = join(
         [
-            verdict_section(source, figures, anchors),
+            behaviour_section(source, figures, anchors, graphs),
+            meanings(),
             fidelity_section(source, figures),
-            behaviour_sections(source, figures, anchors),
             training_section(source, figures),
             settings_section(source),
         ]
     )
-    title = headline(source)
+    data = {"run": _identity(source), "names": source.names, "charts": figures.charts, "graphs": figures.graphs}
     return Template(_asset("page.html")).substitute(
-        title=html(title),
-        style="\n".join(map(_asset, STYLE)),
-        facts=facts(subtitle(source)),
-        navigation=_navigation(),
+        title=html(answer(source)),
+        style="\n".join(map(_asset, STYLES)),
+        between=html(between(source)),
+        navigation=join(f'<li><a href="#{name}">{title}</a></li>' for name, title in PARTS),
+        tally=tally(source),
+        hero=first,
         body=body,
-        data=embedded({"charts": figures.charts, "graphs": figures.graphs, "texts": list(figures.texts)}),
+        data=embedded(data | examples.data()),
         script="\n".join(map(_asset, SCRIPTS)),
     )
 
@@ -85,9 +105,11 @@ def embedded(data: Any) -> Raw:
     return Raw(text)
 
 
-def _navigation() -> Raw:
-    return join(f'<li><a href="#{name}">{title}</a></li>' for name, title in PARTS)
+def _identity(source: Source) -> str:
+    """The same for equal settings: what a browser keeps a reader's names under."""
+    text = json.dumps(source.config, sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
 
 
 def _asset(name: str) -> str:
-    return files("bridges.report").joinpath(name).read_text(encoding="utf-8").strip()
+    return files("bridges.report").joinpath("web", name).read_text(encoding="utf-8").strip()

@@ -19,7 +19,7 @@ STAGES = {
     **dict.fromkeys(("sites", "paths", "sparsity"), "evaluate"),
     **dict.fromkeys(("suite", "behaviours"), "behaviours"),
     **dict.fromkeys(("circuits", "nodes", "edges", "activations", "controls", "faithfulness"), "circuits"),
-    **dict.fromkeys(("agreement", "transfer", "similarity", "evidence", "verdicts"), "compare"),
+    **dict.fromkeys(("agreement", "transfer", "similarity", "claims", "verdicts"), "compare"),
 }
 # Where a run was written and how it was tracked is no part of what it found, and differs between equal runs.
 BOOKKEEPING = ("runs_dir", "name", "resume", "tracking")
@@ -41,9 +41,10 @@ class Source:
         self.folder = Path(folder)
         if not (self.folder / "config.yaml").is_file():
             raise CheckpointError(
-                f"{folder} is no run folder: it has no config.yaml. Give the folder that `python -m bridges.run` wrote."
+                f"{folder} is no run folder: it has no config.yaml. Give the folder that `bridges run` wrote."
             )
         self._tables: dict[str, pd.DataFrame | None] = {}
+        self._by_behaviour: dict[str, dict[str, list[dict[str, Any]]]] = {}
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -69,6 +70,22 @@ class Source:
         return values
 
     @cached_property
+    def names(self) -> dict[str, Any]:
+        """What a reader has called nodes, ``{"names": {node: name}, "groups": {group: [nodes]}}``, from ``names.json``.
+
+        A node is written as point and channel, ``2.mlp_neuron:242``; those of the dense model begin with ``dense/``.
+        """
+        given = self._json("names.json")
+        names, groups = given.get("names", {}), given.get("groups", {})
+        plain = isinstance(names, dict) and all(isinstance(v, str) for v in names.values()) and isinstance(groups, dict)
+        lists = plain and all(isinstance(v, list) and all(isinstance(n, str) for n in v) for v in groups.values())
+        if not lists:
+            raise CheckpointError(
+                f'{self.folder / "names.json"} is damaged: it must be {{"names": {{node: name}}, "groups": {{group: [nodes]}}}}.'
+            )
+        return {"names": names, "groups": groups}
+
+    @cached_property
     def environment(self) -> dict[str, Any]:
         """Versions, commit and machine; empty where the file is missing."""
         return {key: value for key, value in self._json("environment.json").items() if key not in LEFT_OUT}
@@ -92,6 +109,15 @@ class Source:
         frame = self.table(name)
         return [] if frame is None else [{str(k): v for k, v in row.items()} for row in frame.to_dict("records")]
 
+    def of(self, name: str, behaviour: str) -> list[dict[str, Any]]:
+        """The table's rows of one behaviour, in order."""
+        if name not in self._by_behaviour:
+            found: dict[str, list[dict[str, Any]]] = {}
+            for row in self.rows(name):
+                found.setdefault(row["behaviour"], []).append(row)
+            self._by_behaviour[name] = found
+        return self._by_behaviour[name].get(behaviour, [])
+
     def setting(self, key: str) -> Any:
         """The setting under a dotted name; None where there is none."""
         value: Any = self.config
@@ -109,5 +135,5 @@ class Source:
         been = {"failed": "has failed", "running": "was not finished", "finished": "has written no such table"}
         return (
             f"The stage “{stage}”, which writes the table “{name}”, {been.get(state or '', 'has not run')}. "
-            "To do what is missing: python -m bridges.run resume=runs/<folder>"
+            "To do what is missing: bridges run resume=runs/<folder>"
         )

@@ -66,6 +66,13 @@ def _raised(exponent: int) -> str:
     return str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
 
 
+def brief(value: Any) -> str:
+    """A measured number in as few characters as a comparison needs: two decimals, or a whole number from 10 up."""
+    if known(value) and math.isfinite(value) and abs(value) >= 10:
+        return count(round(float(value)))
+    return number(value, 2)
+
+
 def count(value: Any) -> str:
     """A whole number, thousands apart."""
     return f"{int(value):,}".replace(",", "\u202f").replace("-", "−") if known(value) else DASH
@@ -83,10 +90,12 @@ def percent(value: Any, decimals: int = 1) -> str:
     return f"{100 * float(value):.{decimals}f}{SPACE}%".replace("-", "−")
 
 
-def interval(low: Any, high: Any, share: bool = False) -> str:
+def interval(low: Any, high: Any, share: bool = False, short: bool = False) -> str:
     """``[0.71, 0.84]``, or nothing where an end is not known."""
     if not known(low) or not known(high):
         return ""
+    if short:
+        return f"[{brief(low)},{SPACE}{brief(high)}]"
     if share:
         return f"[{percent(low).split(SPACE)[0]},{SPACE}{percent(high)}]"
     return f"[{number(low)},{SPACE}{number(high)}]"

@@ -19,13 +19,13 @@ PANELS: tuple[tuple[str, str, tuple[tuple[str, str, str], ...], bool], ...] = (
     ("Total loss", "loss", (("total", "total", "first"),), False),
     ("Next token", "nats per token", (("ce", "cross-entropy", "first"), ("kl", "KL(dense ‖ sparse)", "second")), True),
     (
-        "Crossings, summed over site pairs",
+        "Crossings, summed over bridges",
         "nats per token",
         (("kl_d2s", "KL dense → sparse", "first"), ("kl_s2d", "KL sparse → dense", "second")),
         True,
     ),
     (
-        "Bridges, summed over site pairs",
+        "Bridges, summed over bridges",
         "NMSE",
         (("nmse_encoder", "encoders", "first"), ("nmse_decoder", "decoders", "second")),
         True,

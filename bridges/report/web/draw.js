@@ -46,7 +46,7 @@ function label(value, share) {
 // The axis over [low, high]: a map to [0, 1] and its ticks.
 function axis(values, { log = false, zero = false, unit = false, room = 6 } = {}) {
   let low = Math.min(...values), high = Math.max(...values);
-  if (unit && !log) [low, high] = [0, 1];
+  if (unit && !log) [low, high] = [Math.min(0, low), Math.max(1, high)];
   if (log) {
     let a = Math.log10(low), b = Math.log10(high);
     const pad = Math.max(0.06 * (b - a), 0.04);

@@ -43,6 +43,7 @@ function legend(panels) {
       swatch.append(svg("path", { d: "M1 7H29", class: "rule", "stroke-dasharray": RULES[i % RULES.length] }));
       add(rule.name, swatch);
     });
+    if (spec.marked) add(spec.marked.name, svg("svg", { width: 14, height: 14, "aria-hidden": "true" }, svg("path", { d: "M7 0V14", class: "marked" })));
   }
   if (seen.size < 2) list.hidden = true;
   return list;
@@ -91,6 +92,11 @@ function lines(spec, width) {
     line.append(svg("title", {}, `${rule.name}: ${label(rule.y, spec.share)}`));
     out.append(line);
   });
+  if (spec.marked) {
+    const line = svg("path", { d: `M${X(spec.marked.x).toFixed(1)} ${top}V${height - bottom}`, class: "marked" });
+    line.append(svg("title", {}, spec.marked.name));
+    out.append(line);
+  }
   for (const series of spec.series) {
     const points = series.points.map((p) => [X(p[0]), Y(p[1]), p]);
     for (const [px, , p] of points)

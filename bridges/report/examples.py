@@ -1,0 +1,90 @@
+"""The places in text where nodes are most active, each node and each stretch of text held once for the whole page."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pandas as pd
+
+from bridges.errors import CheckpointError
+from bridges.report.charts import rounded
+from bridges.report.source import Source
+from bridges.report.text import visible
+
+PLACES = 3  # in text, of one node
+# Activations are shaded in this many steps above and below zero, written as one letter each: Z is zero.
+STEPS = 25
+# Beyond the limits of what a page should weigh, only nodes of higher attribution have examples.
+FULL, SINGLE = 120, 300
+
+
+class Examples:
+    """What the page says about when a node is active.
+
+    Args:
+        source: of table ``activations``; nodes are the same in every circuit of a model, so that what one behaviour's
+            rows say holds for all.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._rows: dict[str, list[tuple[Any, ...]]] = {}
+        self._texts: dict[str, int] = {}
+        self._windows: dict[str, int] = {}
+        self._tokens: list[list[int]] = []
+        self._places: dict[str, list[list[Any]]] = {}
+        frame = source.table("activations")
+        if frame is not None:
+            self._read(frame)
+
+    def _read(self, frame: pd.DataFrame) -> None:
+        kept = frame[frame["rank"] < PLACES].drop_duplicates(["model", "point", "channel", "rank"])
+        kept = kept.sort_values(["model", "point", "channel", "rank"], kind="stable")
+        columns = ("model", "point", "channel", "value", "token", "tokens", "values")
+        for model, point, channel, *place in kept[list(columns)].itertuples(index=False):
+            self._rows.setdefault(node_key(model, point, channel), []).append(tuple(place))
+
+    def add(self, key: str, rank: int) -> None:
+        """Hold the examples of one node.
+
+        Args:
+            rank: of the node by attribution in its circuit; far down there is one place, further down none.
+        """
+        number = PLACES if rank < FULL else 1 if rank < SINGLE else 0
+        places = self._rows.get(key, [])[:number]
+        if places and len(self._places.get(key, [])) < len(places):
+            self._places[key] = [self._place(*place) for place in places]
+
+    def _place(self, value: float, marked: int, tokens: str, values: str) -> list[Any]:
+        if tokens not in self._windows:
+            shown = [visible(str(token)) for token in _list(tokens, "tokens")]
+            self._windows[tokens] = len(self._tokens)
+            self._tokens.append([self._texts.setdefault(text, len(self._texts)) for text in shown])
+        return [rounded(value, 3), int(marked), self._windows[tokens], _shades(_list(values, "values"))]
+
+    def data(self) -> dict[str, Any]:
+        """``texts`` of tokens, ``windows`` of indices into them, and per node places: value, marked token, window,
+        shades."""
+        return {"texts": list(self._texts), "windows": self._tokens, "places": self._places}
+
+
+def node_key(model: str, point: str, channel: int) -> str:
+    """A node's name in the page and in ``names.json``: ``2.mlp_neuron:242``, in the dense model ``dense/…``."""
+    return f"{'' if model == 'sparse' else f'{model}/'}{visible(point)}:{int(channel)}"
+
+
+def _shades(values: list[Any]) -> str:
+    """Each value relative to the largest as a letter: A the most negative, Z zero, a to y up to the largest."""
+    numbers = [rounded(v) or 0.0 for v in values]
+    most = max((abs(v) for v in numbers), default=0.0) or 1.0
+    steps = [round(STEPS * v / most) for v in numbers]
+    return "".join(chr(ord("a") + s - 1) if s > 0 else "Z" if s == 0 else chr(ord("A") + STEPS + s) for s in steps)
+
+
+def _list(text: str, column: str) -> list[Any]:
+    try:
+        values = json.loads(text)
+        assert isinstance(values, list)
+    except (ValueError, TypeError, AssertionError) as error:
+        raise CheckpointError(f"Table 'activations' is damaged: its column {column!r} holds no JSON list.") from error
+    return values
