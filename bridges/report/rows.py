@@ -29,7 +29,9 @@ COLUMNS = (
 SORTABLE = ("behaviour", "verdict", "size", "share")
 
 
-def behaviour_section(source: Source, figures: Figures, anchors: dict[str, str], graphs: dict[str, int | None]) -> Raw:
+def behaviour_section(
+    source: Source, figures: Figures, anchors: dict[str, str], graphs: dict[str, int | None]
+) -> Raw:
     """Filter, headings and one row for each behaviour.
 
     Args:
@@ -160,3 +162,4 @@ def ways(verdict: dict[str, Any]) -> Raw:
         if known(verdict.get(moved))
     ]
     return Raw("".join(lines) or f'<span class="none">{DASH}</span>')
+

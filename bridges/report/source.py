@@ -10,7 +10,6 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from bridges.config import BOOKKEEPING
 from bridges.errors import CheckpointError
 from bridges.storage.tables import read_table, table_path
 
@@ -22,6 +21,8 @@ STAGES = {
     **dict.fromkeys(("circuits", "nodes", "edges", "activations", "controls", "faithfulness"), "circuits"),
     **dict.fromkeys(("agreement", "transfer", "similarity", "claims", "verdicts"), "compare"),
 }
+# Where a run was written and how it was tracked is no part of what it found, and differs between equal runs.
+BOOKKEEPING = ("runs_dir", "name", "resume", "tracking")
 # The command names the run's folder; a resumed run has another one than an uninterrupted run.
 LEFT_OUT = ("command",)
 
@@ -47,13 +48,10 @@ class Source:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """Settings without `BOOKKEEPING`, which differs between equal runs.
-
-        They are read as they are, so that a run of another version can be shown.
-        """
+        """Settings without `BOOKKEEPING`; read as they are, so that a run of another version can be shown."""
         try:
             values = yaml.safe_load((self.folder / "config.yaml").read_text(encoding="utf-8"))
-        except (yaml.YAMLError, ValueError, RecursionError) as error:
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise CheckpointError(f"{self.folder / 'config.yaml'} is damaged: {error}") from error
         if not isinstance(values, dict):
             raise CheckpointError(f"{self.folder / 'config.yaml'} is damaged: it holds no settings.")
@@ -65,7 +63,7 @@ class Source:
             return {}
         try:
             values = json.loads(file.read_text(encoding="utf-8"))
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise CheckpointError(f"{file} is damaged: {error}") from error
         if not isinstance(values, dict):
             raise CheckpointError(f"{file} is damaged: it holds no object.")
