@@ -117,7 +117,8 @@ def _picture(row: dict[str, Any]) -> str:
     good = (x(bar), f"{WIDTH - 2}") if row["at_least"] else ("2", x(bar))
     look = STATES[row["state"]][1]
     return (
-        f'<svg class="interval {look}" width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}" aria-hidden="true">'
+        f'<svg class="interval {look}" width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}" '
+        'aria-hidden="true">'
         f'<path class="good" d="M{good[0]} {middle}H{good[1]}"/><path class="track" d="M2 {middle}H{WIDTH - 2}"/>'
         f'<path class="ends" d="M{x(low)} {middle}H{x(high)}"/><path class="bar" d="M{x(bar)} 2V{HEIGHT - 2}"/>'
         f'<circle cx="{x(value)}" cy="{middle}" r="3.6"/></svg>'

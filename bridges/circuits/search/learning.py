@@ -19,8 +19,8 @@ from bridges.stack import ResidualStack
 
 # How much of the loss seen so far the running mean keeps.
 MEMORY = 0.75
-# AdamW's ε of the faithful objective. Without it the penalty's small and steady gradient would close gates as fast as a large one of the loss
-# opens them: nodes that are needed together would be gone before the loss is felt.
+# AdamW's ε of the faithful objective. Without it the penalty's small and steady gradient would close gates as fast as
+# a large one of the loss opens them: nodes that are needed together would be gone before the loss is felt.
 EPSILON = 1e-3
 
 
