@@ -129,7 +129,8 @@ class Search:
                 return full
         circuit = self.cut(self.bisect(self.rank()))
         best = circuit
-        for attempt in range(1, ATTEMPTS if self.settings.method == "learned" else 1):
+        again = self.settings.method == "learned" and self.settings.objective == "faithful"
+        for attempt in range(1, ATTEMPTS if again else 1):
             if circuit.reached:
                 break
             circuit = self.cut(self.bisect(self.relearn(circuit, attempt)))
