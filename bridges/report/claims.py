@@ -102,9 +102,7 @@ def _picture(row: dict[str, Any]) -> str:
     value, bar = row["value"], row["bar"]
     if not known(value) or not known(bar) or not math.isfinite(value):
         return ""
-    low, high = (
-        float(row[f"value_{end}"]) if known(row[f"value_{end}"]) else float(value) for end in ("low", "high")
-    )
+    low, high = (float(row[f"value_{end}"]) if known(row[f"value_{end}"]) else float(value) for end in ("low", "high"))
     least, most = min(low, value, bar), max(high, value, bar)
     # Shares are all drawn on the same scale.
     start, stop = (0.0, 1.0) if 0 <= least and most <= 1 else (least, most)

@@ -29,9 +29,7 @@ COLUMNS = (
 SORTABLE = ("behaviour", "verdict", "size", "share")
 
 
-def behaviour_section(
-    source: Source, figures: Figures, anchors: dict[str, str], graphs: dict[str, int | None]
-) -> Raw:
+def behaviour_section(source: Source, figures: Figures, anchors: dict[str, str], graphs: dict[str, int | None]) -> Raw:
     """Filter, headings and one row for each behaviour.
 
     Args:
@@ -162,4 +160,3 @@ def ways(verdict: dict[str, Any]) -> Raw:
         if known(verdict.get(moved))
     ]
     return Raw("".join(lines) or f'<span class="none">{DASH}</span>')
-

@@ -93,7 +93,9 @@ def answer(source: Source) -> str:
     if not judged:
         return f"None of the {count(len(rows))}{SPACE}behaviours of {model} could be judged."
     found = counts["reproduced"]
-    said = f"Sparse circuits reproduce {count(found) if found else 'none'} of the {count(judged)}{SPACE}behaviours that "
+    said = (
+        f"Sparse circuits reproduce {count(found) if found else 'none'} of the {count(judged)}{SPACE}behaviours that "
+    )
     said += f"{model} does"
     rest = [
         f"{count(counts[verdict])} {words}"

@@ -26,7 +26,9 @@ def planted_circuit() -> tuple[list[Row], list[Row]]:
     chain += [("1.mlp_neuron", 242, 4.0), ("1.mlp_out", 9, 1.5), ("2.mlp_in", 9, 1.2), ("2.mlp_neuron", 11, 0.001)]
     chain += [("2.mlp_out", 3, 0.9)]
     rest = [("3.q", channel, 0.01 * (channel + 1)) for channel in range(8)]
-    nodes = [{"point": p, "channel": c, "attribution": a, "effect": 0.9 * a if a > 1 else NAN} for p, c, a in chain + rest]
+    nodes = [
+        {"point": p, "channel": c, "attribution": a, "effect": 0.9 * a if a > 1 else NAN} for p, c, a in chain + rest
+    ]
     steps = [("0.v", 0, 1, 0.5), ("0.out", 1, 2, -0.7), ("1.up", 3, 4, 1.1), ("1.down", 4, 5, 0.8)]
     steps += [("2.up", 6, 7, 0.3), ("2.down", 7, 8, 0.2)]
     edges = [
@@ -107,7 +109,9 @@ def write_circuits(folder: Path, rng: np.random.Generator, size: int) -> None:
             tables["circuits"].append(row | {"full_loss": 0.12, "scale": 1.0, "shift": 0.0, "n_pairs": 128})
             for fraction in (0.001, 0.01, 0.1, 1.0):
                 point = which | {"ablation": "mean", "split": "heldout", "level": "node", "fraction": fraction}
-                tables["faithfulness"].append(point | {"f": 1 - 0.2 * (1 - fraction), "cpr": 0.8, "cmd": 0.2, "n_pairs": 9})
+                tables["faithfulness"].append(
+                    point | {"f": 1 - 0.2 * (1 - fraction), "cpr": 0.8, "cmd": 0.2, "n_pairs": 9}
+                )
             if model == "dense":
                 continue
             tables["activations"] += _activations(rng, name, nodes)

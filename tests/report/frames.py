@@ -215,7 +215,14 @@ def write_verdicts(folder: Path) -> None:
     write_table(folder, "claims", pd.DataFrame([row for item in judged.items() for row in claim_rows(*item)]))
     write_table(folder, "transfer", pd.DataFrame([row for item in judged.items() for row in transfer_rows(*item)]))
     agreement = [
-        {"behaviour": name, "first": "dense", "second": "circuit", "quantity": "decision_agreement", "n": 256, "seed": 0}
+        {
+            "behaviour": name,
+            "first": "dense",
+            "second": "circuit",
+            "quantity": "decision_agreement",
+            "n": 256,
+            "seed": 0,
+        }
         | around("value", 0.91, 0.02)
         for name in judged
     ]
