@@ -10,10 +10,24 @@ import pandas as pd
 from .load import Runs
 from .settings import finished_rows
 
-COLUMNS = ["run", "behaviour", "model", "method", "seed", "nodes", "edges", "target", "reached", "heldout_accuracy"]
+COLUMNS = [
+    "run",
+    "behaviour",
+    "model",
+    "method",
+    "seed",
+    "objective",
+    "target",
+    "reached",
+    "nodes",
+    "edges",
+    "carried",
+    "heldout_fvu",
+    "heldout_accuracy",
+]
 
 
-def chosen_circuits(runs: Runs) -> pd.DataFrame:
+def selected_circuits(runs: Runs) -> pd.DataFrame:
     """The circuits of finished runs, one for each run, behaviour and model (``sparse`` or ``dense``).
 
     Of several methods the one that the run was set to search by (``circuits.method``, learned pruning by default)
@@ -33,7 +47,8 @@ def chosen_circuits(runs: Runs) -> pd.DataFrame:
 def geometric_mean(sizes: Iterable[float]) -> float:
     """Geometric mean of numbers of nodes or edges; NaN of nothing.
 
-    A circuit without edges (the bias alone decides) counts as one edge, since the mean has no place for 0.
+    Circuits without edges (a bigram table does the behaviour) are left out: no mean has a place for them.
     """
     values = np.asarray(list(sizes), dtype=float)
-    return float(np.exp(np.log(np.maximum(values, 1.0)).mean())) if len(values) else float("nan")
+    values = values[values > 0]
+    return float(np.exp(np.log(values).mean())) if len(values) else float("nan")

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from bridges.errors import BridgesError
 
+from .advice import program
 from .load import Runs, load
 from .style import save
 
@@ -27,12 +28,14 @@ class Result:
         frame: the rows behind the figure, written as CSV.
         figure: written as PNG.
         file: name of both without its ending (None: the analysis's own).
+        further: results that are written beside it; their texts are printed after its own.
     """
 
     text: str
     frame: pd.DataFrame
     figure: Figure
     file: str | None = None
+    further: tuple[Result, ...] = ()
 
 
 def run_command(
@@ -54,7 +57,7 @@ def run_command(
     Returns:
         the exit status: 1 where there is nothing to show, after one sentence that says why.
     """
-    parser = argparse.ArgumentParser(prog=f"python -m analysis.{name}", description=about)
+    parser = argparse.ArgumentParser(prog=program(name), description=about)
     parser.add_argument("runs", nargs="*", default=["runs"], help="folders that hold runs (default: runs)")
     parser.add_argument("--out", type=Path, help="where the PNG and the CSV go (default: the first folder)")
     if extend is not None:
@@ -70,10 +73,13 @@ def show(name: str, make: Callable[[], Result], out: Path) -> int:
     except BridgesError as error:
         print(error, file=sys.stderr)
         return 1
-    print(result.text)
-    png = save(result.figure, out / f"{result.file or name}.png")
-    result.frame.to_csv(png.with_suffix(".csv"), index=False)
-    print(f"\n{png} and {png.with_suffix('.csv')}")
+    results = (result, *result.further)
+    print("\n\n".join(each.text for each in results))
+    print()
+    for each in results:
+        png = save(each.figure, out / f"{each.file or name}.png")
+        each.frame.to_csv(png.with_suffix(".csv"), index=False)
+        print(f"{png} and {png.with_suffix('.csv')}")
     return 0
 
 

@@ -18,12 +18,13 @@ from matplotlib.ticker import MaxNLocator
 
 from bridges.errors import BridgesError
 
+from .advice import repeat_command
 from .circuits import geometric_mean
 from .command import Result, run_command, table_text, unfinished_text
 from .load import Runs
-from .overview import overview
+from .overview import VERDICT_FIGURES, overview
 from .settings import arranged, settings_label, splitting
-from .sizes import COUNTED, sizes
+from .sizes import COUNTED, coverage, sizes
 from .style import BLACK, BLUE, GREY, PALETTE, VERMILION, log_scale, new_figure
 
 Line = Literal["-", "--", ":"]
@@ -51,7 +52,6 @@ COSTS: dict[str, tuple[tuple[str, Line, str], ...]] = {
     "behaviours reproduced": (("reproduced", "-", "reproduced"), ("judged", ":", "the dense model can")),
 }
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")  # of widths, so that grey print tells them apart too
-CANNOT = ("dense model cannot", "not expressible")  # verdicts on behaviours that were not put to the circuit
 
 
 def frontier(runs: Runs) -> pd.DataFrame:
@@ -137,7 +137,10 @@ def _evaluated(runs: Runs) -> pd.DataFrame:
     measured = frame["fraction"].notna() & frame["kl_sparse"].notna()
     frame = frame[(frame["status"] == "finished") & measured].copy()
     if frame.empty:
-        raise BridgesError("No finished run has been evaluated yet, so there is no frontier to draw.")
+        raise BridgesError(
+            "No finished run has been evaluated yet, so there is no frontier to draw. `python -m bridges.run` makes "
+            "one; `python -m bridges.run resume=<folder>` goes on with one that stopped."
+        )
     return frame
 
 
@@ -146,9 +149,10 @@ def costs(runs: Runs) -> pd.DataFrame:
 
     Columns: model, settings (what else differs), sparsity, width (d_model of the sparse model), seed, run, fraction
     and nonzeros (weights left), ``kl_sparse``, ``kl_d2s``, ``kl_s2d`` (nats per token; see `overview`),
-    ``edges_sparse`` and ``edges_dense`` (geometric means over the ``behaviours`` whose two circuits reached the same
-    target), ``reproduced`` and ``judged`` (behaviours with that verdict, and with any about the circuit). NaN where a
-    run has no circuits or no verdicts.
+    ``edges_sparse`` and ``edges_dense`` (geometric means over the ``behaviours`` whose two circuits have edges and
+    reached the same target; where no dense one was searched for, over those of the sparse one), ``reproduced``,
+    ``partial``, ``undecided`` and ``judged`` (behaviours with that verdict, and with any about the circuit). NaN where
+    a run has no circuits or no verdicts.
 
     Raises:
         BridgesError: no finished run has been evaluated.
@@ -159,22 +163,18 @@ def costs(runs: Runs) -> pd.DataFrame:
     frame["nonzeros"] = frame["run"].map(kept)
     found = pd.DataFrame(index=pd.Index(frame["run"]))
     with suppress(BridgesError):  # without circuits, their columns stay empty
-        pairs = sizes(runs)
-        counted = pairs[pairs["status"] == COUNTED].groupby("run")
-        found["behaviours"] = pairs.groupby("run")["status"].agg(lambda status: int((status == COUNTED).sum()))
+        pairs, searched = sizes(runs), coverage(runs)
+        both = pairs["run"].isin(searched.loc[searched["model"] == "dense", "run"])
+        counted = pairs[(pairs["status"] == COUNTED) | (~both & (pairs["sparse_edges"] > 0))].groupby("run")
+        found["behaviours"] = counted.size().reindex(pairs["run"].unique(), fill_value=0)
         for model in ("sparse", "dense"):
             found[f"edges_{model}"] = counted[f"{model}_edges"].agg(geometric_mean)
-    if "verdicts" in runs and len(runs["verdicts"]):
-        verdicts = runs["verdicts"]
-        by_run = verdicts["run"]
-        found["reproduced"] = (verdicts["verdict"] == "reproduced").groupby(by_run).sum()
-        found["judged"] = (~verdicts["verdict"].isin(CANNOT)).groupby(by_run).sum()
-    columns = ["edges_sparse", "edges_dense", "behaviours", "reproduced", "judged"]
-    found = found.reindex(columns=columns).astype(float).rename_axis("run").reset_index()
+    found = found.reindex(columns=["edges_sparse", "edges_dense", "behaviours"])
+    found = found.astype(float).rename_axis("run").reset_index()
     frame = frame.merge(found, on="run")
     first = ["model", "settings", "sparsity", "width", "seed", "run", "fraction", "nonzeros"]
     order = ["model", "settings", "width", "sparsity", "seed", "run"]
-    shown = [*first, "kl_sparse", "kl_d2s", "kl_s2d", *columns]
+    shown = [*first, "kl_sparse", "kl_d2s", "kl_s2d", "edges_sparse", "edges_dense", "behaviours", *VERDICT_FIGURES]
     return frame[shown].sort_values(order, kind="stable", ignore_index=True)
 
 
@@ -234,21 +234,38 @@ def _cost_key(axis: Axes, lines: tuple[tuple[str, Line, str], ...]) -> None:
     axis.legend(handles=handles, frameon=False, fontsize=8, loc="best")
 
 
+def costs_text(frame: pd.DataFrame) -> str:
+    """`costs` for the terminal, without what no run has."""
+    formats = {"fraction": ".3%", "sparsity": "g", **dict.fromkeys(("edges_sparse", "edges_dense"), ".1f")}
+    formats |= dict.fromkeys(("width", "nonzeros", "behaviours", *VERDICT_FIGURES), ".0f")
+    empty = [c for c in ("edges_sparse", "edges_dense", *VERDICT_FIGURES) if frame[c].isna().all()]
+    unused = ["behaviours"] if "edges_sparse" in empty else []
+    unused += [] if frame["settings"].any() else ["settings"]
+    units = "KL in nats per token; edges: geometric means over the behaviours whose circuits reached the target"
+    missing = [
+        f"No run has {what} yet; `python -m bridges.run` makes them, unless `circuits=none` or `behaviours=none`."
+        for what, column in (("circuits with edges", "edges_sparse"), ("verdicts", "reproduced"))
+        if column in empty
+    ]
+    return "\n\n".join([units, table_text(frame.drop(columns=[*empty, *unused]), formats), *missing])
+
+
+def more_text(runs: Runs, frame: pd.DataFrame) -> str:
+    """The command that makes more points where all runs have one sparsity; else empty."""
+    if frame["sparsity"].nunique() != 1:
+        return ""
+    last = next(record for record in runs.records if record.name == frame["run"].iloc[-1])
+    sparsity = float(frame["sparsity"].iloc[-1])
+    command = repeat_command(last, "sparsity=" + ",".join(f"{sparsity * times:g}" for times in (0.2, 0.5, 2)))
+    return f"A frontier takes several sparsities, and these runs have one: `{command}`"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
 
     def make(runs: Runs, _: object) -> Result:
         frame = costs(runs)
-        formats = {"fraction": ".3%", "sparsity": "g", **dict.fromkeys(("edges_sparse", "edges_dense"), ".1f")}
-        formats |= dict.fromkeys(("width", "nonzeros", "behaviours", "reproduced", "judged"), ".0f")
-        shown = frame.drop(columns=[c for c in frame.columns if c == "settings" and not frame[c].any()])
-        units = "KL in nats per token; edges: geometric means over the behaviours whose two circuits reached the target"
-        missing = [
-            f"No run has {what} yet: {column} is empty."
-            for what, column in (("pairs of circuits", "edges_sparse"), ("verdicts", "reproduced"))
-            if frame[column].isna().all()
-        ]
-        text = "\n\n".join(filter(None, [units, table_text(shown, formats), "\n".join(missing), unfinished_text(runs)]))
+        text = "\n\n".join(filter(None, [costs_text(frame), more_text(runs, frame), unfinished_text(runs)]))
         # `analysis.summary` writes frontier.png: the distances with their baselines.
         return Result(text, frame, costs_figure(frame), "costs")
 

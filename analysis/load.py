@@ -13,8 +13,9 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from bridges.config import BOOKKEEPING
 from bridges.errors import BridgesError, nearest
-from bridges.storage.tables import read_table, table_names
+from bridges.storage.tables import TABLES, read_table, table_names
 
 # Columns every table gets: name -> the config keys it is taken from, the first that is set.
 KEY_COLUMNS = {
@@ -24,8 +25,6 @@ KEY_COLUMNS = {
     "sparse.d_model": ("sparse.d_model",),
     "sparse.n_layer": ("sparse.n_layer",),
 }
-# Where a run is written and how it is tracked says nothing about its figures.
-BOOKKEEPING = ("name", "runs_dir", "resume", "tracking")
 FILES = ("config.yaml", "status.json")
 SKIPPED = {"wandb", "tables", "checkpoints", "model", "bridges", "circuits", "__pycache__"}
 
@@ -67,7 +66,8 @@ class Runs(Mapping[str, pd.DataFrame]):
 
     Attributes:
         records: the readable runs.
-        problems: run and reason, for every run that is broken, unfinished, or lacks a readable table.
+        problems: run and reason, for every run that is broken, unfinished, or has a table that cannot be read here:
+            a damaged one, or one of another version, without columns that this one writes.
         varying: the settings that differ, under the names of their columns.
     """
 
@@ -86,6 +86,10 @@ class Runs(Mapping[str, pd.DataFrame]):
                     frame = read_table(record.folder, name)
                 except BridgesError as error:
                     problems.append((record.name, f"table {name}: {error}"))
+                    continue
+                if lacking := _lacking(frame, name):
+                    reason = f"another version wrote it, without {', '.join(lacking)}; it is left out"
+                    problems.append((record.name, f"table {name}: {reason}"))
                     continue
                 parts.setdefault(name, []).append(self._with_settings(frame, record))
         for name, frames in parts.items():
@@ -115,13 +119,6 @@ class Runs(Mapping[str, pd.DataFrame]):
             hint = nearest(name, self._tables) if self._tables else "No run has written a table yet."
             raise BridgesError(f"None of the {len(self.records)} runs has a table {name!r}. {hint}")
         return self._tables[name]
-
-    @property
-    def overview(self) -> pd.DataFrame:
-        """One row per run: status, settings and headline figures."""
-        from .overview import overview
-
-        return overview(self)
 
     def _with_settings(self, frame: pd.DataFrame, record: RunRecord) -> pd.DataFrame:
         frame = frame.rename(columns={"run": "table.run", "status": "table.status"})
@@ -165,6 +162,13 @@ def load(*folders: str | Path) -> Runs:
     return Runs(records, problems)
 
 
+def _lacking(frame: pd.DataFrame, name: str) -> list[str]:
+    """Columns that this version writes and the frame does not have; none of a table that only others know."""
+    if name not in TABLES:
+        return []
+    return [c.name for c in TABLES[name].columns if not c.optional and c.name not in frame.columns]
+
+
 def _find(root: Path) -> list[Path]:
     found = []
     for here, folders, files in os.walk(root):
@@ -188,7 +192,7 @@ def _config(folder: Path) -> dict[str, Any]:
         values = yaml.safe_load(file.read_text())
     except FileNotFoundError:
         raise BridgesError("no config.yaml") from None
-    except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, OSError, ValueError, RecursionError) as error:
         raise BridgesError(f"config.yaml cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict) or not values:
         raise BridgesError("config.yaml holds no settings")
@@ -201,7 +205,7 @@ def _status(folder: Path) -> dict[str, Any]:
         values = json.loads(file.read_text())
     except FileNotFoundError:
         raise BridgesError("no status.json") from None
-    except (ValueError, OSError) as error:
+    except (ValueError, RecursionError, OSError) as error:
         raise BridgesError(f"status.json cannot be read: {error}") from error
     if not isinstance(values, dict) or "status" not in values:
         raise BridgesError("status.json holds no status")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from .load import Runs
+from .verdicts import tally
 
 # Name of the figure -> (column, kind of path, bridges; None for any) in the `paths` table.
 PATH_FIGURES: dict[str, tuple[str, str, str | None]] = {
@@ -20,6 +21,7 @@ PATH_FIGURES: dict[str, tuple[str, str, str | None]] = {
     "kl_s2d_ridge": ("kl", "single_s2d", "ridge"),
 }
 
+VERDICT_FIGURES = ("reproduced", "partial", "undecided", "judged")
 SPLITS = ("test", "validation", "val")  # what a figure is taken from, the first that a run has
 
 
@@ -28,7 +30,8 @@ def overview(runs: Runs) -> pd.DataFrame:
 
     Columns: run, status, the settings; then, in nats per token of held-out text, ``ce_dense``, ``ce_sparse``,
     ``kl_sparse`` (KL(dense || sparse)), ``kl_d2s`` and ``kl_s2d`` (means over the single crossings), the same
-    under untrained and ridge bridges, and ``kl_bigram``; then ``fraction`` (nonzero weights) and ``seconds``.
+    under untrained and ridge bridges, and ``kl_bigram``; then ``fraction`` (nonzero weights); then the behaviours
+    ``reproduced``, ``partial``, ``undecided`` and ``judged`` (put to a circuit at all); then ``seconds``.
     A figure that a run has not measured is NaN.
     """
     rows = [{"run": record.name, "status": record.state, **runs.settings.loc[record.name]} for record in runs.records]
@@ -36,6 +39,9 @@ def overview(runs: Runs) -> pd.DataFrame:
     for name, (column, kind, bridges) in PATH_FIGURES.items():
         frame[name] = frame["run"].map(_path_means(runs, column, kind, bridges)).astype(float)
     frame["fraction"] = frame["run"].map(_fractions(runs)).astype(float)
+    counts = tally(runs)
+    for name in VERDICT_FIGURES:
+        frame[name] = frame["run"].map(counts[name]).astype(float)
     frame["seconds"] = [record.seconds for record in runs.records]
     return frame
 

@@ -1,6 +1,7 @@
-"""Spread over seeds: ``python -m analysis.seeds runs/`` says how far a figure moves when only the seed changes.
+"""Seeds: ``python -m analysis.seeds runs/`` says how far figures and verdicts move when only the seed changes.
 
-A difference between two settings that is smaller than this spread is no difference.
+A difference between two settings that is smaller than this spread is no difference, and a behaviour that is
+`reproduced` under one seed and `not` under another is neither.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ from matplotlib.ticker import MaxNLocator
 from bridges.errors import BridgesError
 from bridges.storage.tables.verdicts import VERDICTS
 
-from .circuits import chosen_circuits, geometric_mean
+from .circuits import geometric_mean, selected_circuits
 from .command import Result, run_command, table_text, unfinished_text
 from .load import Runs
 from .overview import overview
-from .settings import finished_rows, seed_groups
+from .settings import seed_groups
+from .stability import seed_verdicts, stability_figure, stability_text, verdict_stability
 from .style import BLACK, BLUE, new_figure
+from .verdicts import tally
 
 # figure -> its meaning; those of verdicts are named after the verdict
 FIGURES = {
@@ -40,22 +43,25 @@ def seed_values(runs: Runs) -> pd.DataFrame:
     """The key figures of every run that another one repeats with another seed.
 
     Columns: group (the settings that its runs share), figure (see `FIGURES`), seed, run, value. ``edges`` is the
-    geometric mean over the behaviours whose sparse circuit reached the target in *every* run of the group: means over
-    different behaviours would differ without any run differing.
+    geometric mean over the behaviours whose sparse circuit reached the target, with edges, in *every* run of the group:
+    means over different behaviours would differ without any run differing.
 
     Raises:
-        BridgesError: no two finished runs differ in the seed alone.
+        BridgesError: no two finished runs differ in the seed alone, or they have measured nothing.
     """
     groups = seed_groups(runs)
     losses = overview(runs).set_index("run")
     values = {figure: groups["run"].map(losses[figure]).astype(float) for figure in TEXT_FIGURES}
     values["edges"] = groups["run"].map(_common_edges(runs, groups)).astype(float)
-    counts = _verdict_counts(runs)
+    counts = tally(runs)
     for verdict in VERDICTS:
-        if verdict in counts and counts.loc[counts.index.isin(groups["run"]), verdict].any():
+        if counts.loc[counts.index.isin(groups["run"]), verdict].any():
             values[verdict] = groups["run"].map(counts[verdict]).astype(float)
     frames = [groups.assign(figure=figure, value=column) for figure, column in values.items()]
-    return pd.concat(frames, ignore_index=True).dropna(subset="value")[COLUMNS].reset_index(drop=True)
+    found = pd.concat(frames, ignore_index=True).dropna(subset="value")[COLUMNS].reset_index(drop=True)
+    if found.empty:
+        raise BridgesError("The runs that repeat each other have no figures that can be read here.")
+    return found
 
 
 def spread(values: pd.DataFrame) -> pd.DataFrame:
@@ -71,65 +77,17 @@ def spread(values: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(order=order).sort_values(["group", "order"], ignore_index=True).drop(columns="order")
 
 
-def verdict_stability(runs: Runs) -> pd.DataFrame:
-    """How often the seeds of a group agree on each behaviour.
-
-    Columns: group, behaviour, n (runs that judged it), modal (the most frequent verdict; of several the one that
-    claims less), share (of runs with it), verdicts (each with its count).
-
-    Raises:
-        BridgesError: no two finished runs differ in the seed alone, or none of them has verdicts.
-    """
-    groups = seed_groups(runs)
-    verdicts = finished_rows(runs, "verdicts")[["run", "behaviour", "verdict"]].merge(groups, on="run")
-    if verdicts.empty:
-        raise BridgesError("None of the runs that repeat each other has verdicts, so their stability is unknown.")
-    rows = []
-    for (group, behaviour), part in verdicts.groupby(["group", "behaviour"], sort=True):
-        modal, share = modal_verdict(part["verdict"])
-        counts = verdict_counts(part["verdict"])
-        text = ", ".join(f"{verdict} {count}" for verdict, count in counts.items())
-        row = {"group": group, "behaviour": behaviour, "n": len(part), "modal": modal, "share": share}
-        rows.append(row | {"verdicts": text})
-    return pd.DataFrame(rows)
-
-
-def verdict_counts(verdicts: pd.Series) -> dict[str, int]:
-    """How often each verdict was given, the one that claims most first."""
-    counts = verdicts.value_counts()
-    return {str(verdict): int(counts[verdict]) for verdict in sorted(counts.index, key=_claim)}
-
-
-def _claim(verdict: str) -> int:
-    """The less a verdict claims, the more; most of one that is not known here."""
-    return VERDICTS.index(verdict) if verdict in VERDICTS else len(VERDICTS)
-
-
-def modal_verdict(verdicts: pd.Series) -> tuple[str, float]:
-    """The most frequent verdict and its share; of equally frequent ones the one that claims less."""
-    counts = verdicts.value_counts()
-    tied = [str(verdict) for verdict in counts.index[counts == counts.max()]]
-    return max(tied, key=_claim), float(counts.max() / counts.sum())
-
-
 def _common_edges(runs: Runs, groups: pd.DataFrame) -> dict[str, float]:
     if "circuits" not in runs or not _has(runs["circuits"], groups["run"]):
         return {}
-    circuits = chosen_circuits(runs)
+    circuits = selected_circuits(runs)
     searched = circuits[circuits["model"] == "sparse"].merge(groups[["group", "run"]], on="run")
     # Runs that searched for no circuits are no obstacle to the others.
     searching = searched.groupby("group")["run"].nunique()
-    reached = searched[searched["reached"]]
+    reached = searched[searched["reached"] & (searched["edges"] > 0)]
     runs_of = reached.groupby(["group", "behaviour"])["run"].transform("nunique")
     shared = runs_of == reached["group"].map(searching)
     return {str(run): geometric_mean(part) for run, part in reached[shared].groupby("run")["edges"]}
-
-
-def _verdict_counts(runs: Runs) -> pd.DataFrame:
-    if "verdicts" not in runs or not len(runs["verdicts"]):
-        return pd.DataFrame()
-    frame = runs["verdicts"]
-    return frame.groupby(["run", "verdict"]).size().unstack(fill_value=0)
 
 
 def _has(frame: pd.DataFrame, names: pd.Series) -> bool:
@@ -161,11 +119,11 @@ def _panel(axis: Axes, part: pd.DataFrame, groups: list[str]) -> None:
     axis.grid(False)
     axis.grid(axis="x", color="#E6E6E6", linewidth=0.8)
     for y, group in enumerate(groups):
-        mine = part.loc[part["group"] == group, "value"]
-        if mine.empty:
+        seeds = part.loc[part["group"] == group, "value"]
+        if seeds.empty:
             continue
-        axis.plot(mine, [y] * len(mine), "o", color=BLUE, markersize=5, markeredgecolor="white", alpha=0.9)
-        axis.errorbar(mine.mean(), y + 0.22, xerr=mine.std(), fmt="|", color=BLACK, capsize=3, markersize=7)
+        axis.plot(seeds, [y] * len(seeds), "o", color=BLUE, markersize=5, markeredgecolor="white", alpha=0.9)
+        axis.errorbar(seeds.mean(), y + 0.22, xerr=seeds.std(), fmt="|", color=BLACK, capsize=3, markersize=7)
     axis.set_ylim(len(groups) - 0.5, -0.5)
     axis.margins(x=0.1)
 
@@ -174,29 +132,20 @@ def _wrapped(group: str) -> str:
     return group.replace(", ", "\n")
 
 
-def stability_text(frame: pd.DataFrame) -> str:
-    """How many behaviours all seeds agree on, and the verdicts of the others."""
-    lines = ["Verdicts over seeds:"]
-    for group, part in frame.groupby("group"):
-        lines.append(f"  {group}: all seeds agree on {(part['share'] == 1).sum()} of {len(part)} behaviours")
-    differing = frame[frame["share"] < 1]
-    if len(differing):
-        lines += ["", table_text(differing, {"share": ".0%"})]
-    return "\n".join(lines)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
 
     def make(runs: Runs, _: object) -> Result:
         values = seed_values(runs)
-        parts = ["Runs that differ in the seed alone; sd of the sample, cv = sd / mean:", table_text(spread(values))]
+        text = "Runs that differ in the seed alone; sd of the sample, cv = sd / mean:\n\n" + table_text(spread(values))
+        further: tuple[Result, ...] = ()
         try:
-            parts.append(stability_text(verdict_stability(runs)))
+            verdicts = seed_verdicts(runs)
+            beside = "\n\n".join(filter(None, [stability_text(runs), unfinished_text(runs)]))
+            further = (Result(beside, verdict_stability(runs), stability_figure(verdicts), "seeds-verdicts"),)
         except BridgesError as error:
-            parts.append(str(error))
-        text = "\n\n".join(filter(None, [*parts, unfinished_text(runs)]))
-        return Result(text, values, seeds_figure(values))
+            text = "\n\n".join(filter(None, [text, str(error), unfinished_text(runs)]))
+        return Result(text, values, seeds_figure(values), further=further)
 
     return run_command("seeds", __doc__, make, arguments)
 

@@ -9,16 +9,24 @@ import pandas as pd
 
 from bridges.errors import BridgesError
 
+from .advice import program, repeat_command
 from .load import Runs
 
 EMBEDDING = "tokens.weight"  # the sparse model's matrix [vocabulary, d_model] in the `sparsity` table
 # table -> what it holds, and how a run comes by it
 CONTENTS = {
-    "circuits": ("circuits", "they come from the circuits stage (`circuits.models=[sparse,dense]`)"),
-    "verdicts": ("verdicts", "they are given once behaviours and circuits have been measured"),
-    "behaviours": ("behaviours measured", "choose a suite with `behaviours.suite=python`"),
-    "paths": ("mixed paths measured", "they come from the evaluate stage"),
+    "circuits": ("circuits", "`python -m bridges.run` searches for them, unless `circuits=none` or `behaviours=none`"),
+    "verdicts": ("verdicts", "`python -m bridges.run` gives them, unless `circuits=none` or `behaviours=none`"),
+    "claims": ("claims", "`python -m bridges.run` measures them, unless `circuits=none` or `behaviours=none`"),
+    "behaviours": ("behaviours measured", "`python -m bridges.run` measures them, unless `behaviours=none`"),
+    "paths": ("mixed paths measured", "`python -m bridges.run` measures them after training"),
+    "training": ("training steps logged", "`python -m bridges.run` logs them"),
 }
+
+
+def plural(number: int, noun: str) -> str:
+    """``1 run``, ``2 runs``."""
+    return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
 def finished(runs: Runs) -> list[str]:
@@ -36,9 +44,20 @@ def finished_rows(runs: Runs, table: str) -> pd.DataFrame:
     if len(frame):
         frame = frame[frame["run"].isin(finished(runs))]
     if frame.empty:
-        what, how = CONTENTS.get(table, (f"a table {table!r}", "a later stage or another version writes it"))
-        raise BridgesError(f"None of the {len(runs.records)} runs is finished and has {what}; {how}.")
+        raise BridgesError(_nothing(runs, table))
     return frame.reset_index(drop=True)
+
+
+def _nothing(runs: Runs, table: str) -> str:
+    """Why no finished run has a table, and the command that makes it."""
+    what, how = CONTENTS.get(table, (f"a table {table!r}", "a later stage or another version writes it"))
+    ended = f"{len(finished(runs))} of {plural(len(runs.records), 'run')} finished"
+    if runs.records and not finished(runs):
+        last = runs.records[-1]
+        how = f"`python -m bridges.run resume={last.folder}` goes on with one that is {last.state}"
+    if runs.problems["reason"].str.startswith(f"table {table}: ").any():
+        how += f"; `{program('summary')}` says why a table was left out"
+    return f"No finished run has {what} ({ended}): {how}."
 
 
 def widths(runs: Runs) -> dict[str, float]:
@@ -76,6 +95,12 @@ def arranged(runs: Runs, names: Collection[str]) -> pd.DataFrame:
     return frame[columns].rename_axis("run").reset_index()
 
 
+def next_seed(runs: Runs) -> int:
+    """The least seed above those of all runs."""
+    seeds = [seed for seed in runs.settings["seed"] if pd.notna(seed)]
+    return int(max(seeds)) + 1 if seeds else 1
+
+
 def seed_groups(runs: Runs) -> pd.DataFrame:
     """Finished runs that differ in nothing but the seed; a group has at least two of them.
 
@@ -97,8 +122,9 @@ def seed_groups(runs: Runs) -> pd.DataFrame:
     frame = frame.drop_duplicates(["group", "seed"], keep="last")
     frame = frame[frame.groupby("group")["run"].transform("size") > 1]
     if frame.empty:
-        raise BridgesError(
-            f"No two of the {len(names)} finished runs differ in their seed alone, so there is no spread to show. "
-            "Repeat a run with another `seed=`."
-        )
+        last = max((r for r in runs.records if r.name in names), key=lambda r: started[r.name], default=None)
+        seed = next_seed(runs)
+        command = repeat_command(last, f"seed={seed},{seed + 1}")
+        ended = f"{len(names)} of {plural(len(runs.records), 'run')} finished"
+        raise BridgesError(f"No two finished runs differ in the seed alone ({ended}). Two more seeds: `{command}`")
     return frame[["group", "run", "seed"]].reset_index(drop=True)

@@ -1,7 +1,9 @@
-"""Sizes of circuits: ``python -m analysis.sizes runs/`` sets sparse circuits beside the dense model's.
+"""Sizes of circuits: ``python -m analysis.sizes runs/`` sets sparse circuits beside the dense model's, as published.
 
-The paper's Fig. 2: at equal pretraining loss the sparse model's circuits are about 16 times smaller. A ratio means
-something only between circuits that reached the same target, and beside the losses of both models.
+The paper's Fig. 2: at equal pretraining loss the sparse model's circuits are about 16 times smaller, by the geometric
+mean of edges over tasks. A ratio means something only between circuits of one objective that reached the same target,
+beside the losses of both models, and beside how many behaviours have a circuit in each. Circuits without edges, the
+work of a bigram table, are listed apart: they enter no mean.
 """
 
 from __future__ import annotations
@@ -17,19 +19,25 @@ from matplotlib.figure import Figure
 
 from bridges.errors import BridgesError
 
-from .circuits import chosen_circuits, geometric_mean
+from .advice import repeat_command
+from .circuits import geometric_mean, selected_circuits
 from .command import Result, run_command, table_text, unfinished_text
 from .load import Runs
 from .overview import overview
 from .style import BLACK, BLUE, GREY, VERMILION, log_scale, new_figure
 
 PAPER_RATIO = 16.0
+PAPER_OBJECTIVE = "task_loss"
 RESAMPLES = 10_000
 COUNTED = "counted"
+WITHOUT_EDGES = "without edges"
+MODELS = ("sparse", "dense")
+LOOKS = (("sparse", BLUE, "o"), ("dense", VERMILION, "s"))
 COLUMNS = [
     "run",
     "behaviour",
     "status",
+    "objective",
     "target",
     "sparse_nodes",
     "sparse_edges",
@@ -45,42 +53,74 @@ COLUMNS = [
 def sizes(runs: Runs) -> pd.DataFrame:
     """Sparse and dense circuit of each behaviour, side by side.
 
-    Columns: run, behaviour, status (``counted``, or why the pair is not), target (two-way loss, nats), nodes and edges
-    (inside the blocks) of the sparse and the dense circuit, ``node_ratio`` and ``edge_ratio`` (dense / sparse; a
-    circuit without any counts as one), ``ce_sparse`` and ``ce_dense`` (nats per token of held-out text).
-    The ratios are NaN where the pair is not counted.
+    Columns: run, behaviour, status (``counted``, or why the pair is not), objective and target (unexplained variance,
+    or nats of two-way loss), nodes and edges (inside the blocks) of the sparse and the dense circuit (NaN where none
+    reached the target), ``node_ratio`` and ``edge_ratio`` (dense / sparse; NaN where the pair is not counted),
+    ``ce_sparse`` and ``ce_dense`` (nats per token of held-out text).
 
     Raises:
         BridgesError: no finished run has circuits.
     """
-    circuits = chosen_circuits(runs).set_index(["run", "behaviour"])
-    if circuits.empty:
-        raise BridgesError("Of the runs with circuits none has one of the method it was set to search by.")
-    sides = [
-        circuits[circuits["model"] == model][["target", "reached", "nodes", "edges"]].add_prefix(f"{model}_")
-        for model in ("sparse", "dense")
-    ]
+    circuits = _circuits(runs).set_index(["run", "behaviour"])
+    columns = ["objective", "target", "reached", "nodes", "edges"]
+    sides = [circuits[circuits["model"] == model][columns].add_prefix(f"{model}_") for model in MODELS]
     frame = sides[0].join(sides[1], how="outer").reset_index()
-    frame["target"] = frame["sparse_target"].fillna(frame["dense_target"])
+    for name in ("objective", "target"):
+        frame[name] = frame[f"sparse_{name}"].fillna(frame[f"dense_{name}"])
     frame["status"] = [_status(row) for row in frame.to_dict("records")]
     counted = frame["status"] == COUNTED
     for what in ("node", "edge"):
-        ratio = frame[f"dense_{what}s"].clip(lower=1) / frame[f"sparse_{what}s"].clip(lower=1)
-        frame[f"{what}_ratio"] = ratio.astype(float).where(counted)
+        for model in MODELS:
+            found = frame[f"{model}_reached"].map(lambda reached: not pd.isna(reached) and bool(reached))
+            frame[f"{model}_{what}s"] = frame[f"{model}_{what}s"].astype(float).where(found)
+        frame[f"{what}_ratio"] = (frame[f"dense_{what}s"] / frame[f"sparse_{what}s"]).where(counted)
     losses = overview(runs).set_index("run")
     for name in ("ce_sparse", "ce_dense"):
         frame[name] = frame["run"].map(losses[name])
     return frame[COLUMNS].sort_values(["run", "behaviour"], kind="stable", ignore_index=True)
 
 
+def _circuits(runs: Runs) -> pd.DataFrame:
+    circuits = selected_circuits(runs)
+    if circuits.empty:
+        raise BridgesError("Of the runs with circuits none has one of the method it was set to search by.")
+    return circuits
+
+
 def _status(row: Mapping[Any, Any]) -> str:
-    missing = [model for model in ("sparse", "dense") if pd.isna(row[f"{model}_reached"])]
-    failed = [model for model in ("sparse", "dense") if model not in missing and not row[f"{model}_reached"]]
+    missing = [model for model in MODELS if pd.isna(row[f"{model}_reached"])]
+    failed = [model for model in MODELS if model not in missing and not row[f"{model}_reached"]]
     if failed:
         return f"target not reached: {' and '.join(failed)}"
+    if bare := [model for model in MODELS if model not in missing and row[f"{model}_edges"] == 0]:
+        return f"{WITHOUT_EDGES}: {' and '.join(bare)}"
     if missing:
         return f"no {' and no '.join(missing)} circuit"
+    if row["sparse_objective"] != row["dense_objective"]:
+        return "different objectives"
     return COUNTED if np.isclose(row["sparse_target"], row["dense_target"]) else "different targets"
+
+
+def coverage(runs: Runs) -> pd.DataFrame:
+    """How many behaviours have a circuit, and its size, for each run and model that was searched.
+
+    Columns: run, model, objective, target, behaviours (searched for), found (a circuit reached the target),
+    ``without_edges`` (of those, in no mean), nodes and edges (geometric means over the other found ones; each model's
+    own behaviours), ce (of the model, nats per token of held-out text).
+
+    Raises:
+        BridgesError: no finished run has circuits.
+    """
+    losses = overview(runs).set_index("run")
+    rows = []
+    for (run, model), part in _circuits(runs).groupby(["run", "model"], sort=True):
+        found = part[part["reached"]]
+        counted = found[found["edges"] > 0]
+        row = {"run": run, "model": model, "objective": part["objective"].iloc[0], "target": part["target"].iloc[0]}
+        row |= {"behaviours": len(part), "found": len(found), "without_edges": len(found) - len(counted)}
+        row |= {name: geometric_mean(counted[name]) for name in ("nodes", "edges")}
+        rows.append(row | {"ce": losses[f"ce_{model}"][str(run)]})
+    return pd.DataFrame(rows).sort_values(["run", "model"], ascending=[True, False], ignore_index=True)
 
 
 def size_summary(frame: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
@@ -119,12 +159,12 @@ def sizes_figure(frame: pd.DataFrame, seed: int = 0) -> Figure:
     """Draw `sizes`: left, what each behaviour takes (one run) or each run's ratios; right, edges against loss."""
     means = size_summary(frame, seed)
     rows = frame["behaviour"].nunique() if len(means) == 1 else len(means)
-    figure, (left, right) = new_figure(5.4, max(3.4, 1.3 + 0.26 * rows), 1, 2)
+    figure, axes = new_figure(5.4, max(3.4, 1.3 + 0.26 * rows), 1, 2)
     if len(means) == 1:
-        _dumbbells(left, frame)
+        _dumbbells(axes[0], frame)
     else:
-        _ratios(left, frame, means)
-    _losses(right, means)
+        _ratios(axes[0], frame, means)
+    _losses(axes[1], frame, means)
     return figure
 
 
@@ -132,15 +172,20 @@ def _dumbbells(axis: Axes, frame: pd.DataFrame) -> None:
     order = frame.sort_values(["edge_ratio", "behaviour"], ascending=[True, False], na_position="first")
     y = np.arange(len(order))
     counted = (order["status"] == COUNTED).to_numpy()
-    edges = {model: order[f"{model}_edges"].clip(lower=1).to_numpy(float) for model in ("sparse", "dense")}
+    edges = {model: order[f"{model}_edges"].to_numpy(float) for model in MODELS}
     axis.hlines(y[counted], edges["sparse"][counted], edges["dense"][counted], color="#CCCCCC", linewidth=2, zorder=1)
-    for model, colour, marker in (("sparse", BLUE, "o"), ("dense", VERMILION, "s")):
+    for model, colour, marker in LOOKS:
         axis.plot(edges[model][counted], y[counted], marker, color=colour, markersize=5, label=f"{model} circuit")
-    names = [n if c else f"{n} (left out)" for n, c in zip(order["behaviour"], counted, strict=True)]
+        alone = ~counted & (edges[model] > 0)
+        if alone.any():
+            hollow = axis.plot(edges[model][alone], y[alone], marker, color=colour, markersize=5)[0]
+            hollow.set(markerfacecolor="white", label=f"{model}, in no mean")
+    reasons = order["status"].str.replace("target not reached", "not found")
+    names = order["behaviour"].where(counted, order["behaviour"] + " (" + reasons + ")")
     axis.set_yticks(y, names, fontsize=8)
     axis.set_ylim(-0.7, len(order) - 0.3)
     axis.set_xlabel("edges")
-    if counted.any():
+    if any((values > 0).any() for values in edges.values()):
         log_scale(axis, "x")
         axis.legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
 
@@ -160,41 +205,87 @@ def _ratios(axis: Axes, frame: pd.DataFrame, means: pd.DataFrame) -> None:
     log_scale(axis, "x")
 
 
-def _losses(axis: Axes, means: pd.DataFrame) -> None:
+def _losses(axis: Axes, frame: pd.DataFrame, means: pd.DataFrame) -> None:
+    """Edges against loss; a model whose circuits have no counterpart is drawn alone and hollow."""
     shown = means[means["behaviours"] > 0]
     for _, row in shown.iterrows():
         x, y = [row["ce_sparse"], row["ce_dense"]], [row["sparse_edges"], row["dense_edges"]]
         axis.plot(x, y, color="#CCCCCC", linewidth=1.2, zorder=1)
-    for model, colour, marker in (("sparse", BLUE, "o"), ("dense", VERMILION, "s")):
-        axis.plot(shown[f"ce_{model}"], shown[f"{model}_edges"], marker, color=colour, label=f"{model} model")
+    drawn = len(shown) > 0
+    for model, colour, marker in LOOKS:
+        if len(shown):
+            axis.plot(shown[f"ce_{model}"], shown[f"{model}_edges"], marker, color=colour, label=f"{model} model")
+        rest = frame[~frame["run"].isin(shown["run"])].groupby("run")
+        edges = rest[f"{model}_edges"].agg(geometric_mean).dropna()
+        if len(edges):
+            losses = rest[f"ce_{model}"].first()[edges.index]
+            axis.plot(losses, edges, marker, color=colour, markerfacecolor="white", label=f"{model} model alone")
+            drawn = True
     axis.set_xlabel("cross-entropy on held-out text (nats per token)")
     axis.set_ylabel("edges, geometric mean", color=BLACK)
     axis.margins(x=0.12)
-    if len(shown):
+    if drawn:
         log_scale(axis, "y")
         axis.legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
 
 
-def sizes_text(frame: pd.DataFrame, seed: int = 0) -> str:
-    """Both tables for the terminal (behaviours of one run only), and what was left out and why."""
-    behaviours = frame.drop(columns=["ce_sparse", "ce_dense"])
+def sizes_text(frame: pd.DataFrame, found: pd.DataFrame, seed: int = 0) -> str:
+    """The tables for the terminal (behaviours of one run only), and what is in no mean and why.
+
+    Args:
+        frame: of `sizes`. found: of `coverage`. seed: of the bootstrap.
+    """
+    behaviours = frame.drop(columns=["run", "objective", "target", "ce_sparse", "ce_dense"])
     counts = dict.fromkeys(("sparse_nodes", "sparse_edges", "dense_nodes", "dense_edges"), ".0f")
     means = dict.fromkeys(counts, ".1f") | dict.fromkeys(("edge_ratio", "edge_ratio_low", "edge_ratio_high"), ".2f")
-    ratios = {"node_ratio": ".1f", "edge_ratio": ".1f", "target": "g"}
-    summary = size_summary(frame, seed)
-    left = frame[frame["status"] != COUNTED]
-    single = frame["run"].nunique() == 1
+    ratios = {"node_ratio": ".1f", "edge_ratio": ".1f"}
+    skipped = frame[frame["status"] != COUNTED]
     lines = [
-        *([table_text(behaviours, counts | ratios) + "\n"] if single else []),
-        "Geometric means over the behaviours where both circuits reached the same target; 95 % intervals over "
-        "behaviours; cross-entropy (ce) in nats per token:\n",
-        table_text(summary, means),
-        f"\n{len(frame) - len(left)} of {len(frame)} pairs counted"
-        + "".join(f"; {status}: {n}" for status, n in left["status"].value_counts().items()),
+        *([table_text(behaviours, counts | ratios), ""] if frame["run"].nunique() == 1 else []),
+        "Behaviours with a circuit in each model; nodes and edges: geometric means over each model's own circuits that "
+        "have edges; ce: cross-entropy, nats per token:",
+        "",
+        table_text(found, {"nodes": ".1f", "edges": ".1f", "target": "g"}),
+        "",
+        *_paired_text(frame, means, seed),
+        f"{len(frame) - len(skipped)} of {len(frame)} pairs counted"
+        + "".join(f"; {status}: {n}" for status, n in skipped["status"].value_counts().items()),
+        *_bare_text(frame),
     ]
-    empty = frame[(frame["status"] == COUNTED) & (frame[["sparse_edges", "dense_edges"]].min(axis=1) == 0)]
-    if len(empty):
-        lines.append(f"{len(empty)} of them have a circuit without edges, which counts as one edge.")
+    return "\n".join(lines)
+
+
+def _paired_text(frame: pd.DataFrame, formats: Mapping[str, str], seed: int) -> list[str]:
+    summary = size_summary(frame, seed).drop(columns=["ce_sparse", "ce_dense"])
+    if not summary["behaviours"].any():
+        return []
+    units = "ratio dense / sparse with a 95 % interval over behaviours:"
+    what = "Geometric means over the behaviours whose two circuits reached the same target, with edges; " + units
+    return [what, "", table_text(summary, formats), ""]
+
+
+def _bare_text(frame: pd.DataFrame) -> list[str]:
+    bare = frame[frame[["sparse_edges", "dense_edges"]].eq(0).any(axis=1)]
+    if bare.empty:
+        return []
+    several = frame["run"].nunique() > 1
+    names = []
+    for row in bare.to_dict("records"):
+        models = " and ".join(model for model in MODELS if row[f"{model}_edges"] == 0)
+        names.append(f"{row['behaviour']} ({models}{', ' + row['run'] if several else ''})")
+    return [f"Without edges, the work of a bigram table, and so in no mean: {', '.join(names)}"]
+
+
+def _missing_text(runs: Runs, found: pd.DataFrame) -> str:
+    """The command that searches for what would be needed to compare sizes as published."""
+    last = next(record for record in reversed(runs.records) if record.name in set(found["run"]))
+    lines = []
+    if not (found["model"] == "dense").any():
+        command = repeat_command(last, "circuits.models=[sparse,dense]")
+        lines.append(f"No circuits of the dense model were searched for: `{command}`")
+    if not (found["objective"] == PAPER_OBJECTIVE).any():
+        command = repeat_command(last, "circuits=published")
+        lines.append(f"The paper's sizes are of its own objective, a two-way loss of 0.15 nats: `{command}`")
     return "\n".join(lines)
 
 
@@ -203,8 +294,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def make(runs: Runs, _: object) -> Result:
         frame = sizes(runs)
-        text = "\n\n".join(filter(None, [sizes_text(frame), unfinished_text(runs)]))
-        return Result(text, frame, sizes_figure(frame))
+        found = coverage(runs)
+        parts = [sizes_text(frame, found), _missing_text(runs, found), unfinished_text(runs)]
+        return Result("\n\n".join(filter(None, parts)), frame, sizes_figure(frame))
 
     return run_command("sizes", __doc__, make, arguments)
 

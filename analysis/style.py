@@ -8,6 +8,7 @@ from typing import Literal
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from bridges.storage.folder import make_folder
@@ -64,5 +65,7 @@ def log_scale(axes: Axes, which: Literal["x", "y"], percent: bool = False) -> No
 def save(figure: Figure, path: Path) -> Path:
     """Write the figure, making its folder where needed."""
     make_folder(path.parent, "--out")
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)  # a name such as `f"$x$"` is no formula
     figure.savefig(path, dpi=160)
     return path

@@ -11,9 +11,11 @@ import pandas as pd
 
 from bridges.errors import BridgesError
 
-from .frontier import frontier, frontier_figure
+from .advice import program
+from .frontier import frontier, frontier_figure, more_text
 from .load import Runs, load
-from .overview import overview
+from .overview import VERDICT_FIGURES, overview
+from .settings import plural
 from .style import save
 
 __all__ = ["frontier", "frontier_figure", "overview", "summary_text"]
@@ -27,6 +29,7 @@ SHOWN = {
     "KL s→d": "kl_s2d",
     "KL bigram": "kl_bigram",
     "nonzero": "fraction",
+    **{name: name for name in VERDICT_FIGURES},
     "seconds": "seconds",
 }
 
@@ -35,7 +38,9 @@ def summary_text(runs: Runs) -> str:
     """The overview for the terminal: shared settings once, then one line per run, then what is wrong."""
     frame = overview(runs)
     units = "cross-entropy (CE) and KL to the dense model in nats per token of held-out text"
-    lines = [f"{len(frame)} {'run' if len(frame) == 1 else 'runs'}; {units}"]
+    if frame["judged"].notna().any():
+        units += "; behaviours by verdict, of those that were put to a circuit (judged)"
+    lines = [f"{plural(len(frame), 'run')}; {units}"]
     shared = [c for c in runs.settings.columns if c not in runs.varying and runs.settings[c].notna().any()]
     if shared and len(frame):
         lines.append("all: " + ", ".join(f"{c}={runs.settings[c].iloc[0]}" for c in shared))
@@ -56,14 +61,14 @@ def summary_text(runs: Runs) -> str:
 def _number(column: str, value: float) -> str:
     if pd.isna(value):
         return "-"
-    if column == "seconds":
+    if column in ("seconds", *VERDICT_FIGURES):
         return f"{value:.0f}"
     return f"{value:.3%}" if column == "fraction" else f"{value:.3f}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m analysis.summary", description=__doc__)
+    parser = argparse.ArgumentParser(prog=program("summary"), description=__doc__)
     parser.add_argument("runs", nargs="*", default=["runs"], help="folders that hold runs (default: runs)")
     parser.add_argument("--out", type=Path, help="where frontier.png and .csv go (default: the first folder)")
     given = parser.parse_args(arguments)
@@ -71,6 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         runs = load(*given.runs)
         print(summary_text(runs))
         frame = frontier(runs) if len(runs.records) else None
+        if frame is not None and (more := more_text(runs, frame)):
+            print(f"\n{more}")
     except BridgesError as error:
         print(error, file=sys.stderr)
         return 1

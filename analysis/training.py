@@ -1,11 +1,9 @@
-"""Training curves: ``python -m analysis.training runs/<folder> [runs/<other> …]``."""
+"""Training curves: ``python -m analysis.training runs/<folder> [runs/<other> …]``, and where each run ended."""
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -15,8 +13,9 @@ from matplotlib.ticker import EngFormatter
 
 from bridges.errors import BridgesError
 
-from .load import Runs, load
-from .style import GREY, PALETTE, log_scale, new_figure, save
+from .command import Result, run_command, table_text, unfinished_text
+from .load import Runs
+from .style import GREY, PALETTE, log_scale, new_figure
 
 # column of the training table -> (title, log scale)
 PANELS: dict[str, tuple[str, bool]] = {
@@ -47,7 +46,10 @@ def training_figure(runs: Runs) -> Figure:
     frame = runs.table("training")
     names = list(frame["run"].drop_duplicates())
     if len(names) > MAX_RUNS:
-        raise BridgesError(f"{len(names)} runs are too many for one figure; give at most {MAX_RUNS}.")
+        raise BridgesError(
+            f"{len(names)} runs are too many for one figure; give the folders of at most {MAX_RUNS}, such as "
+            f"{runs.records[-1].folder}."
+        )
     shown = [column for column in PANELS if column in frame.columns and frame[column].notna().any()]
     columns = min(3, len(shown))
     rows = -(-len(shown) // columns)
@@ -86,19 +88,32 @@ def _panel(axis: Axes, frame: pd.DataFrame, column: str, names: list[str]) -> No
     axis.set_title(title, loc="left", fontsize=9)
 
 
+def training_table(runs: Runs) -> pd.DataFrame:
+    """The last logged step of each run.
+
+    Columns: run, step, tokens, and every quantity of `PANELS` that a run has logged.
+
+    Raises:
+        BridgesError: no run has logged training.
+    """
+    frame = runs.table("training")
+    last = frame.sort_values("step", kind="stable").groupby("run", sort=False).tail(1)
+    shown = [column for column in PANELS if column in frame.columns and frame[column].notna().any()]
+    return last[["run", "step", "tokens", *shown]].reset_index(drop=True)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m analysis.training", description=__doc__)
-    parser.add_argument("runs", nargs="+", help="run folders")
-    parser.add_argument("--out", type=Path, help="where training.png goes (default: the first folder)")
-    given = parser.parse_args(arguments)
-    try:
-        figure = training_figure(load(*given.runs))
-    except BridgesError as error:
-        print(error, file=sys.stderr)
-        return 1
-    print(save(figure, (given.out or Path(given.runs[0])) / "training.png"))
-    return 0
+
+    def make(runs: Runs, _: object) -> Result:
+        frame = training_table(runs)
+        units = "The last step of each run; losses and KL in nats, l0_actual is the share of weights that are nonzero:"
+        formats = {"lr": ".2g", "grad_rms": ".2g", "l0_actual": ".2%", "dead_neurons": ".0f"}
+        # The rows behind the curves are the runs' own tables; what is written beside the figure is what is printed.
+        text = "\n\n".join(filter(None, [units, table_text(frame, formats), unfinished_text(runs)]))
+        return Result(text, frame, training_figure(runs))
+
+    return run_command("training", __doc__, make, arguments)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,18 @@ class CheckpointError(BridgesError):
     """A run folder or one of its checkpoints is incomplete or damaged."""
 
 
+class DiskFullError(BridgesError):
+    """The disk that a run writes to has no room left."""
+
+
+class Interrupted(BridgesError):
+    """The user ended the command; a sweep does not go on with its next job."""
+
+
+class HubError(BridgesError):
+    """The Hugging Face Hub cannot be reached, or has not or will not do what is asked of it."""
+
+
 class DivergenceError(BridgesError):
     """The loss or a gradient became NaN or infinite."""
 
@@ -48,3 +60,18 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     close = difflib.get_close_matches(str(name), choices, n=2, cutoff=0.5)
     hint = f"Did you mean {' or '.join(repr(c) for c in close)}? " if close else ""
     return f"{hint}Valid: {', '.join(choices)}."
+
+
+def in_brief(error: BaseException) -> str:
+    """The kind of a library's error and the first line of its text, 200 characters at most.
+
+    PyTorch answers a file of pickled Python objects with the advice to set ``weights_only=False``, which would let
+    the file run any code: that error is put in words of our own.
+    """
+    text = str(error)
+    if "weights_only" in text or type(error).__name__ == "UnpicklingError":
+        return (
+            "the file holds pickled Python objects, which are never loaded, since they can run any code; save the "
+            "weights as safetensors, as save_pretrained does"
+        )
+    return f"{type(error).__name__}: {next(iter(text.splitlines()), '')[:200]}"

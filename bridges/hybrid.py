@@ -2,6 +2,9 @@
 
 A path is written ``D0-S3-D8``: dense from its start, across bridge 3 into the sparse stack, across bridge 8 back into
 the dense one, whose unembedding gives the logits. Numbers are indices of bridges (site pairs), not of sites.
+
+At the leading positions that are the same in every sequence (`Bridges.constant_prefix`) nothing is translated: what is
+crossed into has its own stream there, with the massive activations that attention of pretrained models falls back on.
 """
 
 from __future__ import annotations
@@ -9,8 +12,10 @@ from __future__ import annotations
 import itertools
 import random
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from bridges.bridge import Bridges
@@ -66,6 +71,34 @@ class Path:
         return "-".join(f"{s}{n}" for s, n in zip(self.stacks, (0, *self.crossings), strict=True))
 
 
+def prefix_streams(stack: ResidualStack, ids: Tensor, length: int) -> dict[int, Tensor]:
+    """A stack's own stream at every site over the first ``length`` positions, ``[B or 1, length, d]``.
+
+    Attention is causal: nothing behind these positions is needed, and where all sequences begin alike, one is enough.
+
+    Args:
+        ids: ``[B, T]``.
+        length: `Bridges.constant_prefix`; at 0 there is nothing to do, and the answer is empty.
+    """
+    if not length:
+        return {}
+    start = ids[:, :length]
+    return stack.run(start[:1] if bool((start == start[:1]).all()) else start).sites
+
+
+def keep_prefix(crossed: Tensor, own: Tensor | None, length: int | None = None) -> Tensor:
+    """A crossed stream ``[B, T, d]`` with the receiving stack's own at the leading positions.
+
+    Args:
+        own: that stream at the same site, ``[B or 1, length or more, d]``; None leaves everything as it is.
+        length: how many positions; None for all of ``own``.
+    """
+    if own is None or length == 0:
+        return crossed
+    own = own[:, :length].to(crossed.dtype)
+    return torch.cat([own.expand(len(crossed), -1, -1), crossed[:, own.shape[1] :]], dim=1)
+
+
 def run_path(path: Path, dense: ResidualStack, sparse: ResidualStack, bridges: Bridges, ids: Tensor) -> Tensor:
     """The stream at the end of a path, ``[B, T, d]`` of the stack the path ends in.
 
@@ -79,6 +112,11 @@ def run_path(path: Path, dense: ResidualStack, sparse: ResidualStack, bridges: B
         )
     stack = dense if path.first == "D" else sparse
     h, site = stack.embed(ids), 0
+    own: dict[str, Mapping[int, Tensor]] = {
+        letter: prefix_streams(into, ids, bridges.constant_prefix)
+        for letter, into in (("D", dense), ("S", sparse))
+        if letter in path.stacks[1:]
+    }
     for crossing, letter in zip(path.crossings, path.stacks, strict=False):
         pair, bridge = bridges.pairs[crossing], bridges[crossing]
         if letter == "D":
@@ -87,6 +125,7 @@ def run_path(path: Path, dense: ResidualStack, sparse: ResidualStack, bridges: B
         else:
             h = bridge.decode(stack.run_segment(h, site, pair.sparse))
             stack, site = dense, pair.dense
+        h = keep_prefix(h, own["S" if letter == "D" else "D"].get(site))
     return stack.run_segment(h, site, stack.n_sublayers)
 
 

@@ -38,6 +38,11 @@ def dot(a: Tensor, b: Tensor) -> Tensor:
         return torch.linalg.vecdot(*torch.broadcast_tensors(a, b))
 
 
+def _at_least_fp32(x: Tensor) -> Tensor:
+    """Half precision as fp32, everything else as it is: losses are sums over thousands of entries."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
 def kl_from_reference(reference_logp: Tensor, logp: Tensor) -> Tensor:
     """KL(reference ‖ model) per position, in nats.
 
@@ -47,6 +52,7 @@ def kl_from_reference(reference_logp: Tensor, logp: Tensor) -> Tensor:
     Returns:
         ``[...]``.
     """
+    reference_logp, logp = _at_least_fp32(reference_logp), _at_least_fp32(logp)
     p = reference_logp.exp()
     # Entropy and cross term apart, each one pass over the vocabulary; no further tensor of its size is made.
     kl = dot(p, reference_logp) - dot(p, logp)
@@ -69,6 +75,7 @@ def nmse(estimate: Tensor, target: Tensor, mean: Tensor, variance: Tensor | None
         variance: its mean squared deviation from that mean, a scalar (None: over the tokens given here). A token closer
             to the mean than a millionth of it counts as that far away.
     """
+    estimate, target, mean = (_at_least_fp32(x) for x in (estimate, target, mean))
     error, deviation = estimate - target, target.detach() - mean
     error, deviation = dot(error, error), dot(deviation, deviation)
     floor = 1e-6 * (deviation.mean() if variance is None else variance)
@@ -187,7 +194,7 @@ class _HeadLoss(torch.autograd.Function):
         h = streams.flatten(1, 2)
         grad_h = torch.empty_like(h)
         grad_params = [torch.zeros_like(p) for p in params]
-        values = h.new_zeros(2, len(h))
+        values = h.new_zeros(2, len(h), dtype=torch.float32)
         for at in _position_chunks(len(h), ids, stack.vocab_size):
             with torch.enable_grad():
                 piece = h[:, at].detach().requires_grad_()
@@ -227,16 +234,17 @@ def head_loss(
 
     Args:
         stack: whose unembedding reads the streams.
-        streams: S of ``[B, T, d]``.
+        streams: S of ``[B, T, d]``, in any floating dtype that the unembedding takes.
         ids: ``[B, T]``.
         reference: what KL is taken from.
         ce, kl: S coefficients each.
 
     Returns:
-        the weighted sum (a scalar) and the values, ``[2, S]``: mean CE and mean KL of each stream, no gradient.
+        the weighted sum (a scalar) and the values, ``[2, S]``: mean CE and mean KL of each stream, no gradient. Both in
+        fp32 whatever the streams are in.
     """
     stacked = torch.stack(list(streams))
-    weights = torch.tensor([list(ce), list(kl)], dtype=stacked.dtype, device=stacked.device)
+    weights = torch.tensor([list(ce), list(kl)], dtype=torch.float32, device=stacked.device)
     params = [p for p in _unembedding_parameters(stack) if p.requires_grad]
     return _HeadLoss.apply(stack, reference, ids, weights, stacked, *params)  # type: ignore[no-untyped-call]
 

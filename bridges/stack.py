@@ -41,7 +41,7 @@ class ResidualStack(ABC):
         n_layers: number of layers (a layer is two sublayers, or one where attention and MLP are parallel).
         vocab_size: number of logits.
         context: the longest sequence the model takes, in tokens.
-        nodes: where node activations are read and changed (`bridges.nodes`).
+        nodes: where node activations and streams are read and changed (`bridges.nodes`).
     """
 
     d_model: int
@@ -72,7 +72,7 @@ class ResidualStack(ABC):
         """Run several streams at once, each from its own site to the last one.
 
         A stream joins the *batch* where its site is reached, so that every sublayer is called once however many streams
-        there are. Node interventions act on all of them.
+        there are. Interventions act on all of them, those on streams at every site from a stream's own on.
 
         Args:
             entries: ``{site: stream [B, T, d]}``, or ``[(site, stream), …]`` where several start at one site. Results
@@ -100,6 +100,7 @@ class ResidualStack(ABC):
             if joining:
                 order += joining
                 parts = [torch.cat([*parts, *(keyed[key][1] for key in joining)])]
+            parts = [self.nodes.stream(site, parts[0])]
             rows = parts[0].shape[0] // len(order)
             if record is not None and record in order:
                 at = order.index(record) * rows
@@ -111,10 +112,14 @@ class ResidualStack(ABC):
         return streams
 
     def run_segment(self, h: Tensor, start: int, stop: int) -> Tensor:
-        """The stream at site ``start`` carried to site ``stop``, ``[B, T, d]``."""
+        """The stream at site ``start`` carried to site ``stop``, ``[B, T, d]``.
+
+        Interventions on the stream at ``start`` act, those at ``stop`` do where it is the last site: segments that
+        follow one another meet every site once.
+        """
         for index in range(start, stop):
-            h = self.sublayer(index, h)
-        return h
+            h = self.sublayer(index, self.nodes.stream(index, h))
+        return self.nodes.stream(stop, h) if stop == self.n_sublayers else h
 
     def run(self, ids: Tensor) -> Streams:
         """The plain pass with the stream at every site; ``final[0]`` is the stream at the last one."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -171,3 +172,28 @@ def command(tiny_settings: list[str]) -> Callable[..., list[str]]:
         return [sys.executable, "-m", "bridges.run", *kept, *overrides]
 
     return arguments
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[..., Any]]:
+    """``cli(*arguments)``: ``python -m bridges.run`` in this process; exit status, output and error output."""
+    from bridges.cli import run
+
+    log = logging.getLogger("bridges")
+    before = log.handlers, log.propagate, log.level
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["bridges.cli.run", *arguments])
+        capsys.readouterr()
+        code = 0
+        try:
+            run.main()
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    yield call
+    log.handlers, log.propagate, log.level = before

@@ -8,9 +8,13 @@ import random
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from torch.nn import functional as F
 
 from bridges.bridge import Bridge, Bridges, SitePair, fit_ridge, measure_scales, pair_sites
 from bridges.errors import CheckpointError, ConfigError
+from bridges.runs.initialise import shipped_pair
+from bridges.sparse.ops import abs_topk
 
 
 def _plain(pairs: list[SitePair]) -> list[tuple[int, int]]:
@@ -100,18 +104,125 @@ def test_initial_weights_follow_the_seed_alone():
         assert torch.equal(a, c) == (not name.endswith("weight"))
 
 
-def test_scales_are_the_typical_sizes_of_the_tokens_and_follow_the_sparse_stream():
+def test_every_dense_channel_is_standardised_and_clipped():
+    bridge = Bridge(2, 2, kept=2)
+    with torch.no_grad():
+        bridge.mean.copy_(torch.tensor([10.0, -1.0]))
+        bridge.scale.copy_(torch.tensor([2.0, 0.5]))
+        bridge.clip.fill_(3.0)
+        bridge.sparse_scale.fill_(4.0)
+        bridge.encoder.weight.copy_(torch.eye(2))
+        bridge.encoder.bias.zero_()
+        bridge.decoder.weight.copy_(torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
+        bridge.decoder.bias.zero_()
+    h = torch.tensor([[[12.0, -2.0], [1000.0, -1.0], [10.0, -900.0]]])
+    # Deviations of (1, -2), (495, 0) and (0, -1798), cut off at 3; times 4.
+    torch.testing.assert_close(bridge.encode(h), 4 * torch.tensor([[[1.0, -2.0], [3.0, 0.0], [0.0, -3.0]]]))
+    # (8, 400) / 4 = (2, 100) turned round, and not cut off.
+    torch.testing.assert_close(bridge.decode(torch.tensor([[[8.0, 400.0]]])), torch.tensor([[[210.0, 0.0]]]))
+
+
+def test_the_decoded_change_is_the_difference_of_what_is_decoded(tiny_pair):
+    generator = torch.Generator().manual_seed(0)
+    h, delta = torch.randn(2, 3, 4, 16, generator=generator)
+    for bridge in tiny_pair.bridges:
+        with torch.no_grad():
+            bridge.mean.normal_(generator=generator)
+            bridge.scale.uniform_(0.5, 50, generator=generator)
+            bridge.sparse_scale.fill_(0.3)
+        difference = bridge.decode(h + delta) - bridge.decode(h)
+        torch.testing.assert_close(bridge.decode_change(delta), difference, rtol=1e-4, atol=1e-3)
+        assert bridge.decode_change(delta.bfloat16()).dtype == torch.float32
+
+
+def test_means_and_scales_are_those_of_each_channel_and_the_sparse_one_is_followed():
     bridges = Bridges(2, 4, [SitePair(0, 0), SitePair(3, 2)], None)
-    # RMS of the tokens at site 0: 1, 5 (of (1, 7)) and 2; at site 3 ten times as much.
-    stream = torch.tensor([[[1.0, -1.0], [1.0, 7.0], [2.0, 2.0]]])
+    stream = torch.tensor([[[1.0, -1.0], [1.0, 7.0], [4.0, 3.0]]])
     measure_scales(bridges, {0: stream, 1: stream * 99, 3: 10 * stream}, {0: stream, 1: stream, 2: 3 * stream})
-    assert float(bridges[0].scale) == pytest.approx(2.0)
-    assert float(bridges[1].scale) == pytest.approx(20.0)
-    assert float(bridges[0].sparse_scale) == pytest.approx(8 / 3)
-    assert float(bridges[1].sparse_scale) == pytest.approx(8.0)
-    bridges.follow(torch.tensor([8 / 3, 18.0]), rate=0.1)
-    assert float(bridges[0].sparse_scale) == pytest.approx(8 / 3)
-    assert float(bridges[1].sparse_scale) == pytest.approx(9.0)
+    for bridge, factor in zip(bridges, (1, 10), strict=True):
+        torch.testing.assert_close(bridge.mean, factor * torch.tensor([2.0, 3.0]))
+        torch.testing.assert_close(bridge.scale, factor * torch.tensor([2.0**0.5, (32 / 3) ** 0.5]))
+        assert float(bridge.clip) == 30
+    # RMS of the tokens: 1, 5 and the root of 12.5.
+    typical = (1 + 5 + 12.5**0.5) / 3
+    assert float(bridges[0].sparse_scale) == pytest.approx(typical)
+    assert float(bridges[1].sparse_scale) == pytest.approx(3 * typical)
+    bridges.follow(torch.tensor([typical, 3 * typical + 10]), rate=0.1)
+    assert float(bridges[0].sparse_scale) == pytest.approx(typical)
+    assert float(bridges[1].sparse_scale) == pytest.approx(3 * typical + 1)
+
+
+def _with_massive_activations() -> tuple[torch.Tensor, torch.Tensor]:
+    """A plain stream ``[4, 50, 6]``, and the same with massive activations in the first token and some others.
+
+    One channel of both varies a hundred times as much as the rest, and one never varies.
+    """
+    generator = torch.Generator().manual_seed(0)
+    plain = torch.randn(4, 50, 6, generator=generator) + 0.5
+    plain[..., 4] *= 100
+    plain[..., 5] = 7.0
+    massive = plain.clone()
+    massive[:, 0, 1] = 1e5
+    massive[:, 7::20, 2] = -1e5
+    return plain, massive
+
+
+def test_massive_activations_do_not_decide_means_and_scales():
+    plain, massive = _with_massive_activations()
+    found = []
+    for stream in (plain, massive):
+        bridges = Bridges(6, 4, [SitePair(0, 0), SitePair(1, 1)], None)
+        bridges.constant_prefix = 1
+        measure_scales(bridges, {0: stream, 1: stream}, {0: plain[..., :4], 1: plain[..., :4]})
+        found.append(bridges[0])
+    torch.testing.assert_close(found[0].mean, found[1].mean, rtol=0.1, atol=3.0)
+    torch.testing.assert_close(found[0].scale, found[1].scale, rtol=0.1, atol=0.01)
+    assert found[1].scale[:5].tolist() == pytest.approx([1, 1, 1, 1, 100], rel=0.15)
+    # A channel that does not vary is not blown up: 1 % of the mean deviation.
+    assert float(found[1].scale[5]) == pytest.approx(0.01 * 104 / 6, rel=0.1)
+    assert float(found[1].standardise(massive).abs().max()) == 30
+
+
+def test_the_constant_prefix_is_left_out_of_scales_and_regression():
+    generator = torch.Generator().manual_seed(0)
+    dense, sparse = torch.randn(8, 20, 5, generator=generator), torch.randn(8, 20, 4, generator=generator)
+    found = []
+    for prefix, value in ((0, None), (2, 1e4), (2, -77.0)):
+        start = 2 if value is None else 0
+        x, y = dense[:, start:].clone(), sparse[:, start:].clone()
+        if value is not None:
+            x[:, :2], y[:, :2] = value, value
+        bridges = Bridges(5, 4, [SitePair(0, 0), SitePair(1, 1)], None)
+        bridges.constant_prefix = prefix
+        streams = {0: x, 1: x}, {0: y, 1: y}
+        measure_scales(bridges, *streams)
+        fit_ridge(bridges, [streams])
+        found.append({k: v for k, v in bridges.state_dict().items() if k != "_constant_prefix"})
+    for name, value in found[0].items():
+        assert torch.equal(value, found[1][name]) and torch.equal(value, found[2][name]), name
+    with pytest.raises(ConfigError, match="longer than the constant prefix of 2"):
+        measure_scales(bridges, {0: dense[:, :2], 1: dense}, {0: sparse, 1: sparse})
+    with pytest.raises(ConfigError, match="-1"):
+        bridges.constant_prefix = -1
+
+
+def test_ridge_is_not_decided_by_tokens_with_massive_activations():
+    """Ordinary tokens are decoded as well as without them."""
+    plain, massive = _with_massive_activations()
+    generator = torch.Generator().manual_seed(1)
+    sparse = plain[..., :5] @ torch.randn(5, 9, generator=generator) + torch.randn(4, 50, 9, generator=generator)
+    errors = []
+    for stream in (plain, massive):
+        bridges = Bridges(6, 9, [SitePair(0, 0), SitePair(1, 1)], None)
+        streams = {0: stream, 1: stream}, {0: sparse, 1: sparse}
+        measure_scales(bridges, *streams)
+        fit_ridge(bridges, [streams])
+        ordinary = torch.ones(50, dtype=torch.bool)
+        ordinary[0] = ordinary[7::20] = False
+        difference = (bridges[0].decode(sparse).detach() - plain)[:, ordinary] / bridges[0].scale
+        errors.append(float(difference.square().mean()))
+    # Without the clip on what is regressed on it would be about 5e7.
+    assert errors[0] < 0.2 and errors[1] < 1
 
 
 def _planted(d: int, s: int, n: int = 3):
@@ -147,7 +258,7 @@ def test_ridge_is_the_textbook_solution_with_a_free_intercept():
     batches = [(x, {k: v + torch.randn(v.shape, generator=noise) for k, v in y.items()}) for x, y in batches]
     fit_ridge(bridges, iter(batches), ridge=0.01)
     for bridge, site in zip(bridges.bridges, (0, 4), strict=True):
-        x = torch.cat([b[0][site].flatten(0, 1) for b in batches]).double() / float(bridge.scale)
+        x = torch.cat([b[0][site].flatten(0, 1) for b in batches]).double() / bridge.scale.double()
         y = torch.cat([b[1][site // 2].flatten(0, 1) for b in batches]).double()
         for linear, source, target in ((bridge.encoder, x, y), (bridge.decoder, y, x)):
             centred = source - source.mean(0)
@@ -175,6 +286,67 @@ def test_what_is_loaded_is_what_was_saved(saved):
     for i in range(5):
         assert torch.equal(loaded[i].encode(x), p.bridges[i].encode(x))
         assert torch.equal(loaded[i].decode(y), p.bridges[i].decode(y))
+
+
+def test_others_like_them_differ_in_their_weights_alone(tiny_pair):
+    bridges = tiny_pair.bridges
+    bridges.constant_prefix = 3
+    bridges[1].sparse_scale.fill_(9.0)
+    bridges[1].mean.fill_(2.0)
+    bridges[1].clip.fill_(30.0)
+    first, second = bridges.like(4), bridges.like(5)
+    assert first.pairs == bridges.pairs and first.config == bridges.config and first.constant_prefix == 3
+    for name, value in bridges.state_dict().items():
+        same = torch.equal(value, first.state_dict()[name])
+        assert same == ("coder" not in name), name
+        assert torch.equal(first.state_dict()[name], second.state_dict()[name]) == (not name.endswith("weight"))
+
+
+def _as_of_old(state: dict[str, torch.Tensor], scales: list[float]) -> dict[str, torch.Tensor]:
+    """A state dict in the form of earlier versions: one scale a bridge, nothing else measured."""
+    old = {name: value for name, value in state.items() if not name.endswith(("mean", "clip", "prefix"))}
+    for i, scale in enumerate(scales):
+        old[f"bridges.{i}.scale"] = torch.tensor(scale)
+    return old
+
+
+def test_bridges_of_earlier_versions_give_what_they_gave(saved):
+    folder, p = saved
+    scales = [0.37 + i for i in range(5)]
+    save_file(_as_of_old(p.bridges.state_dict(), scales), folder / "bridges.safetensors")
+    loaded = Bridges.from_pretrained(folder)
+    assert loaded.constant_prefix == 0
+    generator = torch.Generator().manual_seed(0)
+    x, y = 50 * torch.randn(2, 3, 12, generator=generator), torch.randn(2, 3, 16, generator=generator)
+    for bridge, scale in zip(loaded, scales, strict=True):
+        # What encode and decode were, to the last bit.
+        encoded = abs_topk(bridge.encoder(x / torch.tensor(scale)), bridge.kept).float() * bridge.sparse_scale
+        decoded = bridge.decoder(y / bridge.sparse_scale).float() * torch.tensor(scale)
+        assert torch.equal(bridge.encode(x), encoded) and torch.equal(bridge.decode(y), decoded)
+    # A whole trained pair, as `load_state_dict` puts it into bridges that were measured before.
+    p.bridges.constant_prefix = 2
+    p.bridges.load_state_dict(_as_of_old(p.bridges.state_dict(), scales))
+    assert p.bridges.constant_prefix == 0 and torch.equal(p.bridges[3].encode(x), loaded[3].encode(x))
+
+
+def test_the_bridges_that_ship_give_what_they_gave():
+    folder = shipped_pair("tinypython") / "bridges"
+    loaded = Bridges.from_pretrained(folder)
+    raw = {name: value.float() for name, value in load_file(folder / "bridges.safetensors").items()}
+    generator = torch.Generator().manual_seed(0)
+    for i, bridge in enumerate(loaded):
+        get = {name: raw[f"bridges.{i}.{name}"] for name in ("scale", "sparse_scale")}
+        x = get["scale"] * torch.randn(2, 7, 256, generator=generator)
+        y = get["sparse_scale"] * torch.randn(2, 7, 512, generator=generator)
+        up, down = (
+            lambda h, part=part, i=i: F.linear(h, raw[f"bridges.{i}.{part}.weight"], raw[f"bridges.{i}.{part}.bias"])
+            for part in ("encoder", "decoder")
+        )
+        if get["scale"].ndim == 0:
+            assert torch.equal(bridge.encode(x), abs_topk(up(x / get["scale"]), 128) * get["sparse_scale"])
+            assert torch.equal(bridge.decode(y), down(y / get["sparse_scale"]) * get["scale"])
+        else:
+            assert bridge.encode(x).isfinite().all() and bridge.decode(y).isfinite().all()
 
 
 def _cut(path) -> None:

@@ -10,9 +10,12 @@ import pytest
 import yaml
 
 from bridges.config import (
+    BehavioursConfig,
     BridgeConfig,
     CircuitsConfig,
+    CompareConfig,
     Config,
+    ControlsConfig,
     DataConfig,
     EvalConfig,
     ModelConfig,
@@ -25,6 +28,7 @@ from bridges.config import (
     from_dict,
     to_dict,
 )
+from bridges.config.search import CircuitSettings
 from bridges.errors import ConfigError
 
 TERMS = ("ce", "kl", "nmse_encoder", "nmse_decoder", "kl_d2s", "kl_s2d")
@@ -88,6 +92,24 @@ REFUSED = [
     (EvalConfig, "eval.", "bootstrap", -5),
     (EvalConfig, "eval.", "ridge_tokens", 0),
     (TrackingConfig, "tracking.", "mode", "on"),
+    (BehavioursConfig, "behaviours.", "suite", "pyhton"),
+    (BehavioursConfig, "behaviours.", "pairs", 0),
+    (CircuitsConfig, "circuits.", "objective", "faithfull"),
+    (CircuitsConfig, "circuits.", "ablation", "means"),
+    (CircuitsConfig, "circuits.", "max_node_fraction", 0.0),
+    (CircuitsConfig, "circuits.", "max_node_fraction", 1.5),
+    (CircuitsConfig, "circuits.", "top_activations", -1),
+    *[
+        (CircuitsConfig, "circuits.", key, 0)
+        for key in ("target", "carried_target", "pairs", "steps", "batch", "lr", "temperature", "workers")
+    ],
+    *[
+        (CircuitsConfig, "circuits.", key, -1)
+        for key in ("penalty", "penalty_rate", "min_penalty", "carried_weight", "warm_start", "prune_attempts")
+    ],
+    *[(ControlsConfig, "circuits.controls.", key, 0) for key in ("pairs", "draws", "random_sets", "adversary_steps")],
+    *[(CompareConfig, "compare.", key, 0) for key in ("pairs", "train_pairs", "draws", "bootstrap")],
+    *[(VerdictConfig, "verdict.", key, 1.5) for key in ("fvu", "faithfulness", "necessity", "ceiling", "alpha")],
 ]
 
 
@@ -234,14 +256,40 @@ def test_double_paths_may_be_none_but_not_negative():
         EvalConfig(double_paths=-1)
 
 
-def test_verdicts_are_given_on_learned_circuits_of_behaviours_that_were_searched():
+def test_verdicts_are_given_on_learned_circuits():
     with pytest.raises(ConfigError, match=r"circuits\.baselines=\[attribution\]"):
         CircuitsConfig(method="attribution")
     with pytest.raises(ConfigError, match=r"circuits\.baselines"):
         CircuitsConfig(baselines=["learned"])
-    with pytest.raises(ConfigError, match=r"verdict\.dense_accuracy=0\.7 is below circuits\.min_accuracy=0\.9"):
-        Config(verdict=VerdictConfig(dense_accuracy=0.7))
-    assert Config(verdict=VerdictConfig(dense_accuracy=0.7), circuits=CircuitsConfig(models=[])).verdict
+
+
+def test_a_search_gets_the_settings_of_circuits_and_what_is_changed():
+    config = CircuitsConfig(steps=7, target=0.3)
+    settings = config.settings(method="attribution", prune_attempts=2)
+    assert type(settings) is CircuitSettings
+    assert (settings.steps, settings.target, settings.method, settings.prune_attempts) == (7, 0.3, "attribution", 2)
+
+
+def test_controls_run_in_their_own_order_and_null_searches_only_where_they_are_named():
+    everything = ControlsConfig().selected
+    assert everything[:2] == ("necessity", "consistent_labels") and "shuffled_labels" not in everything
+    assert ControlsConfig(names=["seeds", "necessity"]).selected == ("necessity", "seeds")
+    assert ControlsConfig(names=[]).selected == ()
+    with pytest.raises(ConfigError, match=r"circuits\.controls\.names.*'necessity'"):
+        ControlsConfig(names=["necesity"])
+    with pytest.raises(ConfigError, match=r"circuits\.controls\.seeds=1"):
+        ControlsConfig(seeds=1)
+
+
+def test_steps_against_an_adversary_belong_to_the_published_objective():
+    with pytest.raises(ConfigError, match=r"circuits\.adversarial_steps.*objective=task_loss"):
+        CircuitsConfig(adversarial_steps=10)
+    assert CircuitsConfig(adversarial_steps=10, objective="task_loss").adversarial_steps == 10
+
+
+def test_a_suite_of_a_file_asks_for_it():
+    with pytest.raises(ConfigError, match=r"behaviours\.suite=file needs behaviours\.path"):
+        BehavioursConfig(suite="file")
 
 
 def test_a_hand_written_value_of_the_wrong_type_names_its_key():

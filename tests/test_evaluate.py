@@ -107,13 +107,13 @@ def test_measured_table_is_the_table_s_own_cross_entropy_and_kl(tiny_pair, tiny_
 def test_bridge_errors_are_the_training_loss_over_all_sequences(make_pair, batch):
     p = make_pair(dense={"n_layer": 3})
     frame = bridge_errors(p.dense, p.sparse, p.bridges, p.ids, batch=batch)
-    assert [(r.pair, r.dense_site, r.sparse_site) for r in frame.itertuples()] == [
+    assert [(r.bridge, r.dense_site, r.sparse_site) for r in frame.itertuples()] == [
         (i, pair.dense, pair.sparse) for i, pair in enumerate(p.bridges.pairs)
     ]
     with torch.no_grad():
         dense, sparse = p.dense.run(p.ids).sites, p.sparse.run(p.ids).sites
         for row, pair in zip(frame.to_dict("records"), p.bridges.pairs, strict=True):
-            x, y, bridge = dense[pair.dense], sparse[pair.sparse], p.bridges[row["pair"]]
+            x, y, bridge = dense[pair.dense], sparse[pair.sparse], p.bridges[row["bridge"]]
             for name, estimate, target in (("encoder", bridge.encode(x), y), ("decoder", bridge.decode(y), x)):
                 mean = target.mean((0, 1))
                 assert row[f"nmse_{name}"] == pytest.approx(float(nmse(estimate, target, mean)), rel=1e-4)
@@ -134,7 +134,7 @@ def test_site_table_takes_each_bridge_s_own_crossings():
     )
     paths["kl_low"], paths["kl_high"] = paths["kl"] - 0.25, paths["kl"] + 0.5
     sites = {"dense_site": [0, 5, 9], "sparse_site": [0, 1, 2]}
-    errors = pd.DataFrame({"pair": [0, 1, 2], **sites, "nmse_encoder": [3.0, 4, 5]})
+    errors = pd.DataFrame({"bridge": [0, 1, 2], **sites, "nmse_encoder": [3.0, 4, 5]})
     table = site_table(errors, paths.sample(frac=1, random_state=0), "mine")
     first = len(names)
     assert list(table["kl_d2s"]) == [first + 2, first + 3, first + 4]

@@ -9,7 +9,7 @@ import torch
 from torch.distributions import Categorical, kl_divergence
 from torch.nn import functional as F
 
-from bridges import losses
+from bridges import kernels, losses
 from bridges.losses import Reference, head_loss, head_values, kl_from_reference, nmse
 from bridges.training.moments import Moments
 
@@ -225,3 +225,41 @@ def test_autocast_does_not_round_the_losses():
         again = [kl_from_reference(a.log_softmax(-1), b.log_softmax(-1)), nmse(b, a, mean), Moments.of(a).square]
     for one, two in zip(exact, again, strict=True):
         assert two.dtype == torch.float32 and torch.equal(one, two)
+
+
+@pytest.mark.parametrize("kernels_used", ["cpp", "python"])
+@pytest.mark.parametrize("vocab", [29, 371])
+def test_streams_in_bf16_give_the_gradients_of_the_same_streams_in_fp32(tiny_sparse, monkeypatch, kernels_used, vocab):
+    """A model stored in bf16 hands its streams over as they are; what reads the logits is fp32 all the same."""
+    if kernels_used == "cpp" and kernels.select("auto") != "cpp":
+        pytest.skip("the C++ kernels cannot be built here")
+    monkeypatch.setattr(kernels, "_chosen", kernels_used)
+    monkeypatch.setattr(losses, "CHUNK_ENTRIES", 2 * vocab * 7)
+    ids = torch.randint(vocab, (3, 9), generator=torch.Generator().manual_seed(0))
+    streams = torch.randn(2, 3, 9, 16, generator=torch.Generator().manual_seed(1)).bfloat16()
+    dense, sparse = (tiny_sparse(seed, vocab_size=vocab, bigram="none").requires_grad_(False) for seed in (1, 2))
+    found = []
+    for dtype in (torch.bfloat16, torch.float32):
+        # Weights that bf16 holds, so that the two differ by how results are rounded alone.
+        for model in (dense, sparse):
+            model.bfloat16().to(dtype)
+        leaves = [h.to(dtype).requires_grad_() for h in streams]
+        reference = Reference(dense, streams[0].to(dtype) * 0.5)
+        total, values = head_loss(sparse, leaves, ids, reference, [1.0, 0.3], [0.5, 2.0])
+        assert total.dtype == values.dtype == torch.float32
+        gradients = torch.autograd.grad(total, leaves)
+        assert all(g.dtype == dtype for g in gradients)
+        found.append((total.detach(), values, torch.stack(gradients).float()))
+    for half, full in zip(*found, strict=True):
+        torch.testing.assert_close(half, full, rtol=2e-2, atol=2e-2 * float(full.abs().max()))
+    # Of the other values alone a wrong order of magnitude would pass.
+    assert torch.cosine_similarity(found[0][2].flatten(), found[1][2].flatten(), dim=0) > 0.999
+
+
+def test_nmse_and_kl_of_bf16_are_summed_in_fp32():
+    generator = torch.Generator().manual_seed(0)
+    a, b = torch.randn(2, 3, 5, 400, generator=generator).bfloat16()
+    for function in (lambda x, y: nmse(x, y, y.mean((0, 1))), kl_from_reference):
+        half, full = (function(*(t.to(dtype) for t in (a, b))) for dtype in (torch.bfloat16, torch.float32))
+        assert half.dtype == torch.float32
+        torch.testing.assert_close(half, full, rtol=1e-2, atol=1e-3)

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 from accelerate import Accelerator
 
 from bridges import kernels
@@ -51,6 +52,20 @@ def _fails(config: Config, path: Path, accelerator: Accelerator, error: type[Bas
     assert error.__name__ in status["message"] and message in status["message"]
 
 
+def _leaves_nothing(
+    config: Config, path: Path, accelerator: Accelerator, error: type[BaseException], message: str
+) -> None:
+    """Nothing was computed: there is no folder, and in one that was there before only what was in it."""
+    with pytest.raises(error, match=message):
+        pipeline.run(config, path, accelerator, lambda text: None)
+    assert not path.exists()
+    path.mkdir()
+    (path / "notes.txt").write_text("mine")
+    with pytest.raises(error, match=message):
+        pipeline.run(config, path, accelerator, lambda text: None)
+    assert [p.name for p in path.iterdir()] == ["notes.txt"]
+
+
 @pytest.fixture(autouse=True)
 def python_kernels(monkeypatch):
     monkeypatch.setattr(kernels, "_chosen", "python")
@@ -61,7 +76,7 @@ def test_before_the_first_stage(workplace, accelerator, tmp_path, monkeypatch):
         raise kernels.KernelsUnavailable("no compiler here")
 
     monkeypatch.setattr(kernels, "library", unavailable)
-    _fails(settings(workplace, kernels="cpp"), tmp_path / "run", accelerator, BridgesError, "no compiler here")
+    _leaves_nothing(settings(workplace, kernels="cpp"), tmp_path / "run", accelerator, BridgesError, "no compiler here")
 
 
 def test_while_tracking_is_opened(workplace, accelerator, tmp_path, monkeypatch):
@@ -69,17 +84,29 @@ def test_while_tracking_is_opened(workplace, accelerator, tmp_path, monkeypatch)
         raise ConfigError("no such project")
 
     monkeypatch.setattr(pipeline, "open_tracker", refused)
-    _fails(settings(workplace), tmp_path / "run", accelerator, ConfigError, "no such project")
+    _leaves_nothing(settings(workplace), tmp_path / "run", accelerator, ConfigError, "no such project")
 
 
 def test_in_preparation(workplace, accelerator, tmp_path):
     missing = settings(workplace, model={"name": "/nowhere/dense"})
-    _fails(missing, tmp_path / "model", accelerator, ModelError, "/nowhere/dense")
-    assert RunFolder(tmp_path / "model").status["stages"]["prepare"]["status"] == "failed"
+    _leaves_nothing(missing, tmp_path / "model", accelerator, ModelError, "/nowhere/dense")
     longer = settings(workplace, data={"context": 64})
-    _fails(longer, tmp_path / "context", accelerator, ConfigError, "data.context=64")
+    _leaves_nothing(longer, tmp_path / "context", accelerator, ConfigError, "data.context=64")
     odd = settings(workplace, train={"batch": 2, "accumulate": 2}, data={"path": "/nowhere/text"})
-    _fails(odd, tmp_path / "data", accelerator, DataError, "/nowhere/text")
+    _leaves_nothing(odd, tmp_path / "data", accelerator, DataError, "/nowhere/text")
+
+
+def test_in_preparation_of_a_run_that_is_gone_on_with(workplace, accelerator, finished, tmp_path):
+    """What was computed stays, and so does the record of the failure."""
+    path = shutil.copytree(finished, tmp_path / "run")
+    folder = RunFolder(path)
+    folder.write_status("running", stages={k: v for k, v in folder.status["stages"].items() if k != "evaluate"})
+    values = yaml.safe_load((path / "config.yaml").read_text())
+    values["model"]["name"] = "/nowhere/dense"
+    (path / "config.yaml").write_text(yaml.safe_dump(values))
+    _fails(folder.config, path, accelerator, ModelError, "/nowhere/dense")
+    assert folder.status["stages"]["prepare"]["status"] == "failed"
+    assert (path / "tables" / "training.parquet").exists() and (path / "model").is_dir()
 
 
 def test_in_training(workplace, accelerator, tmp_path):

@@ -131,7 +131,9 @@ def test_two_processes_give_the_tables_of_one(command: Command, workplace: Path,
         (["runs_dir=/dev/null"], "cannot be made"),
         (["data=files", f"data.path={__file__}"], "is a file"),
         (["circuits.method=random"], "circuits.baselines=[random]"),
-        (["+circuits.targets={for_whlie: 0.1}"], "for_while"),
+        (["circuits.targt=0.1"], "circuits.target"),
+        (["circuits=fast"], "published"),
+        (["behaviours.names=[for_whlie]"], "for_while"),
     ],
 )
 def test_wrong_settings_end_in_one_message(overrides: list[str], message: str) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from bridges.config import TrackingConfig
 from bridges.errors import ConfigError
 from bridges.storage import tracking
 from bridges.storage.tracking import Tracker, open_tracker
@@ -80,7 +81,7 @@ def test_an_offline_run_holds_rows_config_and_summary(tmp_path):
     for row in ROWS:
         tracker.log(row, row["step"], "train")
     tracker.log({"kl": np.float32(0.5), "absent": None}, 3, "eval")
-    sites = {"pair": [0, 1], "bridges": ["trained", None], "kl_d2s": [0.1, np.nan]}
+    sites = {"bridge": [0, 1], "bridges": ["trained", None], "kl_d2s": [0.1, np.nan]}
     tracker.table("sites", pd.DataFrame(sites))
     tracker.summary({"sparse/ce": np.float64(2.75)})
     tracker.finish(0)
@@ -106,7 +107,7 @@ def test_an_offline_run_holds_rows_config_and_summary(tmp_path):
     assert evaluated["eval/kl"] == 0.5 and evaluated["eval/step"] == 3 and "eval/absent" not in evaluated
     assert any(key.startswith("tables/sites") for row in history for key in row)
     [table] = tracker.directory.rglob("*.table.json")
-    assert json.loads(table.read_text())["columns"] == ["pair", "bridges", "kl_d2s"]
+    assert json.loads(table.read_text())["columns"] == ["bridge", "bridges", "kl_d2s"]
 
     summary: dict = {}
     for record in found:
@@ -234,6 +235,23 @@ def test_off_does_not_import_wandb(tmp_path):
     root = Path(tracking.__file__).parents[1]
     subprocess.run([sys.executable, "-c", code], check=True, cwd=root)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_w_and_b_limits_is_cut_or_refused(tmp_path):
+    tracker = open_tracker("offline", tmp_path, "p" * 128, name="n" * 200, group="g" * 128, tags=["t" * 64])
+    assert tracker.active
+    tracker.finish(0)
+    [run] = [r.run for r in records(tracker.directory) if r.WhichOneof("record_type") == "run"][:1]
+    assert run.display_name == "n" * 128 and run.run_group == "g" * 128
+    for wrong, message in (
+        ({"project": "p" * 129}, r"tracking\.project has 129 characters; W&B takes 128"),
+        ({"project": "a:b"}, r"W&B takes no : in a project's name"),
+        ({"group": "g" * 129}, r"tracking\.group has 129"),
+        ({"tags": ["fine", "t" * 65]}, r"the tag 't{20}'… has 65 characters; W&B takes 64"),
+        ({"tags": [""]}, "empty tag"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            TrackingConfig(**wrong)
 
 
 def test_an_unknown_mode_is_named():

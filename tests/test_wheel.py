@@ -37,7 +37,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if done.returncode and not isolated and "No matching distribution found for hatchling" in done.stdout + done.stderr:
         pytest.skip("hatchling is neither installed nor to be had from an index")
     assert done.returncode == 0, done.stdout + done.stderr
-    (built,) = out.glob("bridges-*.whl")
+    (built,) = out.glob("bridges_interp-*.whl")
     return built
 
 

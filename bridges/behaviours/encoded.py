@@ -22,6 +22,7 @@ from bridges.behaviours.pair import (
     Pair,
     Split,
 )
+from bridges.data.tokenizer import leading_token
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -90,8 +91,8 @@ class _Reader:
         # Tens of thousands of short texts: transformers' own wrapping of each call takes longer than the tokens do.
         backend = getattr(tokenizer, "backend_tokenizer", None)
         self.backend = backend if backend and backend.truncation is None and backend.padding is None else None
-        bos = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
-        self.start: list[int] = [] if bos is None else [int(bos)]
+        lead = leading_token(tokenizer)
+        self.start: list[int] = [] if lead is None else [lead]
         pad = tokenizer.pad_token_id
         self.pad = int(pad) if pad is not None else (self.start or [0])[0]
         limit = tokenizer.model_max_length

@@ -41,6 +41,11 @@ FILLERS: Pools = {
         "User Item Table Model Graph Handler Page Player Account Config Group Image "
         "Node Parser Reader Worker Point Matrix Order Entry Client Buffer Token Shape",
     ),
+    "method": pool("update send load run start stop close reset add remove apply process check write read"),
+    "verb": pool("load read update check find build write parse compute remove sort print"),
+    "module": pool("os sys re json math time random logging copy string collections threading"),
+    "error": pool("KeyError ValueError TypeError IndexError OSError AttributeError RuntimeError"),
+    "op": pool("> < >= <= !="),
     "num": pool("1 2 5 7 10 12 20 25 64 100 128 500 0 3 4 6 8 9 15 16 30 32 50 200"),
     "word": pool(
         """red left apple north user_id title first monday open cat summer small debug json metric age table

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from bridges.behaviours.python_names import PYTHON_NAMES
-from bridges.behaviours.python_syntax import PYTHON_SYNTAX
+from bridges.behaviours.python_bindings import PYTHON_BINDINGS
+from bridges.behaviours.python_branches import PYTHON_BRANCHES
+from bridges.behaviours.python_definitions import PYTHON_DEFINITIONS
+from bridges.behaviours.python_files import PYTHON_FILES
+from bridges.behaviours.python_lines import PYTHON_LINES
+from bridges.behaviours.python_literals import PYTHON_LITERALS
 from bridges.behaviours.template import TemplateBehaviour
 
 _ORDER = (
@@ -28,6 +32,7 @@ _ORDER = (
     "var_if",
     "while_return_true",
 )
-_ALL = {behaviour.name: behaviour for behaviour in (*PYTHON_SYNTAX, *PYTHON_NAMES)}
+_GROUPS = (PYTHON_LITERALS, PYTHON_DEFINITIONS, PYTHON_BINDINGS, PYTHON_FILES, PYTHON_BRANCHES, PYTHON_LINES)
+_ALL = {behaviour.name: behaviour for group in _GROUPS for behaviour in group}
 
 PYTHON: dict[str, TemplateBehaviour] = {name: _ALL[name] for name in _ORDER}

@@ -2,60 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-import pandas as pd
 import torch
 from torch import Tensor
 
 from bridges.behaviours.encoded import EncodedPairs, encode
-from bridges.behaviours.from_file import load
 from bridges.behaviours.measure import prompt_rows, summarise
-from bridges.behaviours.pair import Behaviour, BehaviourError, NotExpressible
+from bridges.behaviours.pair import Behaviour, NotExpressible
 from bridges.bridge import Bridges
 from bridges.config import BehavioursConfig
-from bridges.errors import nearest
+from bridges.hybrid import keep_prefix
 from bridges.stack import ResidualStack
-from bridges.storage.workers import workers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-
-def chosen(
-    config: BehavioursConfig, tokenizer: PreTrainedTokenizerBase, targets: Iterable[str] = ()
-) -> dict[str, Behaviour]:
-    """The behaviours that the settings name.
-
-    Args:
-        targets: names that have a target of their own in ``circuits.targets``.
-
-    Raises:
-        BehaviourError: a name is unknown, or the file of pairs is missing or broken.
-    """
-    from bridges.behaviours import get_suite
-
-    if config.suite == "none":
-        return {}
-    every: dict[str, Behaviour] = {}
-    if config.suite == "file":
-        every |= load(config.path or "", tokenizer)
-    elif config.suite == "planted":
-        # Not at the top: a world is made of everything else.
-        from bridges.planted import world_named
-
-        every |= world_named(config.path or "0").behaviours
-    else:
-        every |= get_suite(config.suite)
-    for key, names in (("behaviours.names", config.names or ()), ("circuits.targets", targets)):
-        for name in names:
-            if name not in every:
-                raise BehaviourError(f"{key}: there is no behaviour {name!r}. {nearest(name, every)}")
-    return {name: every[name] for name in every if config.names is None or name in config.names}
 
 
 @dataclass(frozen=True)
@@ -105,6 +70,11 @@ def _express(behaviour: Behaviour, tokenizer: PreTrainedTokenizerBase, pairs: in
     return Expressed(behaviour, train, heldout, "; ".join(notes), reach)
 
 
+def aligned(pairs: EncodedPairs) -> Tensor:
+    """Which pairs have two equally long prompts that end in the same token, ``bool [n]``."""
+    return pairs.equal_length & pairs.shared_last
+
+
 def suite_row(expressed: Expressed, suite: str) -> dict[str, object]:
     """The row of table ``suite``."""
     train, heldout = expressed.train, expressed.heldout
@@ -116,6 +86,8 @@ def suite_row(expressed: Expressed, suite: str) -> dict[str, object]:
         "reason": expressed.reason or None,
         "train_pairs": 0 if train is None else len(train),
         "heldout_pairs": 0 if heldout is None else len(heldout),
+        "reach_pairs": 0 if expressed.reach is None else len(expressed.reach),
+        "shared_last": float("nan") if heldout is None else float(aligned(heldout).double().mean()),
     }
     example = None if heldout is None else heldout.pairs[0]
     row |= {
@@ -178,11 +150,14 @@ def candidate_logits(
                 put(("bigram", None), rows, bigram[now].gather(1, choice))
             if bridges is None:
                 continue
-            up = [(p.sparse, b.encode(d.sites[p.dense])) for p, b in zip(bridges.pairs, bridges, strict=True)]
-            down = [(p.dense, b.decode(s.sites[p.sparse])) for p, b in zip(bridges.pairs, bridges, strict=True)]
+            up, down, prefix = [], [], bridges.constant_prefix
+            for pair, bridge in zip(bridges.pairs, bridges, strict=True):
+                h, own = d.sites[pair.dense], s.sites[pair.sparse]
+                up.append((pair.sparse, keep_prefix(bridge.encode(h), own, prefix)))
+                down.append((pair.dense, keep_prefix(bridge.decode(own), h, prefix)))
             for name, stack, entries in (("hybrid_d2s", sparse, up), ("hybrid_s2d", dense, down)):
-                for pair, h in stack.run_from(entries).final.items():
-                    put((name, pair), rows, _answers(stack, h, ids, last, choice))
+                for i, h in stack.run_from(entries).final.items():
+                    put((name, i), rows, _answers(stack, h, ids, last, choice))
     return kept
 
 
@@ -193,15 +168,20 @@ def behaviour_rows(
     rows = []
     for (model, pair), values in logits.items():
         s = summarise(prompt_rows(encoded, values), bootstrap, seed)
-        row: dict[str, object] = {"behaviour": encoded.behaviour, "split": encoded.split, "model": model, "bridge": pair}
+        row: dict[str, object] = {
+            "behaviour": encoded.behaviour,
+            "split": encoded.split,
+            "model": model,
+            "bridge": pair,
+        }
         for mine, theirs in (("loss", "loss"), ("accuracy", "accuracy"), ("logit_difference", "logit_diff")):
             row |= {f"{mine}{end}": s[f"{theirs}{end}"] for end in ("", "_low", "_high")}
         rows.append(row | {"n_pairs": len(encoded), "seed": seed})
     return rows
 
 
-def measure_behaviours(
-    behaviours: dict[str, Behaviour],
+def measure_behaviour(
+    behaviour: Behaviour,
     config: BehavioursConfig,
     dense: ResidualStack,
     sparse: ResidualStack,
@@ -213,35 +193,18 @@ def measure_behaviours(
     autocast: Callable[[], AbstractContextManager],
     bootstrap: int,
     seed: int,
-    count: int = 1,
-    progress: Callable[[str], None] = lambda name: None,
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The tables ``suite`` and ``behaviours``, on held-out pairs.
+) -> dict[str, list[dict[str, object]]]:
+    """Rows of the tables ``suite`` and ``behaviours`` of one behaviour, on held-out pairs.
 
     Args:
-        autocast: makes the precision that models are run in. count: how many behaviours are measured at a time.
-        progress: told each behaviour's name when it is done.
+        autocast: makes the precision that models are run in.
     """
-    from bridges.storage.tables import TABLES
-
-    def one(_: None, behaviour: Behaviour) -> tuple[dict[str, object], list[dict[str, object]]]:
-        expressed = express(behaviour, tokenizer, config.pairs, seed)
-        heldout, rows = expressed.heldout, []
-        if heldout is not None:
-            whole = candidate_logits(heldout, dense, sparse, None, device, autocast(), bigram=bigram)
-            rows += behaviour_rows(heldout, whole, bootstrap, seed)
-            part = heldout.take(range(min(config.hybrid_pairs, len(heldout))))
-            crossed = candidate_logits(part, dense, sparse, bridges, device, autocast())
-            rows += behaviour_rows(part, {k: v for k, v in crossed.items() if k[1] is not None}, bootstrap, seed)
-        return suite_row(expressed, config.suite), rows
-
-    suite, rows = [], []
-    # Nothing is intervened on: the models can be shared.
-    with workers([None] * count) as each:
-        for name, (row, measured) in zip(behaviours, each(one, behaviours.values()), strict=True):
-            suite.append(row)
-            rows += measured
-            progress(name)
-    frames = pd.DataFrame(suite, columns=TABLES["suite"].names), pd.DataFrame(rows, columns=TABLES["behaviours"].names)
-    frames[1]["bridge"] = frames[1]["bridge"].astype("Int64")
-    return frames
+    expressed = express(behaviour, tokenizer, config.pairs, seed)
+    heldout, rows = expressed.heldout, []
+    if heldout is not None:
+        whole = candidate_logits(heldout, dense, sparse, None, device, autocast(), bigram=bigram)
+        rows += behaviour_rows(heldout, whole, bootstrap, seed)
+        part = heldout.take(range(min(config.hybrid_pairs, len(heldout))))
+        crossed = candidate_logits(part, dense, sparse, bridges, device, autocast())
+        rows += behaviour_rows(part, {k: v for k, v in crossed.items() if k[1] is not None}, bootstrap, seed)
+    return {"suite": [suite_row(expressed, config.suite)], "behaviours": rows}

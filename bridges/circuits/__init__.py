@@ -17,14 +17,14 @@ if TYPE_CHECKING:
         only,
         removal,
     )
-    from bridges.circuits.search.search import Search, find_circuit, heldout_logit_diff
+    from bridges.circuits.search.search import Search, find_circuit
     from bridges.circuits.weights import EdgeMatrix
 
 # Imported on first use: the settings of a run read `settings` below, long before anything needs torch.
 _LAZY = {
     "circuit": ("Circuit", "EdgeCount", "ablated", "circuit_logits", "count_edges", "kept_edges", "only", "removal"),
     "ablation": ("node_means",),
-    "search.search": ("Search", "find_circuit", "heldout_logit_diff"),
+    "search.search": ("Search", "find_circuit"),
     "weights": ("EdgeMatrix",),
 }
 _HOME = {name: module for module, names in _LAZY.items() for name in names}
@@ -38,7 +38,6 @@ __all__ = [
     "circuit_logits",
     "count_edges",
     "find_circuit",
-    "heldout_logit_diff",
     "kept_edges",
     "node_means",
     "only",

@@ -78,11 +78,16 @@ def attribution(
 def integrated_gradients(
     stack: ResidualStack, some: Prompts, reference: Mapping[str, Tensor], steps: int = 5
 ) -> dict[str, Tensor]:
-    """Attribution averaged over the path from every node at its mean to every node as it is (EAP-IG on nodes)."""
+    """Attribution averaged over the path from every node at its mean to every node as it is (EAP-IG on nodes).
+
+    The scores of all nodes add up to what the mean logit difference gains along that path.
+    """
     total: dict[str, Tensor] = {}
     for i in range(steps):
-        for p, score in attribution(stack, some, reference, share=(i + 0.5) / steps).items():
-            total[p] = total.get(p, 0) + score / steps  # type: ignore[operator]
+        share = (i + 0.5) / steps
+        for p, score in attribution(stack, some, reference, share=share).items():
+            # `attribution` gives the effect of what is left of a deviation: that of all of it is 1/share of this.
+            total[p] = total.get(p, 0) + score / (steps * share)  # type: ignore[operator]
     return total
 
 

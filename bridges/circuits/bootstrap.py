@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from scipy.stats import beta
 
 Array = np.ndarray
 
@@ -90,6 +91,16 @@ def estimate(values: Array) -> Estimate:
         return Estimate(float(values[0]), np.nan, np.nan)
     low, high = np.percentile(draws, [2.5, 97.5])
     return Estimate(float(values[0]), float(low), float(high))
+
+
+def share_of(hits: int, count: int) -> Estimate:
+    """The share of random draws that are hits, up to what it may come to with more of them.
+
+    Its low end is the share itself, since a test that was passed was passed; its high end that of Clopper's and
+    Pearson's interval: as few draws as there are may have missed the bar by chance.
+    """
+    high = 1.0 if hits == count else float(beta.ppf(0.975, hits + 1, count - hits))
+    return Estimate(hits / count, hits / count, high)
 
 
 def p_above_zero(values: Array, units: int) -> float:

@@ -48,8 +48,8 @@ def shared_positions(some: Prompts) -> Tensor:
 def map_through_bridge(bridge: Bridge, delta: Tensor) -> Tensor:
     """What a change of the sparse stream is in the dense one: ``decode(h + delta) - decode(h)``, whatever h is.
 
-    The decoder's linear part alone, with the two streams' typical sizes: the paper's ratio of mean residual RMS
-    (section A.4).
+    The decoder's linear part alone, with the two streams' scales: the paper's ratio of mean residual RMS (section A.4),
+    here one for every dense channel.
 
     Args:
         delta: ``[B, T, s]``.
@@ -57,7 +57,7 @@ def map_through_bridge(bridge: Bridge, delta: Tensor) -> Tensor:
     Returns:
         ``[B, T, d]`` in fp32.
     """
-    return (delta.float() / bridge.sparse_scale) @ bridge.decoder.weight.float().T * bridge.scale
+    return bridge.decode_change(delta)
 
 
 def share_moved(plain: Tensor, moved: Tensor) -> float:
@@ -103,8 +103,9 @@ class PromptBatch:
         """The prompts at the indices ``[m]``, no wider than the longest of them; pairs have to stay together."""
         some = self.some.take(rows)
         width = some.ids.shape[1]
-        streams = [{i: h[rows, :width] for i, h in of.items()} for of in (self.dense, self.sparse)]
-        return PromptBatch(some, self.shared[rows, :width], *streams, self.dense_diff[rows], self.sparse_diff[rows])
+        dense, sparse = ({i: h[rows, :width] for i, h in of.items()} for of in (self.dense, self.sparse))
+        shared = self.shared[rows, :width]
+        return PromptBatch(some, shared, dense, sparse, self.dense_diff[rows], self.sparse_diff[rows])
 
     def exchange(self, h: Tensor) -> Tensor:
         """The stream on the other prompt minus that on this one at shared positions, 0 elsewhere, ``[B, T, …]``."""

@@ -125,7 +125,7 @@ class Circuit:
                 for k in ("scores", "reference")
             )
             return cls(nodes=nodes, edges=edges, scores=scores, reference=reference, **values)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise CheckpointError(f"{path} holds no readable circuit: {error}") from error
 
 

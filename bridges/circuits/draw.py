@@ -27,7 +27,7 @@ POSITIVE, NEGATIVE, STREAM = "#0072B2", "#D55E00", "#C8C8C8"
 # Columns of one layer; queries, keys and values share one.
 _COLUMN = {"attn_in": 0, "q": 1, "k": 1, "v": 1, "attn_out": 2, "mlp_in": 3, "mlp_neuron": 4, "mlp_out": 5}
 # With more nodes than this, names and snippets would only cover each other.
-LABELLED = 60
+LABELLED = 40
 
 Place = dict[tuple[str, int], tuple[float, float]]
 
@@ -60,17 +60,23 @@ def draw_circuit(
     activations: pd.DataFrame | None = None,
     title: str = "",
     path: str | Path | None = None,
+    core: int | None = LABELLED,
 ) -> Figure:
-    """Draw one circuit.
+    """Draw one circuit, or its core: the nodes with the largest attribution.
 
     Args:
         nodes, edges, activations: rows of the tables of those names that belong to it.
         title: above the picture.
         path: a ``.png`` or ``.svg`` file to write it to.
+        core: nodes that are drawn at most (None: all).
 
     Returns:
         the figure, which belongs to no window.
     """
+    if core is not None and len(nodes) > core:
+        largest = nodes["attribution"].abs().sort_values(ascending=False, kind="stable").index[:core]
+        title = f"{title}; the {core} with the largest attribution" if title else ""
+        nodes = nodes.loc[sorted(largest)]
     at = places(nodes)
     high = max([1.0, *(abs(y) for _, y in at.values())])
     wide = max([1.0, *(x for x, _ in at.values())])
@@ -123,19 +129,19 @@ def _nodes(axes: Axes, at: Place, nodes: pd.DataFrame, snippets: dict, labelled:
 
 
 def _edges(axes: Axes, at: Place, edges: pd.DataFrame) -> None:
-    """Kept weights between kept nodes: colour by sign, width by magnitude relative to the largest."""
+    """Kept weights between kept nodes: colour by sign, width by attribution relative to the largest."""
     rows = edges[(edges["source"].isin({p for p, _ in at})) & (edges["target"].isin({p for p, _ in at}))]
     if rows.empty:
         return
-    largest = float(rows["weight"].abs().max()) or 1.0
+    largest = float(rows["attribution"].abs().max()) or 1.0
     lines, colours, widths = [], [], []
-    columns = ("source", "source_channel", "target", "target_channel", "weight")
-    for source, by, target, to, weight in zip(*(rows[c] for c in columns), strict=True):
+    columns = ("source", "source_channel", "target", "target_channel", "weight", "attribution")
+    for source, by, target, to, weight, effect in zip(*(rows[c] for c in columns), strict=True):
         start, end = at.get((source, int(by))), at.get((target, int(to)))
         if start and end:
             lines.append([start, end])
             colours.append(POSITIVE if weight > 0 else NEGATIVE)
-            widths.append(0.4 + 3.0 * math.sqrt(abs(weight) / largest))
+            widths.append(0.3 + 3.0 * math.sqrt(abs(effect) / largest))
     axes.add_collection(LineCollection(lines, colors=colours, linewidths=widths, alpha=0.75, zorder=2))
 
 

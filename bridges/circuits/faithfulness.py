@@ -61,7 +61,7 @@ def node_curve(stack: ResidualStack, circuit: Circuit, some: Prompts) -> list[di
 
 
 def edge_scores(stack: ResidualStack, some: Prompts, circuit: Circuit) -> dict[str, Tensor]:
-    """Magnitude of the attribution of every weight in the whole model, ``{matrix: [target, source]}``; zero weights: −1.
+    """Magnitude of every weight's attribution in the whole model, ``{matrix: [target, source]}``; zero weights: −1.
 
     Args:
         circuit: whose means are those of ablated nodes.

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from bridges.behaviours.encoded import EncodedPairs
+from bridges.circuits.attribution import attribution, edge_attribution
 from bridges.circuits.circuit import Circuit, count_edges, kept_edges, only
 from bridges.circuits.node_sets import set_logit_diffs
-from bridges.circuits.search.adversarial import protected_of
-from bridges.circuits.search.search import Search, heldout_logit_diff
-from bridges.circuits.task import Calibration, Prompts, logit_diff, task_loss
+from bridges.circuits.search.search import Search
+from bridges.circuits.task import Calibration, Prompts, logit_diff, task_loss, unexplained
 from bridges.circuits.weights import EMBEDDING, LOGITS, edge_matrices
 from bridges.stack import ResidualStack
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Row = dict[str, Any]
+# Nodes whose effect is measured exactly, beside the attribution of all, and on how many pairs.
+EXACT, EXACT_PAIRS = 50, 16
 
 
 def which(circuit: Circuit) -> Row:
@@ -29,30 +31,35 @@ def which(circuit: Circuit) -> Row:
 
 
 def circuit_row(search: Search, circuit: Circuit, heldout: Prompts) -> Row:
-    """The row of table ``circuits``; loss and accuracy are those of the calibrated circuit on held-out prompts, removed
-    nodes replaced as in the search."""
+    """The row of table ``circuits``; held-out figures are those of the circuit with ablated nodes replaced as in the
+    search, calibrated where its objective calibrates."""
     stack, train = search.stack, search.encoded
     edges = count_edges(stack, circuit, train.ids, train.candidates)
-    inside = [w for w in edge_matrices(stack) if w.source in circuit.nodes and w.target in circuit.nodes]
+    inside = [m for m in edge_matrices(stack) if m.source in circuit.nodes and m.target in circuit.nodes]
+    values = search.ablation.values(heldout, torch.Generator().manual_seed(search.seed))
     with torch.no_grad():
-        full = task_loss(logit_diff(stack, heldout))
-    values = search.removed.values(heldout, torch.Generator().manual_seed(search.seed))
-    margins = heldout_logit_diff(stack, circuit, heldout, values)
+        model = logit_diff(stack, heldout)
+        with only(stack, circuit, values):
+            found = logit_diff(stack, heldout)
+    fitted = Calibration(circuit.scale, circuit.shift).apply(found, heldout.sign)
     return which(circuit) | {
+        "objective": circuit.objective,
         "ablation": circuit.ablation,
         "nodes": circuit.size,
-        "protected": int(sum(kept.sum() for kept in protected_of(circuit).values())),
+        "protected": int(sum(kept.sum() for kept in circuit.protected.values())),
         "edges": edges.inside,
         "edges_with_embeddings": edges.with_embeddings,
         "node_level_edges": edges.node_level,
         "total_nodes": sum(len(kept) for kept in circuit.nodes.values()),
-        "total_edges": sum(int(w.weight.count_nonzero()) for w in inside),
+        "total_edges": sum(int(m.weight.count_nonzero()) for m in inside),
         "target": circuit.target,
         "reached": circuit.reached,
         "train_loss": circuit.train_loss,
-        "heldout_loss": float(task_loss(margins)),
-        "heldout_accuracy": float((margins > 0).float().mean()),
-        "full_loss": float(full),
+        "carried": circuit.carried,
+        "heldout_fvu": float(unexplained(found, model, heldout.sign)),
+        "heldout_loss": float(task_loss(fitted)),
+        "heldout_accuracy": float((fitted > 0).float().mean()),
+        "full_loss": float(task_loss(model)),
         "scale": circuit.scale,
         "shift": circuit.shift,
         "n_pairs": len(heldout) // 2,
@@ -64,27 +71,29 @@ def members(circuit: Circuit) -> list[tuple[str, int]]:
     return [(p, c) for p, kept in circuit.nodes.items() for c in kept.nonzero()[:, 0].tolist()]
 
 
-def importances(stack: ResidualStack, circuit: Circuit, some: Prompts) -> Tensor:
-    """Rise of the calibrated two-way loss in nats when each node alone is removed from the circuit, ``[nodes]``."""
-    named = members(circuit)
-    sets = {p: torch.zeros(len(named) + 1, len(kept), dtype=torch.bool) for p, kept in circuit.nodes.items()}
-    for i, (point, channel) in enumerate(named):
+def effects(stack: ResidualStack, circuit: Circuit, some: Prompts, nodes: list[tuple[str, int]]) -> Tensor:
+    """Fall of the mean logit difference when each of these nodes alone is ablated in the circuit, ``[nodes]``."""
+    sets = {p: torch.zeros(len(nodes) + 1, len(kept), dtype=torch.bool) for p, kept in circuit.nodes.items()}
+    for i, (point, channel) in enumerate(nodes):
         sets[point][i, channel] = True
     with only(stack, circuit):
-        margins = set_logit_diffs(stack, some, sets, circuit.reference)
-    fitted = Calibration(circuit.scale, circuit.shift)
-    losses = torch.stack([task_loss(fitted.apply(m, some.sign)) for m in margins])
-    return (losses[:-1] - losses[-1]).cpu()
+        found = set_logit_diffs(stack, some, sets, circuit.reference).double().mean(1)
+    return (found[-1] - found[:-1]).cpu()
 
 
-def node_rows(stack: ResidualStack, circuit: Circuit, some: Prompts, limit: int) -> list[Row]:
-    """Rows of table ``nodes``.
+def node_rows(stack: ResidualStack, circuit: Circuit, some: Prompts) -> list[Row]:
+    """Rows of table ``nodes``; the exact effect is measured of the `EXACT` nodes with the largest attribution.
 
     Args:
-        some: prompts that the importance of nodes is measured on. limit: in circuits with more nodes it is not (NaN).
+        some: prompts that attribution and effects are measured on.
     """
     named = members(circuit)
-    values = importances(stack, circuit, some).tolist() if len(named) <= limit else [math.nan] * len(named)
+    scores = attribution(stack, some, circuit.reference, circuit)
+    found = [float(scores[p][c]) for p, c in named]
+    largest = sorted(range(len(named)), key=lambda i: -abs(found[i]))[:EXACT]
+    few = some.take(slice(0, 2 * EXACT_PAIRS))
+    exact = dict(zip(largest, effects(stack, circuit, few, [named[i] for i in largest]).tolist(), strict=True))
+    protected = circuit.protected
     return [
         which(circuit)
         | {
@@ -92,18 +101,25 @@ def node_rows(stack: ResidualStack, circuit: Circuit, some: Prompts, limit: int)
             "channel": channel,
             "score": float(circuit.scores[point][channel]),
             "mean": float(circuit.reference[point][channel]),
-            "importance": value,
+            "attribution": found[i],
+            "effect": exact.get(i, math.nan),
+            "protected": bool(protected[point][channel]),
         }
-        for (point, channel), value in zip(named, values, strict=True)
+        for i, (point, channel) in enumerate(named)
     ]
 
 
 def edge_rows(
-    stack: ResidualStack, circuit: Circuit, train: EncodedPairs, tokenizer: PreTrainedTokenizerBase
+    stack: ResidualStack, circuit: Circuit, train: EncodedPairs, tokenizer: PreTrainedTokenizerBase, some: Prompts
 ) -> list[Row]:
     """Rows of table ``edges``: weights between kept nodes, then what the behaviour's tokens write to channels that the
-    circuit reads, and what its candidates read from channels that it writes."""
+    circuit reads, and what its candidates read from channels that it writes.
+
+    Args:
+        some: prompts that attribution is measured on.
+    """
     kept = kept_edges(stack, circuit)
+    scores = {name: s.detach() for name, s in edge_attribution(stack, some, circuit.reference, circuit).items()}
     reads = _channels(circuit, ("attn_in", "mlp_in"))
     writes = _channels(circuit, ("attn_out", "mlp_out"))
     rows = []
@@ -111,19 +127,20 @@ def edge_rows(
         weight = matrix.weight.detach().cpu()
         source, target = matrix.source, matrix.target
         if matrix.name in kept:
-            chosen = kept[matrix.name]
+            shown = kept[matrix.name]
         elif source == EMBEDDING:
-            chosen, target = _of_tokens(weight, train.ids, reads), "stream"
+            shown, target = _of_tokens(weight, train.ids, reads), "stream"
         elif target == LOGITS:
-            chosen, source = _of_tokens(weight.T, train.candidates, writes).T, "stream"
+            shown, source = _of_tokens(weight.T, train.candidates, writes).T, "stream"
         else:
             continue
-        for to, by in chosen.nonzero().tolist():
+        for to, by in shown.nonzero().tolist():
             token = by if source == EMBEDDING else to if target == LOGITS else None
             rows.append(
                 which(circuit)
                 | {"matrix": matrix.name, "source": source, "source_channel": by, "target": target}
                 | {"target_channel": to, "weight": float(weight[to, by])}
+                | {"attribution": float(scores[matrix.name][to, by])}
                 | {"token": None if token is None else tokenizer.decode([token])}
             )
     return rows

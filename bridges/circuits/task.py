@@ -71,6 +71,12 @@ def logit_diff(stack: ResidualStack, some: Prompts) -> Tensor:
     return logit_diff_from(stack, stack.embed(some.ids), some)
 
 
+def turned_variance(model: Tensor, sign: Tensor) -> Tensor:
+    """Variance of logit differences ``[2n]`` turned to the same candidate, at least 1e-12."""
+    turned = model * sign
+    return (turned - turned.mean()).square().mean().clamp_min(1e-12)
+
+
 def unexplained(found: Tensor, model: Tensor, sign: Tensor) -> Tensor:
     """Fraction of a logit difference's variance that is not explained (FVU): mean squared error over variance.
 
@@ -81,8 +87,7 @@ def unexplained(found: Tensor, model: Tensor, sign: Tensor) -> Tensor:
     Args:
         found, model: of a circuit and of the whole model, ``[2n]``. sign: of `Prompts`.
     """
-    turned = model * sign
-    return (found - model).square().mean() / (turned - turned.mean()).square().mean().clamp_min(1e-12)
+    return (found - model).square().mean() / turned_variance(model, sign)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from bridges.bridge import Bridges
 from bridges.errors import BridgesError, CheckpointError
 from bridges.runs.initialise import INITS
 from bridges.runs.summary import headline, summary_text
-from bridges.sparse import SparseTransformer
+from bridges.sparse import load_sparse
 from bridges.sparse.packed import save_packed
 from bridges.storage.folder import RunFolder, make_folder
 from bridges.storage.tables import read_table
@@ -36,7 +36,7 @@ def export(run: str | Path, target: str | Path) -> Path:
     _ = folder.config  # a folder that is no run says so
     if not folder.done("evaluate"):
         raise CheckpointError(f"{run} is not finished; go on with resume={run}.")
-    sparse = SparseTransformer.from_pretrained(folder.model)
+    sparse = load_sparse(folder.model)
     make_folder(target, "the second argument")
     sparse.config.architectures = ["SparseTransformer"]
     sparse.config.save_pretrained(target / "model")

@@ -27,7 +27,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerBase
 from bridges import kernels
 from bridges.data.corpus import Document, permissive_packages, standard_library
 from bridges.data.idioms import documents as idiom_documents
-from bridges.data.tokenizer import train_tokenizer
+from bridges.data.tokenizer import leading_token, train_tokenizer
 from bridges.errors import nearest
 from bridges.kernels import attention
 from bridges.training.optimizers import ParameterGroup, build_optimizer
@@ -80,12 +80,13 @@ def _idioms(config: PretrainConfig) -> Iterator[Document]:
 
 
 def _token_stream(docs: list[Document], tokenizer: PreTrainedTokenizerBase) -> np.ndarray:
-    """All documents' tokens in one array, an end-of-text token before each."""
-    eos = tokenizer.eos_token_id
+    """All documents' tokens in one array, `leading_token` before each."""
+    lead = leading_token(tokenizer)
     parts: list[np.ndarray] = []
     for start in range(0, len(docs), 256):
-        batch = tokenizer([d.text for d in docs[start : start + 256]], verbose=False)["input_ids"]
-        parts.extend(np.array([eos, *ids], dtype=np.int32) for ids in batch)
+        texts = [d.text for d in docs[start : start + 256]]
+        batch = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+        parts.extend(np.array([lead, *ids], dtype=np.int32) for ids in batch)
     return np.concatenate(parts)
 
 
@@ -166,7 +167,7 @@ def pretrain(config: PretrainConfig) -> Path:
         resid_pdrop=0.0,
         embd_pdrop=0.0,
         attn_pdrop=0.0,
-        bos_token_id=eos,
+        bos_token_id=leading_token(tokenizer),
         eos_token_id=eos,
     )
     # PyTorch's own flash backward is slow in bf16 on a CPU, so much that no fusing at all is faster.

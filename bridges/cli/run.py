@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from bridges.cli.overrides import check_command_line, conf_folder
+from bridges.cli.overrides import check_command_line, conf_folder, in_words
+from bridges.cli.sweep import AGAIN, Outcome, begun, summarise
 from bridges.config import Config
-from bridges.errors import BridgesError, ConfigError
+from bridges.errors import BridgesError, ConfigError, Interrupted, MemoryBudgetError, in_brief
 
 ConfigStore.instance().store(name="schema", node=Config)
 
@@ -37,21 +40,53 @@ def _quiet_libraries() -> None:
     transformers.utils.logging.disable_progress_bar()
 
 
-def _resumed(path: str) -> tuple[Config, Path]:
+def _composed(cfg: DictConfig) -> Config:
+    """The settings as an object, every check done.
+
+    Raises:
+        ConfigError: a value refers to one that is not there, or the composed settings are not those of Bridges.
+    """
+    try:
+        config = OmegaConf.to_object(cfg)
+    except OmegaConfBaseException as error:
+        raise ConfigError(in_words(error)) from error
+    if not isinstance(config, Config):
+        raise ConfigError(
+            "What was composed are not the settings of Bridges. A configuration of your own (--config-name) begins "
+            "with `defaults: [schema]`, as conf/config.yaml does; to change some settings, put a file into a folder "
+            "experiment/ and give --config-dir=<its parent> experiment=<its name>."
+        )
+    return config
+
+
+def _resumed(config: Config) -> tuple[Config, Path]:
     """Config and folder of a run to go on with; other overrides would be ignored, so they are refused."""
     from bridges.storage.folder import RunFolder
 
-    extra = [o for o in HydraConfig.get().overrides.task if not o.startswith(("resume=", "tracking"))]
+    path = str(config.resume)
+    given = HydraConfig.get().overrides.task
+    extra = [o for o in given if not o.lstrip("+").startswith(("resume=", "tracking", "allow_changed="))]
     if extra:
         raise ConfigError(
             f"resume={path} takes its settings from that folder; leave out {' '.join(extra)}, or start a new run."
         )
-    folder = RunFolder(path)
-    return folder.config, folder.path
+    folder = RunFolder(Path(path).expanduser())
+    stored = folder.config
+    stored.allow_changed = config.allow_changed
+    if any(o.startswith("tracking") for o in given):
+        stored.tracking = config.tracking
+    return stored, folder.path
 
 
-def execute(cfg: DictConfig, sweep: bool) -> Path:
-    """One run from a composed config; returns its folder."""
+def execute(cfg: DictConfig, sweep: bool, began: Callable[[Path], None] = lambda path: None) -> Path:
+    """One run from a composed config; returns its folder.
+
+    Args:
+        began: told the folder before anything is done in it.
+
+    Raises:
+        BridgesError: whatever the settings, the machine or the user can bring about.
+    """
     from accelerate import Accelerator
     from accelerate.utils import broadcast_object_list
 
@@ -59,33 +94,43 @@ def execute(cfg: DictConfig, sweep: bool) -> Path:
     from bridges.storage.folder import RunFolder, folder_name
 
     _quiet_libraries()
-    config = OmegaConf.to_object(cfg)
-    assert isinstance(config, Config)
-    if config.resume:
-        tracking = config.tracking
-        config, path = _resumed(config.resume)
-        if any(o.startswith("tracking") for o in HydraConfig.get().overrides.task):
-            config.tracking = tracking
+    # Where hydra.job.chdir is on, paths still mean the folder that the command was typed in.
+    os.chdir(HydraConfig.get().runtime.cwd)
+    config = _composed(cfg)
+    if config.resume is not None:
+        config, path = _resumed(config)
     else:
-        path = Path(config.runs_dir) / folder_name(config, unique=not sweep)
+        path = Path(config.runs_dir).expanduser() / folder_name(config, unique=not sweep)
     accelerator = Accelerator()
     # Every process must write to the same folder, whose name holds the time.
     path = Path(broadcast_object_list([str(path)])[0])
+    began(path)
     if sweep and RunFolder(path).status["status"] == "finished":
         log.info("%s is finished already; skipped.", path)
         return path
     try:
         run(config, path, accelerator, log.info)
+    except BridgesError:
+        raise
     except KeyboardInterrupt:
-        raise BridgesError(f"Interrupted. Go on with: python -m bridges.run resume={path}") from None
+        raise Interrupted(f"Interrupted. {_go_on(path)}") from None
+    except OSError as error:
+        # What the operating system refuses is no mistake of the program's: no room, no right, no such device.
+        raise BridgesError(f"{in_brief(error)}. {_go_on(path)}") from error
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, MemoryError) or "out of memory" in str(error) or "can't allocate memory" in str(error):
-            raise BridgesError(
-                f"Out of memory: {error}. Lower train.batch or sparse.d_model, raise train.accumulate, or set "
-                f"train.hybrid_sites=1. What was computed is in {path}."
+            raise MemoryBudgetError(
+                f"Out of memory: {in_brief(error)}. Lower train.batch or sparse.d_model, raise train.accumulate, or "
+                f"set train.hybrid_sites=1. {_go_on(path)}"
             ) from error
         raise
     return path
+
+
+def _go_on(path: Path) -> str:
+    if (path / "config.yaml").exists():
+        return f"What was computed is in {path}; go on with: python -m bridges.run resume={path}"
+    return "Nothing was computed yet."
 
 
 def _fail(error: BridgesError) -> NoReturn:
@@ -103,29 +148,52 @@ def _task(cfg: DictConfig) -> float | None:
         except BridgesError as error:
             _fail(error)
         return None
-    outcome: dict[str, Any] = {"overrides": list(HydraConfig.get().overrides.task), "status": "finished"}
+    outcome = Outcome(Path(HydraConfig.get().runtime.output_dir), list(HydraConfig.get().overrides.task))
     try:
-        outcome["folder"] = str(execute(cfg, sweep=True))
+        folder = execute(cfg, sweep=True, began=lambda path: outcome.write(folder=str(path)))
     except Exception as error:
-        outcome |= {"status": "failed", "message": f"{type(error).__name__}: {error}"}
+        outcome.write(status="failed", message=f"{type(error).__name__}: {error}")
+        if isinstance(error, Interrupted):
+            # Hydra takes any other error for that of one job.
+            raise KeyboardInterrupt from error
         log.error(
-            "Job %s failed: %s", " ".join(outcome["overrides"]), error, exc_info=not isinstance(error, BridgesError)
+            "Job %s failed: %s",
+            " ".join(outcome.values["overrides"]),
+            error,
+            exc_info=not isinstance(error, BridgesError),
         )
-    out = Path(HydraConfig.get().runtime.output_dir)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "outcome.json").write_text(json.dumps(outcome, indent=2) + "\n")
-    if outcome["status"] == "failed":
         return None
+    outcome.write(status="finished")
     from bridges.runs.summary import headline
     from bridges.storage.folder import RunFolder
 
-    return headline(RunFolder(outcome["folder"]))["hybrid/kl_d2s"]
+    return headline(RunFolder(folder))["hybrid/kl_d2s"]
 
 
 def main() -> None:
     """The command line; every error a user can cause ends in one message and exit status 1."""
+    debugging = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    # Hydra then raises its errors instead of printing them in words of its own.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
-        check_command_line(sys.argv[1:])
+        sys.argv[1:] = check_command_line(sys.argv[1:])
         _task()
     except BridgesError as error:
         _fail(error)
+    except KeyboardInterrupt:
+        if folder := begun():
+            summarise(folder)
+        _fail(BridgesError(f"Interrupted. {AGAIN}" if folder else "Interrupted. Nothing was computed yet."))
+    except Exception as error:
+        if debugging:
+            raise
+        if folder := begun():
+            # The launcher itself gave up, as when one of its processes is killed.
+            counted = summarise(folder)
+            _fail(BridgesError(f"The sweep ended early ({in_brief(error)}). {counted or AGAIN}"))
+        if isinstance(error, (HydraException, OmegaConfBaseException, OSError)):
+            _fail(ConfigError(in_words(error)))
+        raise
+    finally:
+        if not debugging:
+            del os.environ["HYDRA_FULL_ERROR"]

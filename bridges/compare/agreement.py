@@ -5,6 +5,7 @@ Shapes: n pairs with two prompts each.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,10 @@ from torch import Tensor
 
 from bridges.behaviours.encoded import EncodedPairs
 from bridges.circuits.bootstrap import Estimate, Resampler, estimate
+from bridges.circuits.bridge_context import device_of
 from bridges.circuits.circuit import Circuit, only
-from bridges.circuits.task import Calibration, logit_diff, prompts, split
+from bridges.circuits.faithful import faithfulness_estimates
+from bridges.circuits.task import logit_diff, prompts, split
 from bridges.losses import head_values
 from bridges.stack import ResidualStack
 
@@ -23,31 +26,36 @@ Row = dict[str, Any]
 BATCH = 64
 
 
-def device_of(stack: ResidualStack) -> torch.device:
-    """Where a stack's weights are."""
-    return next(stack.parameters()).device  # type: ignore[attr-defined]
-
-
 @torch.no_grad()
 def pair_logit_diffs(stack: ResidualStack, encoded: EncodedPairs, circuit: Circuit | None = None) -> np.ndarray:
-    """Margins of both prompts of every pair, ``[n, 2]``: the right candidate's logit minus the other's.
+    """Logit differences of both prompts of every pair, ``[n, 2]``: the right candidate's logit minus the other's.
 
     Args:
-        circuit: reduce the stack to it, and calibrate the margins as it says.
+        circuit: reduce the stack to it; nothing is calibrated.
     """
     some = prompts(encoded, device_of(stack))
-    if circuit is None:
-        margins = torch.cat([logit_diff(stack, part) for part in split(some, BATCH)])
-    else:
-        with only(stack, circuit):
-            margins = torch.cat([logit_diff(stack, part) for part in split(some, BATCH)])
-        margins = Calibration(circuit.scale, circuit.shift).apply(margins, some.sign)
-    return margins.view(-1, 2).double().cpu().numpy()
+    with nullcontext() if circuit is None else only(stack, circuit):
+        found = torch.cat([logit_diff(stack, part) for part in split(some, BATCH)])
+    return found.view(-1, 2).double().cpu().numpy()
 
 
-def agreement_rows(
-    behaviour: str, margins: dict[str, np.ndarray], sign: np.ndarray, bootstrap: int, seed: int
-) -> list[Row]:
+def explained_rows(behaviour: str, diffs: dict[str, np.ndarray], sign: np.ndarray, draws: Resampler) -> list[Row]:
+    """Rows of table ``agreement`` on what the circuit explains of its own model, nothing calibrated.
+
+    Args:
+        diffs: logit differences, ``{model: [n, 2]}``, among them ``sparse`` and ``circuit``. sign: as below.
+        draws: over frames and pairs.
+    """
+    circuit, model, turned = (torch.from_numpy(x).flatten() for x in (diffs["circuit"], diffs["sparse"], sign))
+    found = faithfulness_estimates(circuit, model, turned, draws)
+    row: Row = {"behaviour": behaviour, "first": "sparse", "second": "circuit"}
+    return [
+        row | {"quantity": name} | value.columns() | {"n": sign.size, "seed": draws.seed}
+        for name, value in found.items()
+    ]
+
+
+def agreement_rows(behaviour: str, margins: dict[str, np.ndarray], sign: np.ndarray, draws: Resampler) -> list[Row]:
     """Rows of table ``agreement`` of one behaviour, with intervals over pairs.
 
     ``logit_difference_correlation`` turns every margin to the same candidate of its pair, so that it is high wherever
@@ -56,10 +64,9 @@ def agreement_rows(
 
     Args:
         margins: ``{model: [n, 2]}``, among them ``dense``.
-        sign: ``[n, 2]`` of `bridges.circuits.task.Prompts`.
+        sign: ``[n, 2]`` of `bridges.circuits.task.Prompts`. draws: over frames and pairs.
     """
-    dense = margins["dense"]
-    draws = Resampler(len(dense), bootstrap, seed)
+    dense, seed = margins["dense"], draws.seed
     rows: list[Row] = []
 
     def put(second: str, quantity: str, found: Estimate, n: int) -> None:
@@ -93,20 +100,19 @@ def token_losses(stack: ResidualStack, text: Tensor, batch: int = 8) -> np.ndarr
     return torch.cat(parts).numpy()
 
 
-def text_rows(stacks: dict[str, ResidualStack], text: Tensor, bootstrap: int, seed: int) -> list[Row]:
+def text_rows(stacks: dict[str, ResidualStack], text: Tensor, draws: Resampler) -> list[Row]:
     """Rows ``text`` of table ``agreement``: how per-token losses correlate (paper, Fig. 33), intervals over sequences.
 
     Args:
         stacks: ``dense``, ``sparse``, and perhaps ``dense2``: another dense model, as the ceiling.
-        text: held-out token ids ``[n, T]``.
+        text: held-out token ids ``[n, T]``. draws: over its sequences.
     """
     losses = {name: token_losses(stack, text) for name, stack in stacks.items()}
-    draws = Resampler(len(text), bootstrap, seed)
     rows = []
     for second, mine in losses.items():
         if second == "dense":
             continue
         found = estimate(draws.correlation(losses["dense"], mine))
         row: Row = {"behaviour": "text", "first": "dense", "second": second, "quantity": "token_loss_correlation"}
-        rows.append(row | found.columns() | {"n": mine.size, "seed": seed})
+        rows.append(row | found.columns() | {"n": mine.size, "seed": draws.seed})
     return rows

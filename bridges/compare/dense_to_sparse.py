@@ -43,7 +43,7 @@ def _continued(case: TransferCase, batch: PromptBatch, changes: Sequence[tuple[i
 
 @torch.no_grad()
 def dense_to_sparse(case: TransferCase, batches: Sequence[PromptBatch], where: Sequence[int]) -> LogitDiffs:
-    """Logit differences of the circuit with the ``circuit``'s own exchange and the ``dense`` model's, at each bridge."""
+    """Logit differences of the circuit with its own exchange (``circuit``) and the ``dense`` model's, by bridge."""
     parts: dict[str, list[Tensor]] = {"circuit": [], "dense": []}
     for batch in batches:
         own = case.run(batch).streams

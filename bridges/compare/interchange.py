@@ -28,8 +28,8 @@ def plain_diffs(batches: Sequence[PromptBatch]) -> np.ndarray:
 
 @torch.no_grad()
 def interchange(case: TransferCase, batches: Sequence[PromptBatch], where: Sequence[int]) -> LogitDiffs:
-    """Logit differences of the dense model with the exchange of the ``dense`` model itself, the whole ``sparse`` one and
-    the ``circuit``, at each bridge.
+    """Logit differences of the dense model with the exchange of the ``dense`` model itself, the whole ``sparse`` one
+    and the ``circuit``, at each bridge.
 
     Args:
         where: indices of the b bridges.

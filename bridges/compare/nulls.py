@@ -66,7 +66,7 @@ def null_to_dense(
 
     Args:
         name: of `TO_DENSE`: a random direction; as many channels that the circuit does not use, with the whole sparse
-            model's change; the circuit's change decoded by a bridge whose channels are shuffled, or by an untrained one.
+            model's change; the circuit's change decoded by a bridge with shuffled channels, or by an untrained one.
         own: the circuit's change, decoded, ``[B, T, d]``. change: the same in the sparse stream, ``[B, T, s]``.
         whole: the whole sparse model's. used: channels the circuit uses, ``bool [s]``.
         bridge, untrained: at this place.

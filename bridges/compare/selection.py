@@ -19,8 +19,8 @@ from bridges.compare.interchange import interchange, plain_diffs
 
 
 def shares(plain: np.ndarray, moved: np.ndarray) -> np.ndarray:
-    """Share of the logit differences that is moved at each bridge, ``[n, 2]`` and ``[R, b, n, 2]`` to ``[b]``; NaN where
-    there is nothing to move."""
+    """Share of the logit differences that is moved at each bridge, ``[n, 2]`` and ``[R, b, n, 2]`` to ``[b]``; NaN
+    where there is nothing to move."""
     whole = 2 * plain.sum()
     return (plain - moved.mean(0)).sum((1, 2)) / whole if whole > 0 else np.full(moved.shape[1], np.nan)
 
@@ -44,7 +44,8 @@ def select_bridge(case: TransferCase, batches: Sequence[PromptBatch], ceiling: f
         ]
         # Where the circuit itself has moved nothing yet there is no way back to speak of.
         ratios = [np.where(top >= ceiling, share / top, -np.inf) for share, top in ways]
-        worth = np.minimum(*(np.clip(np.nan_to_num(r, nan=-np.inf), None, 1.0) for r in ratios))
+        # Not by `nan_to_num`, which would make a finite number of −inf and a candidate of every bridge.
+        worth = np.minimum(*(np.where(np.isnan(r), -np.inf, np.minimum(r, 1.0)) for r in ratios))
         best = np.where(np.isfinite(worth), worth + 1e-6 * ways[0][0], -np.inf)
         if not np.isfinite(best).any():
             best = np.where(np.isfinite(ratios[0]), ratios[0], -np.inf)

@@ -10,6 +10,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
+from bridges.config.checks import MAX_SEED, file_name, length, sound
 from bridges.config.literals import KERNELS, one_of
 from bridges.config.measuring import (
     CONTROLS,
@@ -26,6 +27,7 @@ from bridges.config.training import BridgeConfig, DataConfig, ModelConfig, Spars
 from bridges.errors import ConfigError, nearest
 
 __all__ = [
+    "BOOKKEEPING",
     "CONTROLS",
     "STACKS",
     "SUITES",
@@ -49,6 +51,10 @@ __all__ = [
 ]
 
 TRACKERS = ("off", "offline", "wandb")
+# What W&B takes in no project's name.
+NO_PROJECT = "/\\#?%:"
+# Where a run is written, how it is tracked and how it is gone on with: settings that decide nothing that is computed.
+BOOKKEEPING = ("runs_dir", "name", "resume", "allow_changed", "tracking")
 
 
 @dataclass
@@ -68,6 +74,14 @@ class TrackingConfig:
 
     def __post_init__(self) -> None:
         one_of("tracking.mode", self.mode, TRACKERS)
+        for key, most in (("project", 128), ("entity", 128), ("group", 128)):
+            length(f"tracking.{key}", getattr(self, key) or "", most, "W&B")
+        if wrong := sorted(set(self.project) & set(NO_PROJECT)):
+            raise ConfigError(f"tracking.project={self.project!r}: W&B takes no {' '.join(wrong)} in a project's name.")
+        for tag in self.tags:
+            if not tag:
+                raise ConfigError("tracking.tags holds an empty tag, which W&B does not take.")
+            length(f"tracking.tags: the tag {tag[:20]!r}…", tag, 64, "W&B")
 
 
 @dataclass
@@ -79,6 +93,8 @@ class Config:
         sparsity: fraction of nonzero entries in every weight matrix of the finished sparse model.
         runs_dir: where run folders are made. name: the folder's name (null: made from date and settings).
         resume: a run folder to go on with; every other setting then comes from it.
+        allow_changed: go on with a run whose text, dense model or file of prompt pairs is no longer the one it began
+            with.
         kernels: ``cpp`` on the CPU, ``python`` (plain PyTorch) or ``auto``: C++ where it can be compiled.
     """
 
@@ -87,6 +103,7 @@ class Config:
     runs_dir: str = "runs"
     name: str | None = None
     resume: str | None = None
+    allow_changed: bool = False
     kernels: str = "auto"
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -101,8 +118,12 @@ class Config:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
     def __post_init__(self) -> None:
-        if self.seed < 0:
-            raise ConfigError(f"seed={self.seed} must not be negative.")
+        if not 0 <= self.seed <= MAX_SEED:
+            raise ConfigError(f"seed={self.seed} must lie between 0 and {MAX_SEED}.")
+        for key, value in flat(self).items():
+            sound(key, value)
+        if self.name is not None:
+            file_name("name", self.name)
         one_of("kernels", self.kernels, KERNELS)
         if not 0 < self.sparsity <= 1:
             raise ConfigError(

@@ -73,7 +73,7 @@ class ControlsConfig:
     """Only these controls (null: those of the claims and of the robustness line; an empty list: none)."""
     pairs: int = 64
     """Held-out pairs of every control."""
-    draws: int = 3
+    draws: int = 2
     """Random draws where a control needs some."""
     random_sets: int = 50
     """Random node sets of the circuit's size."""

@@ -20,36 +20,36 @@ class CircuitSettings:
     """One search: learned pruning and what follows it (paper, sections 2.2 and A.5)."""
 
     method: str = "learned"
-    """How nodes are ranked: `learned`, or as a baseline `attribution`, `integrated_gradients`, `random`, `magnitude`."""
+    """How nodes are ranked: `learned`; baselines: `attribution`, `integrated_gradients`, `random`, `magnitude`."""
     objective: str = "faithful"
     """What the circuit has to do: `faithful`: explain the model's own logit difference, in the model and across the
     bridges; `task_loss`: reach a calibrated two-way loss, as published."""
     ablation: str = "mean"
     """What replaces a removed node: its `mean` over text, `zero`, `resample`: its value in other text, or `mixed`: the
     mean in one half of the pairs, values from text in the other."""
-    target: float = 0.1
-    """What has to be reached on the training pairs: unexplained variance (faithful) or nats (task_loss; paper: 0.15)."""
+    target: float = 0.06
+    """What has to be reached on training pairs: unexplained variance (faithful) or nats (task_loss; paper: 0.15)."""
     carried_weight: float = 1.0
     """Weight of the carried term of the faithful objective beside the logit difference's own (0: left out)."""
     carried_target: float = 0.15
     """Unexplained variance, on the training pairs, of what the circuit moves in the dense model."""
     max_model_loss: float = 0.35
     """With task_loss no circuit is searched for where the whole model's calibrated loss is above this, in nats."""
-    max_node_fraction: float = 1.0
+    max_node_fraction: float = 0.1
     """Most nodes a circuit may have, as a share of all; one that needs more counts as not reached."""
     pairs: int = 64
     """Training pairs a circuit is measured on."""
-    steps: int = 120
+    steps: int = 60
     """Steps of learned pruning."""
     batch: int = 16
     """Pairs per step."""
     early_stop_loss: float | None = None
     """Learned pruning ends after half of its steps where its running loss is above this (null: never)."""
-    penalty: float = 1e-3
+    penalty: float = 2e-3
     """Penalty of an open gate at the first step (paper: 1e-4)."""
     penalty_rate: float = 0.12
     """How fast the penalty follows the loss, per step in logarithms; 0 keeps it fixed, as published."""
-    min_penalty: float = 0.5
+    min_penalty: float = 0.05
     """Least penalty, as a share of the first."""
     loss_target_fraction: float = 0.8
     """Where the penalty steers the loss to, as a share of the target."""
@@ -65,9 +65,9 @@ class CircuitSettings:
     """Mean of the gates' parameters at the start."""
     init_noise: float = 0.01
     """Their standard deviation at the start."""
-    warm_start: float = 0.0
-    """How far the gates of the nodes with the largest attribution are opened further at the start; the others in the
-    order of their attribution."""
+    warm_start: float = 0.4
+    """How much further the gate of the node with the largest attribution is open at the start; the others' by the root
+    of theirs."""
     edges: bool = False
     """Whether edges are removed too, once the nodes are found."""
     prune_attempts: int = 0

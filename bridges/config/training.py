@@ -23,8 +23,9 @@ class ModelConfig:
     """The pretrained dense model.
 
     Attributes:
-        name: ``tinypython`` (bundled), a Hub id, a local folder, ``package:<module>`` for a file in a package, or
-            ``planted:<seed>`` for a world whose circuits are known (`bridges.planted`).
+        name: ``tinypython`` (bundled), a Hub id, a local folder (of a Hugging Face model, or of OpenAI's format),
+            ``package:<module>`` for a file in a package, or ``planted:<seed>`` for a world whose circuits are known
+            (`bridges.planted`).
         label: short name used in folder names and tables.
         gguf_file: file name of GGUF weights inside ``name``.
         revision: branch, tag or commit on the Hub.
@@ -40,7 +41,9 @@ class ModelConfig:
     def __post_init__(self) -> None:
         one_of("model.dtype", self.dtype, DTYPES)
         if not self.name:
-            raise ConfigError("model.name is empty: model=hf needs model.name=<folder or Hub id>.")
+            raise ConfigError(
+                "model.name is empty: model=hf needs model.name=<folder or Hub id>, model=openai model.name=<folder>."
+            )
         # `hf.yaml` leaves the label open: the last part of a path or Hub id reads best in tables.
         if not self.label:
             self.label = self.name.rstrip("/").rsplit("/", 1)[-1]
@@ -51,9 +54,9 @@ class DataConfig:
     """The text.
 
     Attributes:
-        source: ``tinypython`` (what the bundled model learned from: standard library, installed packages under
-            permissive licences, generated idioms), ``python`` (the standard library alone), ``files``, ``hub`` or
-            ``planted`` (a world's own language).
+        source: ``tinypython`` (generated idioms and the standard library of the running Python, half of each: the same
+            text wherever the minor version of Python is the same), ``python`` (the standard library alone), ``files``,
+            ``hub`` or ``planted`` (a world's own language).
         path: folder of ``files``, dataset id for ``hub``, seed of the world for ``planted``.
         pattern: glob below ``path``.
         subset: configuration of a Hub dataset. column: its text column.
@@ -86,8 +89,8 @@ class SparseConfig:
 
     Attributes:
         init: what training starts from: ``random`` weights, the ``dense`` model's, the ``shipped`` pair, the folder of
-            another run, a world's own weights (``planted``), or ``auto``: the shipped pair where one fits, random
-            weights elsewhere.
+            another run, a model in OpenAI's format (``openai:<folder>``), a world's own weights (``planted``), or
+            ``auto``: the shipped pair where one fits, random weights elsewhere.
         n_layer: layers (null: as many as the dense model has).
         d_model: width of the stream (null: ``width`` times the dense width). width: null is 1, or the pair's.
         bigram: ``full``, ``low_rank``, ``none`` or ``auto``: full up to a vocabulary of 8192, low rank above.

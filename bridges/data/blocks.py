@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+import logging
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,9 +16,13 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from bridges.config import DataConfig
-from bridges.data.corpus import SPLITS, Document, mixed, permissive_packages, read_files, standard_library
+from bridges.data.corpus import SPLITS, Document, mixed, read_files, standard_library
+from bridges.data.fingerprint import TextFingerprint, text_fingerprint
 from bridges.data.idioms import documents as idiom_documents
-from bridges.errors import DataError
+from bridges.data.tokenizer import leading_token
+from bridges.errors import DataError, in_brief
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -25,17 +32,40 @@ class TokenBlocks:
     Attributes:
         blocks: per split.
         documents: number of documents per split.
-        fingerprint: hash over all tokens; two runs with the same one have read the same text.
+        fingerprint: hash over all tokens; two runs with the same one have read the same text in the same tokens.
+        skipped: what was left out, by reason, with counts.
+        text: what was read before it was tokenized; None where the blocks come from elsewhere.
     """
 
     blocks: dict[str, np.ndarray]
     documents: dict[str, int]
     fingerprint: str
+    skipped: dict[str, int] = field(default_factory=dict)
+    text: TextFingerprint | None = None
     _epoch: tuple[int, int, np.ndarray] | None = field(default=None, repr=False)
 
     @property
     def context(self) -> int:
         return self.blocks["train"].shape[1]
+
+    @property
+    def constant_prefix(self) -> int:
+        """Number of leading positions at which all blocks of all splits have the same token; at most context - 1."""
+        first = self.blocks["train"][0]
+        alike = np.ones(len(first) - 1, dtype=bool)
+        for blocks in self.blocks.values():
+            alike &= (blocks[:, :-1] == first[:-1]).all(0)
+        return int(np.cumprod(alike).sum())
+
+    def led_by(self, token: int) -> TokenBlocks:
+        """The same text cut again, so that every block begins with ``token``; its ends may lose some tokens."""
+        blocks = {}
+        for split, old in self.blocks.items():
+            size = old.shape[1] - 1
+            text = old.ravel()[: old.size // size * size].reshape(-1, size)
+            blocks[split] = np.concatenate([np.full((len(text), 1), token, dtype=old.dtype), text], axis=1)
+        digest = hashlib.blake2b(f"{self.fingerprint} behind {token}".encode(), digest_size=16).hexdigest()
+        return replace(self, blocks=blocks, fingerprint=digest, _epoch=None)
 
     def batch(self, step: int, size: int, seed: int) -> Tensor:
         """The training batch of one step, ids ``[size, context]``: a function of seed and step alone.
@@ -58,54 +88,97 @@ class TokenBlocks:
         return torch.from_numpy(blocks[index]).long()
 
 
-def read_documents(config: DataConfig) -> Iterator[Document]:
-    """The documents a data config names."""
+def read_documents(config: DataConfig, skipped: Counter[str] | None = None) -> Iterator[Document]:
+    """The documents a data config names.
+
+    Args:
+        skipped: counts what is left out, by reason.
+
+    Raises:
+        DataError: there are none, or they cannot be read.
+    """
+    skipped = Counter() if skipped is None else skipped
     if config.source == "python":
         yield from standard_library()
     elif config.source == "tinypython":
         yield from mixed(
             [
-                (0.3, standard_library()),
-                (0.35, permissive_packages()),
-                (0.35, (Document(f"idioms/0/{i}", text) for i, text in enumerate(idiom_documents(60_000_000, 0)))),
+                (0.5, standard_library()),
+                (0.5, (Document(f"idioms/0/{i}", text) for i, text in enumerate(idiom_documents(60_000_000, 0)))),
             ]
         )
     elif config.source == "files":
-        path = Path(str(config.path)).expanduser()
-        if not path.exists():
-            raise DataError(f"data.path={config.path} does not exist.")
-        if path.is_file():
-            raise DataError(
-                f"data.path={config.path} is a file. Text is split into training and held-out parts by document: give "
-                "a folder of several files, and data.pattern='**/*.txt' for what they are called."
-            )
-        yield from read_files(path, config.pattern)
+        yield from _file_documents(config, skipped)
     elif config.source == "planted":
         from bridges.planted import world_named
 
         yield from world_named(config.path or "0").documents()
     else:
-        yield from _hub_documents(config)
+        yield from _hub_documents(config, skipped)
 
 
-def _hub_documents(config: DataConfig) -> Iterator[Document]:
+def _file_documents(config: DataConfig, skipped: Counter[str]) -> Iterator[Document]:
+    path = Path(str(config.path)).expanduser()
+    if not path.exists():
+        raise DataError(f"data.path={config.path} does not exist.")
+    if path.is_file():
+        raise DataError(
+            f"data.path={config.path} is a file. Text is split into training and held-out parts by document: give "
+            "a folder of several files, and data.pattern='**/*.txt' for what they are called."
+        )
+    found = False
+    for document in read_files(path, config.pattern, skipped=skipped):
+        found = True
+        yield document
+    if not found:
+        left_out = "".join(f" {count} files that match are {reason}." for reason, count in skipped.items())
+        raise DataError(
+            f"data.path={config.path} holds no text in files that match data.pattern={config.pattern!r}.{left_out}"
+        )
+
+
+def _hub_documents(config: DataConfig, skipped: Counter[str]) -> Iterator[Document]:
     try:
         from datasets import load_dataset
     except ImportError:
-        raise DataError("data.source=hub needs the extra package: pip install 'bridges[hub]'.") from None
+        raise DataError("data.source=hub needs the extra package: pip install 'bridges-interp[hub]'.") from None
+    path = str(config.path)
+    local = Path(path).expanduser()
+    # A document's name decides its split, which must not depend on how the way to a folder is written.
+    path, prefix = (str(local), "rows") if local.exists() else (path, path)
     try:
-        rows = load_dataset(config.path, config.subset, split="train", streaming=True)
+        rows = load_dataset(path, config.subset, split="train", streaming=True)
         for i, row in enumerate(rows):
-            if config.column not in row:
-                raise DataError(f"data.column={config.column} is not in {config.path}. Columns: {', '.join(row)}.")
-            yield Document(f"{config.path}/{i}", row[config.column])
+            text = _text_of(row, config)
+            if text is None:
+                skipped["null"] += 1
+            else:
+                yield Document(f"{prefix}/{i}", text)
     except DataError:
         raise
     except Exception as error:
         raise DataError(
-            f"Dataset {config.path!r} could not be read ({type(error).__name__}: {error}). "
+            f"Dataset {path!r} could not be read ({in_brief(error)}). "
             "Check its name and the network, or use data=files data.path=<folder>."
         ) from error
+
+
+def _text_of(row: Mapping[str, Any], config: DataConfig) -> str | None:
+    """The text of one row of a data set; None where it is null.
+
+    Raises:
+        DataError: there is no such column, or it holds something else than text.
+    """
+    if config.column not in row:
+        raise DataError(f"data.column={config.column} is not in {config.path}. Columns: {', '.join(row)}.")
+    text = row[config.column]
+    if text is None or isinstance(text, str):
+        return text
+    texts = [name for name, value in row.items() if isinstance(value, str)]
+    known = f"Columns of text: {', '.join(texts)}." if texts else "It has no column of text."
+    raise DataError(
+        f"data.column={config.column} of {config.path} holds values of type {type(text).__name__}, not text. {known}"
+    )
 
 
 def _limited(documents: Iterable[Document], max_chars: int | None) -> Iterator[Document]:
@@ -120,8 +193,8 @@ def _limited(documents: Iterable[Document], max_chars: int | None) -> Iterator[D
 def token_blocks(config: DataConfig, tokenizer: PreTrainedTokenizerBase, context: int) -> TokenBlocks:
     """Read, split by document, tokenize and cut into blocks.
 
-    Documents are joined with the tokenizer's end-of-text token before each; a block may span several documents of the
-    same split. Hub datasets are read until ``max_chars`` (100 MB where that is null).
+    Documents are joined with `leading_token` before each; a block may span several documents of the same split. Hub
+    datasets are read until ``max_chars`` (100 MB where that is null).
 
     Raises:
         DataError: a split has no full block.
@@ -130,10 +203,15 @@ def token_blocks(config: DataConfig, tokenizer: PreTrainedTokenizerBase, context
     if config.source == "hub" and max_chars is None:
         max_chars = 100_000_000
     by_split: dict[str, list[str]] = {split: [] for split in SPLITS}
-    for document in _limited(read_documents(config), max_chars):
+    skipped: Counter[str] = Counter()
+    documents = list(_limited(read_documents(config, skipped), max_chars))
+    for document in documents:
         by_split[document.split].append(document.text)
-    separator = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.bos_token_id
-    lead = [] if separator is None else [separator]
+    left_out = ", ".join(f"{count:,} × {reason}" for reason, count in skipped.items())
+    if skipped:
+        log.warning("Left out of the text of data.path=%s: %s.", config.path, left_out)
+    first = leading_token(tokenizer)
+    lead = [] if first is None else [first]
     blocks = {}
     digest = hashlib.blake2b(digest_size=16)
     for split, texts in by_split.items():
@@ -147,10 +225,12 @@ def token_blocks(config: DataConfig, tokenizer: PreTrainedTokenizerBase, context
             raise DataError(
                 f"The {split} split has {len(texts)} documents with {len(tokens)} tokens, less than one block of "
                 f"{context}. Give more text (data.path, data.max_chars) or a smaller data.context."
+                + (f" Left out: {left_out}." if skipped else "")
             )
         blocks[split] = tokens[: count * context].reshape(count, context)
         digest.update(blocks[split].tobytes())
-    return TokenBlocks(blocks, {s: len(t) for s, t in by_split.items()}, digest.hexdigest())
+    counts = {split: len(texts) for split, texts in by_split.items()}
+    return TokenBlocks(blocks, counts, digest.hexdigest(), dict(skipped), text_fingerprint(documents))
 
 
 def bigram_log_probabilities(blocks: np.ndarray, vocab_size: int, smoothing: float = 4.0) -> Tensor:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import re
+import sys
 import sysconfig
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from email.message import Message
@@ -16,9 +18,16 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, cast
 
+from bridges.data.text import read_text
 from bridges.errors import DataError
 
 SPLITS = ("train", "validation", "test")
+# What the names of the standard library's documents begin with.
+STANDARD_LIBRARY = "stdlib/"
+# Modules of it that some systems leave out, keep in packages of their own or patch: not every machine has the same.
+_NOT_EVERYWHERE = frozenset(
+    ["distutils", "ensurepip", "idlelib", "lib2to3", "site", "sysconfig", "tkinter", "turtle", "turtledemo", "venv"]
+)
 _PERMISSIVE = re.compile(r"\b(mit|bsd|apache|psf|python software foundation|isc|zlib|0bsd|hpnd)\b", re.IGNORECASE)
 _COPYLEFT = re.compile(r"\b(a?gpl|lgpl|mpl|copyleft)", re.IGNORECASE)
 
@@ -33,22 +42,29 @@ class Document:
     @property
     def split(self) -> str:
         """``train`` (92 %), ``validation`` or ``test`` (4 % each), by a hash of the name."""
-        bucket = int.from_bytes(hashlib.blake2b(self.name.encode(), digest_size=4).digest(), "big") % 100
+        # A file's name may hold bytes that are no UTF-8.
+        name = self.name.encode("utf-8", "surrogateescape")
+        bucket = int.from_bytes(hashlib.blake2b(name, digest_size=4).digest(), "big") % 100
         return "test" if bucket >= 96 else "validation" if bucket >= 92 else "train"
 
 
 def read_files(
-    root: Path, pattern: str = "**/*.py", exclude: Iterable[str] = (), prefix: str = ""
+    root: Path,
+    pattern: str = "**/*.py",
+    exclude: Iterable[str] = (),
+    prefix: str = "",
+    skipped: Counter[str] | None = None,
 ) -> Iterator[Document]:
-    """Every non-empty UTF-8 file below ``root`` that matches ``pattern``, in sorted order.
+    """Every non-empty text file below ``root`` that matches ``pattern``, in sorted order.
 
     Args:
         root: the folder.
         pattern: a glob, ``**`` for any depth.
         exclude: names of folders that are passed over wherever they stand.
         prefix: put before each document's name.
+        skipped: counts the files that are left out, by reason.
     """
-    passed_over = set(exclude)
+    passed_over, skipped = set(exclude), Counter() if skipped is None else skipped
     try:
         found = sorted(root.glob(pattern))
     except (ValueError, NotImplementedError) as error:
@@ -58,27 +74,38 @@ def read_files(
         if not path.is_file() or passed_over.intersection(relative.parts[:-1]):
             continue
         try:
-            text = path.read_text(encoding="utf-8").replace("\r\n", "\n")
-        except (UnicodeDecodeError, OSError):
+            text = read_text(path)
+        except (UnicodeDecodeError, OSError) as error:
+            skipped["no UTF-8 text" if isinstance(error, UnicodeDecodeError) else "unreadable"] += 1
             continue
         if text.strip():
             yield Document(prefix + relative.as_posix(), text)
 
 
 def standard_library() -> Iterator[Document]:
-    """The sources of the running Python's standard library, without its tests and generated encodings (12 MB)."""
+    """The sources of the running Python's standard library, without tests, generated files and optional parts (8 MB).
+
+    They are the same on every machine with the same minor version of Python, but for what a patch release mends, and
+    differ between minor versions; `bridges.data.fingerprint` names the version.
+    """
     root = Path(sysconfig.get_paths()["stdlib"])
-    skip = ("site-packages", "dist-packages", "test", "tests", "idle_test", "encodings", "pydoc_data", "__pycache__")
+    skip = ("site-packages", "dist-packages", "test", "tests", "encodings", "pydoc_data", "__pycache__")
+    modules = sys.stdlib_module_names - _NOT_EVERYWHERE
     found = False
-    for document in read_files(root, exclude=skip, prefix="stdlib/"):
-        found = True
-        yield document
+    for document in read_files(root, exclude=skip, prefix=STANDARD_LIBRARY):
+        # Beside it lie files that the build or the system's packagers have made.
+        if document.name.removeprefix(STANDARD_LIBRARY).split("/")[0].removesuffix(".py") in modules:
+            found = True
+            yield document
     if not found:
         raise DataError(f"No Python sources below {root}. Use data=files data.path=<folder> with text of your own.")
 
 
 def permissive_packages(max_chars: int = 4_000_000) -> Iterator[Document]:
     """Python sources of the installed packages whose metadata names a permissive licence and no copyleft one.
+
+    What they are differs from machine to machine: the bundled dense model was pretrained on those of one, and no run
+    reads them.
 
     Args:
         max_chars: taken from one package at most, so that a large one does not fill the corpus.
@@ -97,7 +124,7 @@ def permissive_packages(max_chars: int = 4_000_000) -> Iterator[Document]:
             if file.suffix != ".py" or {"tests", "test", "testing", "_vendor"}.intersection(parts) or ".." in parts:
                 continue
             try:
-                text = Path(str(file.locate())).read_text(encoding="utf-8").replace("\r\n", "\n")
+                text = read_text(Path(str(file.locate())))
             except (UnicodeDecodeError, OSError):
                 continue
             if not text.strip():

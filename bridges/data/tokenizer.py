@@ -1,11 +1,11 @@
-"""Training the byte-level BPE of the bundled dense model, in the manner of the paper's 2k Python tokenizer."""
+"""The token that every document begins with, and the training of the bundled dense model's tokenizer."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 END_OF_TEXT = "<|endoftext|>"
 
@@ -15,8 +15,21 @@ END_OF_TEXT = "<|endoftext|>"
 PRE_TOKEN = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 
 
+def leading_token(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """Id of the token before every document and every prompt, as in the model's own training; None for none.
+
+    The token that the tokenizer itself puts before a text. Where it puts none: its beginning-of-text token, or else
+    its end-of-text token, which stands between the documents of models that have no other (GPT-2).
+    """
+    whole, bare = (list(tokenizer("a", add_special_tokens=added)["input_ids"]) for added in (True, False))
+    if bare and len(whole) > len(bare) and whole[: len(bare)] != bare:
+        return int(whole[0])
+    token = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    return None if token is None else int(token)
+
+
 def train_tokenizer(texts: Iterable[str], vocab_size: int = 2048, context: int = 256) -> PreTrainedTokenizerFast:
-    """A byte-level BPE with ``<|endoftext|>`` as the last token.
+    """Train a byte-level BPE with ``<|endoftext|>`` as the last token, like the paper's 2k Python tokenizer.
 
     Args:
         texts: what the merges are counted on.

@@ -12,18 +12,20 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 from transformers.utils import logging as hf_logging
 
 from bridges import kernels
+from bridges.data.tokenizer import leading_token
 from bridges.dense import gpt2, gpt_neo, gpt_neox, llama, opt  # noqa: F401  (they register themselves)
 from bridges.dense.base import DenseStack
 from bridges.dense.parity import check_parity
 from bridges.dense.registry import family_of
-from bridges.dense.source import Source, find_source, in_brief
-from bridges.errors import BridgesError, MemoryBudgetError, ModelError
+from bridges.dense.source import Source, find_source
+from bridges.errors import BridgesError, MemoryBudgetError, ModelError, in_brief
 from bridges.kernels import attention
 
 
@@ -41,7 +43,8 @@ def load_dense(
     Args:
         name: a local folder, an id on the Hugging Face Hub, ``"tinypython"`` (bundled),
             ``"package:<importable package>"`` for files that an installed package carries, or ``"planted:<seed>"`` for
-            the dense model of a world whose circuits are known; that one is no Hugging Face model and always fp32.
+            the dense model of a world whose circuits are known; that one is no Hugging Face model and always fp32. A
+            folder may hold a model of OpenAI's ``circuit_sparsity`` format too (`bridges.interop.openai`).
         gguf_file: name or glob of a GGUF file there, which is dequantised to ``dtype``.
         revision: branch, tag or commit on the Hub.
         dtype: of weights and stream.
@@ -50,20 +53,28 @@ def load_dense(
 
     Raises:
         ModelError: it cannot be found, read, or expressed as a residual stack.
+        CheckpointError: a file of OpenAI's format is damaged.
         MemoryBudgetError: it does not fit into memory.
     """
-    # Not at the top: a world is made of everything else.
+    # Not at the top: these are made of everything else.
+    from bridges.interop.openai import is_openai_folder, load_openai
+    from bridges.interop.openai_tokenizer import load_tokenizer
     from bridges.planted import is_world, world_named
 
     if is_world(name):
         world = world_named(name)
         return cast(DenseStack, _moved(world.dense, device)), world.tokenizer
+    if is_openai_folder(name):
+        released = load_openai(name).requires_grad_(False)
+        words = load_tokenizer(name, released.vocab_size, released.context)
+        return cast(DenseStack, _moved(released, device, dtype)), words
     source = find_source(name, gguf_file, revision, accept=family_of)
     where = {"gguf_file": source.gguf_file} if source.gguf_file else {}
     with _quiet(), _explained(name, source):
         config = AutoConfig.from_pretrained(source.folder, trust_remote_code=False, **where)
         family = family_of(config.model_type)
         tokenizer = AutoTokenizer.from_pretrained(source.folder, trust_remote_code=False, **where)
+        _name_first_token(tokenizer, config)
         loading: Any = AutoModelForCausalLM.from_pretrained  # returns a pair, which its type denies
         model, info = loading(
             source.folder,
@@ -94,12 +105,47 @@ def wrap_dense(
     """Make a residual stack of a model that is already in memory; the model is frozen in place.
 
     Raises:
-        ModelError: there is no adapter for its architecture, or the stack's logits are not the model's.
+        ModelError: there is no adapter for its architecture, its tokenizer has tokens that it has no embedding of, or
+            the stack's logits are not the model's.
     """
     stack = family_of(model.config.model_type)(model, tokenizer)
+    if tokenizer is not None:
+        _fit_tokenizer(stack, tokenizer)
     if check:
         check_parity(stack)
     return stack
+
+
+def _name_first_token(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> None:
+    """Give a tokenizer that names no beginning of text the one that the model's own configuration names (Qwen 3).
+
+    Only a token that is special to the tokenizer counts: configurations carry numbers over from other models.
+    """
+    first = getattr(config, "bos_token_id", None)
+    if tokenizer.bos_token_id is None and isinstance(first, int) and first in tokenizer.all_special_ids:
+        tokenizer.bos_token = tokenizer.convert_ids_to_tokens(first)
+
+
+def _fit_tokenizer(stack: DenseStack, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise `ModelError` where text can become a token that the model has no embedding of.
+
+    More rows than tokens are padding. Special tokens beyond the last row come from no ordinary text (Gemma 3's image
+    token) and are let pass, but for the one that every document begins with. A padding token among them is replaced:
+    any token pads as well.
+    """
+    rows = min(stack.model.get_input_embeddings().weight.shape[0], stack.vocab_size)
+    first = leading_token(tokenizer)
+    special = {id for id, token in tokenizer.added_tokens_decoder.items() if token.special and id != first}
+    lost = sorted(id for id in tokenizer.get_vocab().values() if id >= rows and id not in special)
+    if lost:
+        example = tokenizer.convert_ids_to_tokens(lost[0])
+        raise ModelError(
+            f"The tokenizer has {len(tokenizer):,} tokens and the model an embedding of {rows:,} rows: none is for "
+            f"{example!r} (number {lost[0]}). Give the tokenizer that the model was trained with, or save the model "
+            "again after model.resize_token_embeddings(len(tokenizer))."
+        )
+    if tokenizer.pad_token_id is not None and tokenizer.pad_token_id >= rows:
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(first or 0)
 
 
 def _attention(family: type[DenseStack], device: str | torch.device) -> str:
@@ -111,9 +157,9 @@ def _attention(family: type[DenseStack], device: str | torch.device) -> str:
     return wanted
 
 
-def _moved(model: Any, device: str | torch.device) -> Any:
+def _moved(model: Any, device: str | torch.device, dtype: torch.dtype | None = None) -> Any:
     try:
-        return model.to(device)
+        return model.to(device) if dtype is None else model.to(device=device, dtype=dtype)
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, AssertionError) as error:

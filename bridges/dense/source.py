@@ -24,7 +24,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from bridges.errors import ModelError
+from bridges.errors import ModelError, in_brief
 
 BUNDLED = "tinypython"
 PACKAGE = "package:"
@@ -82,11 +82,6 @@ def find_source(
     return Source(folder, _one_gguf(folder, gguf_file))
 
 
-def in_brief(error: Exception) -> str:
-    """The kind of an error and the first line of its text."""
-    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')[:200]}"
-
-
 def _missing(folder: Path, gguf_file: str | None) -> str | None:
     """What ``folder`` lacks to be a model, in words; None where it is complete."""
 
@@ -99,11 +94,11 @@ def _missing(folder: Path, gguf_file: str | None) -> str | None:
         return None if has(gguf_file) else f"GGUF file {gguf_file!r}; {found}"
     if not has("config.json"):
         hint = f"; name the GGUF file with model.gguf_file={others[0]}" if others else ""
-        return f"config.json, which every Hugging Face model folder holds{hint}"
+        return f"config.json, which every Hugging Face model folder holds (OpenAI's format: beeg_config.json){hint}"
     for index in folder.glob("*.index.json"):
         try:
             shards = set(json.loads(index.read_text())["weight_map"].values())
-        except (ValueError, KeyError, AttributeError):
+        except (OSError, ValueError, KeyError, AttributeError, RecursionError):
             return f"readable {index.name}"
         lost = sorted(shard for shard in shards if not (folder / shard).is_file())
         if lost and index.name.startswith("model.safetensors"):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from bridges.bridge import Bridges
-from bridges.hybrid import Path
+from bridges.hybrid import Path, keep_prefix, prefix_streams
 from bridges.losses import Reference, head_values, kl_from_reference
 from bridges.stack import ResidualStack
 
@@ -40,6 +40,7 @@ def _ends(
 ) -> dict[Path, Tensor]:
     """The last stream of every path; what paths share, the segments before a crossing, is computed once."""
     stacks = {"D": dense, "S": sparse}
+    own = {letter: prefix_streams(stack, ids, bridges.constant_prefix) for letter, stack in stacks.items()}
     site_of = {"D": [p.dense for p in bridges.pairs], "S": [p.sparse for p in bridges.pairs]}
     # Streams of every prefix of a path at every site of the stack it is in, level by level.
     level: dict[Path, dict[int, Tensor]] = {}
@@ -60,6 +61,7 @@ def _ends(
                 bridge = bridges[crossing]
                 h = bridge.encode(source) if letter == "S" else bridge.decode(source)
                 start = site_of[letter][crossing]
+                h = keep_prefix(h, own[letter].get(start))
             deeper = any(
                 len(p.crossings) > depth and p.first == path.first and p.crossings[:depth] == path.crossings
                 for p in wanted
@@ -180,16 +182,17 @@ def bridge_errors(
     """NMSE and FVU of every encoder and decoder, one row per bridge.
 
     NMSE is the training loss's definition: a token's squared error over its squared deviation from the mean, averaged
-    over tokens. FVU is the ratio of the two sums.
+    over tokens. FVU is the ratio of the two sums. The constant prefix counts in neither.
     """
     sums: dict[tuple[int, str], list[Tensor]] = {}
+    start = bridges.constant_prefix
     chunks = list(_batches(ids, batch, device))
     with autocast or nullcontext():
-        means = [_site_means(stack, chunks) for stack in (dense, sparse)]
+        means = [_site_means(stack, chunks, start) for stack in (dense, sparse)]
         for chunk in chunks:
             h_dense, h_sparse = dense.run(chunk).sites, sparse.run(chunk).sites
             for i, pair in enumerate(bridges.pairs):
-                x, y = h_dense[pair.dense].float(), h_sparse[pair.sparse].float()
+                x, y = h_dense[pair.dense][:, start:].float(), h_sparse[pair.sparse][:, start:].float()
                 for name, estimate, target, mean in (
                     ("encoder", bridges[i].encode(x), y, means[1][pair.sparse]),
                     ("decoder", bridges[i].decode(y), x, means[0][pair.dense]),
@@ -208,11 +211,11 @@ def bridge_errors(
     return pd.DataFrame(rows)
 
 
-def _site_means(stack: ResidualStack, chunks: list[Tensor]) -> dict[int, Tensor]:
+def _site_means(stack: ResidualStack, chunks: list[Tensor], start: int) -> dict[int, Tensor]:
     totals: dict[int, Tensor] = {}
     for chunk in chunks:
         for site, h in stack.run(chunk).sites.items():
-            totals[site] = totals.get(site, 0) + h.float().mean((0, 1)) * len(chunk)
+            totals[site] = totals.get(site, 0) + h[:, start:].float().mean((0, 1)) * len(chunk)
     return {site: total / sum(len(c) for c in chunks) for site, total in totals.items()}
 
 

@@ -9,25 +9,28 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bridges.kernels.call import SUFFIX, call, on_cpu
+from bridges.kernels.call import SUFFIX, KernelArgumentError, Operand, call, contiguous, on_cpu, operand, parameter
 
 
 def supported(q: Tensor, k: Tensor, v: Tensor, sink: Tensor | None = None) -> bool:
     """Whether there is a kernel for these tensors; shapes that do not fit are left to PyTorch's error."""
     alike = q.shape == k.shape == v.shape and q.dtype == k.dtype == v.dtype and q.ndim == 4
-    return alike and on_cpu(q) and (sink is None or sink.shape == q.shape[1:2])
+    if not (alike and all(on_cpu(part) for part in (q, k, v))):
+        return False
+    return sink is None or (sink.shape == q.shape[1:2] and sink.device == q.device and sink.is_floating_point())
 
 
-def _tokens_first(*parts: Tensor) -> list[Tensor]:
-    """``[B, heads, T, d_head]`` as contiguous ``[B, T, heads, d_head]``: no copy where a linear map made them."""
-    return [part.transpose(1, 2).contiguous() for part in parts]
+def _tokens_first(name: str, part: Tensor, like: Tensor) -> Operand:
+    """``[B, heads, T, d_head]`` as contiguous ``[B, T, heads, d_head]``: no copy where a linear map made it."""
+    if like.ndim != 4:
+        raise KernelArgumentError(f"q has shape {list(like.shape)}; attention takes [batch, heads, tokens, width].")
+    batch, heads, tokens, width = like.shape
+    turned = contiguous(part.transpose(1, 2)) if part.ndim == 4 else part
+    return operand(name, turned, like.dtype if like.dtype in SUFFIX else tuple(SUFFIX), (batch, tokens, heads, width))
 
 
-def _call(name: str, tensors: list[Tensor | None], scale: float) -> None:
-    q = tensors[0]
-    assert q is not None
-    batch, tokens, heads, width = q.shape
-    call(f"attention_{name}_{SUFFIX[q.dtype]}", *tensors, batch, heads, tokens, width, float(scale))
+def _sink(sink: Tensor | None, heads: int) -> Operand | None:
+    return None if sink is None else operand("sink", parameter(sink), torch.float32, (heads,))
 
 
 def forward(q: Tensor, k: Tensor, v: Tensor, sink: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
@@ -37,25 +40,34 @@ def forward(q: Tensor, k: Tensor, v: Tensor, sink: Tensor | None, scale: float) 
         q, k, v: ``[B, heads, T, d_head]``, fp32 or bf16 alike.
         sink: ``[heads]``, a logit without a value that counts in the log-sum-exp; or None.
         scale: factor on q·k.
+
+    Raises:
+        KernelArgumentError: a tensor is of another dtype, shape or device than that.
     """
-    q, k, v = _tokens_first(q, k, v)
-    sink = None if sink is None else sink.detach().float().contiguous()
-    out = torch.empty_like(q)
-    lse = torch.empty(q.shape[0], q.shape[2], q.shape[1])
-    _call("forward", [q, k, v, sink, out, lse], scale)
+    given = [_tokens_first(name, part, q) for name, part in (("q", q), ("k", k), ("v", v))]
+    batch, heads, tokens, width = q.shape
+    out, lse = torch.empty_like(given[0].tensor), torch.empty(batch, heads, tokens)
+    results = operand("out", out, q.dtype, out.shape), operand("lse", lse, torch.float32, lse.shape)
+    name = f"attention_forward_{SUFFIX[q.dtype]}"
+    call(name, *given, _sink(sink, heads), *results, batch, heads, tokens, width, float(scale))
     return out.transpose(1, 2), lse
 
 
 def backward(
     grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, sink: Tensor | None, scale: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """Gradients of q, k, v and the sink; shapes as in `forward`."""
-    q, k, v, out, grad = _tokens_first(q, k, v, out, grad)
-    lse = lse.contiguous()
-    grads = [torch.empty_like(part) for part in (q, k, v)]
-    of_sink = torch.zeros(lse.shape[:2])
-    logit = None if sink is None else sink.detach().float().contiguous()
-    _call("backward", [q, k, v, out, grad, lse, logit, *grads, of_sink], scale)
+    """Gradients of q, k, v and the sink; shapes, dtypes and errors as in `forward`."""
+    parts = {"q": q, "k": k, "v": v, "out": out, "grad": grad}
+    given = [_tokens_first(name, part, q) for name, part in parts.items()]
+    batch, heads, tokens, width = q.shape
+    lse = contiguous(lse)
+    grads = [torch.empty_like(given[0].tensor) for _ in range(3)]
+    of_sink = torch.zeros(batch, heads)
+    results = [operand("gradient", part, q.dtype, given[0].tensor.shape) for part in grads]
+    results.append(operand("gradient of the sink", of_sink, torch.float32, (batch, heads)))
+    scores = operand("lse", lse, torch.float32, (batch, heads, tokens))
+    name = f"attention_backward_{SUFFIX[q.dtype]}"
+    call(name, *given, scores, _sink(sink, heads), *results, batch, heads, tokens, width, float(scale))
     dq, dk, dv = (part.transpose(1, 2) for part in grads)
     return dq, dk, dv, None if sink is None else of_sink.sum(0).to(sink.dtype)
 

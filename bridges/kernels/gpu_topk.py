@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bridges.kernels.call import KernelArgumentError, whole_number
+
 # Bits of a magnitude; the pattern of the sign removed.
 _MAGNITUDE_BITS = {torch.float32: 31, torch.bfloat16: 15, torch.float16: 15}
 # A wider row does not fit into the registers of one program.
@@ -62,10 +64,20 @@ def _kernel() -> Any:
 
 
 def forward(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """``x [n, width]`` with all but the ``k`` largest magnitudes of each row zeroed, and the mask of what stayed."""
+    """``x [n, width]`` with all but the ``k`` largest magnitudes of each row zeroed, and the mask of what stayed.
+
+    Raises:
+        KernelArgumentError: ``x`` is no matrix that is `supported`, or ``k`` not in 1 … width.
+    """
+    if x.ndim != 2 or not supported(x):
+        raise KernelArgumentError(
+            f"AbsTopK on a GPU takes a matrix of fp32, bf16 or fp16 there, at most {_WIDEST} wide, not {x.dtype} of "
+            f"shape {list(x.shape)} on {x.device}."
+        )
     triton = _triton()
     x = x.contiguous()
     rows, width = x.shape
+    k = whole_number("k", k, 1, width)
     out, mask = torch.empty_like(x), torch.empty(x.shape, dtype=torch.int8, device=x.device)
     if rows:
         bits = _MAGNITUDE_BITS[x.dtype]

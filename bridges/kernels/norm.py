@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from bridges.kernels.call import SUFFIX, call
+from bridges.kernels.call import SUFFIX, KernelArgumentError, Operand, call, contiguous, on_cpu, operand, parameter
 
 # Dtypes of input and output.
 _PAIRS = ((torch.float32, torch.float32), (torch.float32, torch.bfloat16), (torch.bfloat16, torch.bfloat16))
@@ -16,17 +16,24 @@ _PIECE = 64
 
 def supported(x: Tensor, weight: Tensor | None, dtype: torch.dtype) -> bool:
     """Whether there is a kernel for this input, gain and output dtype; not for shapes that PyTorch refuses."""
-    if weight is not None and not (weight.device.type == "cpu" and weight.dtype in SUFFIX):
+    if weight is not None and not on_cpu(weight):
         return False
     fits = x.ndim > 0 and x.shape[-1] > 0 and (weight is None or weight.shape == x.shape[-1:])
-    return fits and x.device.type == "cpu" and (x.dtype, dtype) in _PAIRS
+    return fits and on_cpu(x) and (x.dtype, dtype) in _PAIRS
 
 
-def _gain(weight: Tensor | None) -> Tensor | None:
-    return None if weight is None else weight.detach().float().contiguous()
+def _given(x: Tensor, weight: Tensor | None, dtype: torch.dtype) -> tuple[Operand, Operand | None]:
+    """Input and gain as the kernel reads them."""
+    if x.ndim == 0 or x.shape[-1] == 0:
+        raise KernelArgumentError(f"RMSNorm has no channels to work on in a tensor of shape {list(x.shape)}.")
+    dtypes = [a for a, b in _PAIRS if b == dtype]
+    if not dtypes:
+        raise KernelArgumentError(f"RMSNorm gives fp32 or bf16, not {dtype}.")
+    source = operand("x", contiguous(x), dtypes, x.shape)
+    return source, None if weight is None else operand("gain", parameter(weight), torch.float32, x.shape[-1:])
 
 
-def _call(name: str, x: Tensor, out: torch.dtype, tensors: list[Tensor | None], last: int | float) -> None:
+def _call(name: str, x: Tensor, out: torch.dtype, tensors: list[Operand | None], last: int | float) -> None:
     call(f"{name}_{SUFFIX[x.dtype]}_{SUFFIX[out]}", *tensors, x.numel() // x.shape[-1], x.shape[-1], last)
 
 
@@ -37,10 +44,14 @@ def forward(x: Tensor, weight: Tensor | None, eps: float, dtype: torch.dtype) ->
         x: ``[..., width]``, fp32 or bf16; computed in fp32.
         weight: ``[width]`` or None.
         dtype: of the output: that of x, or bf16.
+
+    Raises:
+        KernelArgumentError: an argument is of another dtype, shape or device than that.
     """
-    x, gain = x.contiguous(), _gain(weight)
-    out, scale = torch.empty_like(x, dtype=dtype), torch.empty(x.shape[:-1])
-    _call("rms_norm", x, dtype, [x, gain, out, scale], float(eps))
+    source, gain = _given(x, weight, dtype)
+    out, scale = torch.empty_like(source.tensor, dtype=dtype), torch.empty(x.shape[:-1])
+    results = operand("out", out, dtype, x.shape), operand("factor", scale, torch.float32, x.shape[:-1])
+    _call("rms_norm", x, dtype, [source, gain, *results], float(eps))
     return out, scale
 
 
@@ -48,11 +59,20 @@ def backward(
     grad: Tensor, x: Tensor, weight: Tensor | None, scale: Tensor, wanted: tuple[bool, bool]
 ) -> tuple[Tensor | None, Tensor | None]:
     """The gradients of x and of the weight, each where ``wanted``; ``scale`` is the factor from `forward`."""
-    grad, x, gain = grad.contiguous(), x.contiguous(), _gain(weight)
+    grad, scale = contiguous(grad), contiguous(scale)
+    source, gain = _given(x, weight, grad.dtype)
     rows, width = scale.numel(), x.shape[-1]
-    of_x = torch.empty_like(x) if wanted[0] else None
+    of_x = torch.empty_like(source.tensor) if wanted[0] else None
     parts = torch.empty(-(-rows // _PIECE), width) if wanted[1] else None
-    _call("rms_norm_backward", x, grad.dtype, [grad, x, gain, scale, of_x, parts], _PIECE)
+    tensors = [
+        operand("grad", grad, grad.dtype, x.shape),
+        source,
+        gain,
+        operand("factor", scale, torch.float32, x.shape[:-1]),
+        None if of_x is None else operand("gradient of x", of_x, x.dtype, x.shape),
+        None if parts is None else operand("gradient of the gain", parts, torch.float32, parts.shape),
+    ]
+    _call("rms_norm_backward", x, grad.dtype, tensors, _PIECE)
     return of_x, None if parts is None or weight is None else parts.sum(0).to(weight.dtype)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from bridges.kernels.call import SUFFIX, call, on_cpu
+from bridges.kernels.call import SUFFIX, KernelArgumentError, Operand, call, contiguous, on_cpu, operand, parameter
 from bridges.kernels.transpose import product_over_tokens
 
 # The share of nonzeros up to which a sparse product was measured to be the faster one.
@@ -19,18 +19,34 @@ SMALLEST = 1 << 14
 
 def supported(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
     """Whether there is a kernel for this input, weight and bias; shapes that do not fit are left to PyTorch's error."""
-    cpu = on_cpu(x) and all(t is None or t.device.type == "cpu" for t in (weight, bias))
-    fits = x.shape[-1] == weight.shape[1] and (bias is None or bias.shape == weight.shape[:1])
+    if x.ndim == 0 or weight.ndim != 2 or not (on_cpu(x) and on_cpu(weight)):
+        return False
+    fits = x.shape[-1] == weight.shape[1]
+    if bias is not None:
+        fits = fits and bias.shape == weight.shape[:1] and bias.device == x.device and bias.is_floating_point()
     # Inference tensors do not count their versions, so that a change could not be seen.
     kept = weight.dtype == torch.float32 and weight.is_contiguous() and not weight.is_inference()
-    return cpu and fits and kept
+    return fits and kept
+
+
+def _matrix(weight: Tensor) -> Operand:
+    if weight.ndim != 2:
+        raise KernelArgumentError(f"A weight is a matrix, not a tensor of shape {list(weight.shape)}.")
+    return operand("weight", weight, torch.float32, weight.shape)
 
 
 def _count(weight: Tensor) -> Tensor:
-    rows, columns = weight.shape
+    given, (rows, columns) = _matrix(weight), weight.shape
     count = torch.empty(rows, dtype=torch.int64)
-    call("sparse_count", weight, count, rows, columns)
+    call("sparse_count", given, operand("count", count, torch.int64, (rows,)), rows, columns)
     return count
+
+
+def _activations(name: str, x: Tensor, width: int) -> Operand:
+    """``x [..., width]`` of fp32 or bf16."""
+    if x.ndim == 0 or x.shape[-1] != width:
+        raise KernelArgumentError(f"{name} has shape {list(x.shape)}; its last dimension must be {width}.")
+    return operand(name, contiguous(x), tuple(SUFFIX), x.shape)
 
 
 @dataclass(frozen=True)
@@ -47,13 +63,28 @@ class Rows:
     index: Tensor
     value: Tensor
 
+    @property
+    def operands(self) -> tuple[Operand, Operand, Operand]:
+        """What a kernel reads of it."""
+        count = len(self.index)
+        return (
+            operand("start", self.start, torch.int64, self.start.shape[:1]),
+            operand("index", self.index, torch.int32, (count,)),
+            operand("value", self.value, torch.float32, (count,)),
+        )
+
     def product(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        """``x [..., columns]`` times the transposed matrix, ``[..., rows]``; sums are fp32."""
-        x, outputs = x.contiguous(), len(self.start) - 1
+        """``x [..., columns]`` times the transposed matrix, ``[..., rows]``; sums are fp32.
+
+        Raises:
+            KernelArgumentError: ``x`` or ``bias`` is of another dtype, shape or device than fits.
+        """
+        source, outputs = _activations("x", x, self.columns), len(self.start) - 1
         out = x.new_empty(*x.shape[:-1], outputs)
-        bias = None if bias is None else bias.detach().float().contiguous()
+        offset = None if bias is None else operand("bias", parameter(bias), torch.float32, (outputs,))
         sizes = (x.numel() // max(1, self.columns), self.columns, outputs)
-        call(f"sparse_product_{SUFFIX[x.dtype]}", x, out, self.start, self.index, self.value, bias, *sizes)
+        target = operand("out", out, x.dtype, out.shape)
+        call(f"sparse_product_{SUFFIX[x.dtype]}", source, target, *self.operands, offset, *sizes)
         return out
 
     def transposed(self) -> Rows:
@@ -61,10 +92,13 @@ class Rows:
         count = torch.bincount(self.index, minlength=self.columns)
         start = torch.zeros(self.columns + 1, dtype=torch.int64)
         torch.cumsum(count, 0, out=start[1:])
-        index, value = torch.empty_like(self.index), torch.empty_like(self.value)
         rows = len(self.start) - 1
-        call("sparse_transpose", self.start, self.index, self.value, rows, start.clone(), index, value)
-        return Rows(rows, start, index, value)
+        other = Rows(rows, start, torch.empty_like(self.index), torch.empty_like(self.value))
+        _, index, value = other.operands
+        # The kernel moves where each column begins to where it ends.
+        moved = operand("start", start.clone(), torch.int64, start.shape)
+        call("sparse_transpose", *self.operands, rows, moved, index, value)
+        return other
 
 
 class Packed:
@@ -76,9 +110,9 @@ class Packed:
         torch.cumsum(count, 0, out=start[1:])
         index = torch.empty(int(start[-1]), dtype=torch.int32)
         value = torch.empty(len(index))
-        sizes = (rows, columns, int(dtype == torch.bfloat16))
-        call("sparse_fill", weight, start, index, value, *sizes)
         self.forward = Rows(columns, start, index, value)
+        sizes = (rows, columns, int(dtype == torch.bfloat16))
+        call("sparse_fill", _matrix(weight), *self.forward.operands, *sizes)
         self._backward: Rows | None = None
 
     @property
@@ -89,12 +123,17 @@ class Packed:
         return self._backward
 
     def back(self, grad: Tensor) -> Tensor:
-        """``grad [..., out]`` times the matrix, ``[..., in]``; channels that are zero in every token cost nothing."""
-        grad, there, back = grad.contiguous(), self.forward, self.backward
+        """``grad [..., out]`` times the matrix, ``[..., in]``; channels that are zero in every token cost nothing.
+
+        Raises:
+            KernelArgumentError: ``grad`` is of another dtype, shape or device than fits.
+        """
+        there, back = self.forward, self.backward
+        source = _activations("grad", grad, back.columns)
         out = grad.new_empty(*grad.shape[:-1], there.columns)
-        matrices = (there.start, there.index, there.value, back.start, back.index, back.value)
+        target = operand("out", out, grad.dtype, out.shape)
         sizes = (grad.numel() // max(1, back.columns), back.columns, there.columns)
-        call(f"sparse_back_{SUFFIX[grad.dtype]}", grad, out, *matrices, *sizes)
+        call(f"sparse_back_{SUFFIX[grad.dtype]}", source, target, *there.operands, *back.operands, *sizes)
         return out
 
 
@@ -135,9 +174,12 @@ def column_sums(x: Tensor) -> Tensor:
 
     PyTorch's sum of bf16 in fp32 makes a whole copy in fp32 first.
     """
-    x = x.contiguous()
-    out = torch.empty(x.shape[-1])
-    call(f"column_sums_{SUFFIX[x.dtype]}", x, out, x.numel() // max(1, x.shape[-1]), x.shape[-1])
+    if x.ndim == 0:
+        raise KernelArgumentError("A single number has no columns to sum.")
+    source, width = _activations("x", x, x.shape[-1]), x.shape[-1]
+    out = torch.empty(width)
+    target = operand("out", out, torch.float32, (width,))
+    call(f"column_sums_{SUFFIX[x.dtype]}", source, target, x.numel() // max(1, width), width)
     return out
 
 

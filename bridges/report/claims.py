@@ -105,7 +105,7 @@ def _picture(row: dict[str, Any]) -> str:
     low, high = (float(row[f"value_{end}"]) if known(row[f"value_{end}"]) else float(value) for end in ("low", "high"))
     least, most = min(low, value, bar), max(high, value, bar)
     # Shares are all drawn on the same scale.
-    start, stop = (0.0, 1.0) if 0 <= least and most <= 1 else (least, most)
+    start, stop = (0.0, 1.0) if least >= 0 and most <= 1 else (least, most)
     if (start, stop) != (0.0, 1.0):
         room = 0.12 * (stop - start) or 1.0
         start, stop = (0.0 if 0 <= start < room else start - room), stop + room
@@ -117,7 +117,8 @@ def _picture(row: dict[str, Any]) -> str:
     good = (x(bar), f"{WIDTH - 2}") if row["at_least"] else ("2", x(bar))
     look = STATES[row["state"]][1]
     return (
-        f'<svg class="interval {look}" width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}" aria-hidden="true">'
+        f'<svg class="interval {look}" width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}" '
+        'aria-hidden="true">'
         f'<path class="good" d="M{good[0]} {middle}H{good[1]}"/><path class="track" d="M2 {middle}H{WIDTH - 2}"/>'
         f'<path class="ends" d="M{x(low)} {middle}H{x(high)}"/><path class="bar" d="M{x(bar)} 2V{HEIGHT - 2}"/>'
         f'<circle cx="{x(value)}" cy="{middle}" r="3.6"/></svg>'

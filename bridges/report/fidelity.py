@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from bridges.report.charts import Chart, Figures, Series
 from bridges.report.depth import axis, bridge_labels
 from bridges.report.markup import Num, Raw, details, note, section, table, tag

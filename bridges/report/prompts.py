@@ -63,7 +63,8 @@ def compact_pair(row: dict[str, Any]) -> Raw:
     )
     shown = "".join(parts) + '<span class="then">→</span>' + answers
     return Raw(
-        f'<span class="compact" aria-hidden="true">{shown}</span><span class="spoken">Prompt pair: {html(spoken)}</span>'
+        f'<span class="compact" aria-hidden="true">{shown}</span>'
+        f'<span class="spoken">Prompt pair: {html(spoken)}</span>'
     )
 
 

@@ -81,7 +81,8 @@ class Source:
         lists = plain and all(isinstance(v, list) and all(isinstance(n, str) for n in v) for v in groups.values())
         if not lists:
             raise CheckpointError(
-                f'{self.folder / "names.json"} is damaged: it must be {{"names": {{node: name}}, "groups": {{group: [nodes]}}}}.'
+                f"{self.folder / 'names.json'} is damaged: it must be "
+                '{"names": {node: name}, "groups": {group: [nodes]}}.'
             )
         return {"names": names, "groups": groups}
 

@@ -29,7 +29,8 @@ def tally(source: Source) -> Raw:
     """One button for each verdict that occurs, which shows only its behaviours."""
     counts = Counter(row["verdict"] for row in source.rows("verdicts"))
     buttons = join(
-        f'<button type="button" class="tally-item {SIGNS[verdict][1]}" data-kind="{escape(verdict)}" aria-pressed="false" '
+        f'<button type="button" class="tally-item {SIGNS[verdict][1]}" data-kind="{escape(verdict)}" '
+        'aria-pressed="false" '
         f'title="{escape(MEANINGS[verdict])}"><span aria-hidden="true">{SIGNS[verdict][0]}</span> '
         f"<b>{count(counts[verdict])}</b> {html(label(verdict))}</button>"
         for verdict in VERDICTS
@@ -41,7 +42,7 @@ def tally(source: Source) -> Raw:
 
 
 def hero(source: Source, figures: Figures, anchors: dict[str, str], graphs: dict[str, int | None]) -> Raw:
-    """The first behaviour in order that has a circuit: what it is, where it moves the answer, and the circuit's core."""
+    """The first behaviour in order that has a circuit: what it is, where it moves the answer, and the core."""
     name = next((n for n in anchors if graphs.get(n) is not None), None)
     if name is None:
         return Raw("")

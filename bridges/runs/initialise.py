@@ -14,11 +14,13 @@ from torch import Tensor, nn
 
 from bridges.bridge import Bridges, fit_ridge, measure_scales, pair_sites
 from bridges.config import Config, SparseConfig
+from bridges.config.paths import INITS as INITS
 from bridges.data.blocks import TokenBlocks, bigram_log_probabilities
 from bridges.dense import DenseStack
-from bridges.errors import CheckpointError, ConfigError
+from bridges.errors import CheckpointError, ConfigError, ModelError, in_brief
+from bridges.interop.openai import load_openai
 from bridges.planted import is_world, world_named
-from bridges.sparse import SparseTransformer, SparseTransformerConfig
+from bridges.sparse import SparseTransformer, SparseTransformerConfig, budget
 from bridges.sparse.packed import load_packed
 from bridges.sparse.warm_start import start_from_dense
 
@@ -27,8 +29,8 @@ FULL_BIGRAM_LIMIT = 8192
 BRIDGE_SEED, UNTRAINED_SEED, SPARE_SEED = 1, 2, 3
 # Dense models for which a trained pair ships.
 SHIPPED = ("tinypython",)
-# Values of `sparse.init` that name no folder.
-INITS = ("auto", "random", "dense", "shipped", "planted")
+# Before a folder of OpenAI's format.
+OPENAI = "openai:"
 # Settings of `sparse` that say how to train and not what the model is.
 _NO_SHAPE = ("init", "width", "train_bigram", "floor", "bigram", "initializer_range")
 
@@ -38,9 +40,10 @@ class Start:
     """What training starts from.
 
     Attributes:
-        kind: ``random``, ``dense``, ``pair`` or ``planted``.
+        kind: ``random``, ``dense``, ``pair``, ``openai`` or ``planted``.
         shape: the sparse model's configuration.
         folder: of a pair: ``model/`` and perhaps ``bridges/``.
+        model: the sparse model itself, where finding out about it took reading it.
         fraction: weights that are not zero at the start.
         anneal_activation: AbsTopK lets everything pass at first.
         note: one line for the user, or nothing.
@@ -49,6 +52,7 @@ class Start:
     kind: str
     shape: SparseTransformerConfig
     folder: Path | None = None
+    model: SparseTransformer | None = None
     fraction: float = 1.0
     anneal_activation: bool = False
     note: str = ""
@@ -73,6 +77,8 @@ def choose_start(config: Config, dense: DenseStack, context: int, eos: int | Non
         return _from_dense(config, dense, context, eos)
     if init == "planted":
         return _planted(config, context)
+    if init.startswith(OPENAI):
+        return _openai(config, dense, context)
     if init in ("auto", "shipped"):
         folder = shipped_pair(config.model.name)
         exists = config.model.name in SHIPPED and (folder / "model").is_dir()
@@ -84,11 +90,11 @@ def choose_start(config: Config, dense: DenseStack, context: int, eos: int | Non
         if not exists:
             return Start("random", _shape(config, dense, context, eos))
     else:
-        folder = Path(init)
+        folder = Path(init).expanduser()
         if not (folder / "model").is_dir():
             raise ConfigError(
                 f"sparse.init={init!r} is neither auto, random, dense nor shipped, nor planted, nor a folder with "
-                "model/ in it."
+                f"model/ in it. A model in OpenAI's format is named {OPENAI}<folder>."
             )
     shape = _pair_shape(folder)
     clash = _clash(config, dense, shape, context)
@@ -101,34 +107,53 @@ def choose_start(config: Config, dense: DenseStack, context: int, eos: int | Non
     shape.weight_fraction = config.sparsity
     label = "the trained pair that ships with Bridges" if init in ("auto", "shipped") else str(folder)
     note = f"Starting from {label} (sparsity {had:g}); sparse.init=random starts over."
-    return Start("pair", shape, folder, max(had, config.sparsity), note=note)
+    return Start("pair", shape, folder, fraction=max(had, config.sparsity), note=note)
 
 
 def _pair_shape(folder: Path) -> SparseTransformerConfig:
     try:
         return SparseTransformerConfig.from_pretrained(folder / "model")
     except Exception as error:
-        raise CheckpointError(f"No readable sparse model in {folder / 'model'}: {error}") from error
+        raise CheckpointError(f"No readable sparse model in {folder / 'model'}: {in_brief(error)}.") from error
 
 
-def _clash(config: Config, dense: DenseStack, shape: SparseTransformerConfig, context: int) -> str:
-    """The first setting that a pair contradicts, in words; empty if there is none."""
+def _openai(config: Config, dense: DenseStack, context: int) -> Start:
+    folder = config.sparse.init.removeprefix(OPENAI)
+    model = load_openai(folder)
+    if clash := _clash(config, dense, model.config, context, "model"):
+        raise ConfigError(f"sparse.init={config.sparse.init}: {clash}. Leave that setting out, or change the other.")
+    counts = [(int((m != 0).sum()), m.numel()) for m in model.sparse_matrices().values()]
+    density = max(nonzeros / numel for nonzeros, numel in counts)
+    over = any(nonzeros > budget(numel, config.sparsity) for nonzeros, numel in counts)
+    if config.train.freeze_sparse and over:
+        raise ConfigError(
+            f"sparsity={config.sparsity:g}: in the fullest matrix of {folder} {density:.4f} of the weights are not "
+            f"zero, and train.freeze_sparse=true keeps them. Use {math.ceil(density * 1000) / 1000:g} or more."
+        )
+    model.config.weight_fraction = config.sparsity
+    rest = "" if config.train.freeze_sparse else "; train.freeze_sparse=true trains the bridges alone"
+    note = f"Starting from the model in {folder} (sparsity {density:.3g}){rest}."
+    return Start("openai", model.config, model=model, fraction=max(density, config.sparsity), note=note)
+
+
+def _clash(config: Config, dense: DenseStack, shape: SparseTransformerConfig, context: int, what: str = "pair") -> str:
+    """The first setting that a pair, or ``what`` it is called, contradicts, in words; empty if there is none."""
     plain = SparseConfig()
     for f in fields(SparseConfig):
         value = getattr(config.sparse, f.name)
         if f.name in _NO_SHAPE or value == getattr(plain, f.name):
             continue
         if value != getattr(shape, f.name):
-            return f"sparse.{f.name}={value} but the pair has {getattr(shape, f.name)}"
+            return f"sparse.{f.name}={value} but the {what} has {getattr(shape, f.name)}"
     width = config.sparse.width
     if width is not None and config.sparse.d_model is None and round(width * dense.d_model) != shape.d_model:
-        return f"sparse.width={width:g} but the pair is {shape.d_model} wide"
+        return f"sparse.width={width:g} but the {what} is {shape.d_model} wide"
     if config.sparse.bigram not in ("auto", shape.bigram):
-        return f"sparse.bigram={config.sparse.bigram} but the pair has {shape.bigram}"
+        return f"sparse.bigram={config.sparse.bigram} but the {what} has {shape.bigram}"
     if shape.vocab_size != dense.vocab_size:
-        return f"the dense model has {dense.vocab_size} tokens but the pair {shape.vocab_size}"
+        return f"the dense model has {dense.vocab_size} tokens but the {what} {shape.vocab_size}"
     if context > shape.context and shape.position != "none":
-        return f"data.context={context} but the pair has positions for {shape.context}"
+        return f"data.context={context} but the {what} has positions for {shape.context}"
     return ""
 
 
@@ -164,6 +189,11 @@ def _shape(config: Config, dense: DenseStack, context: int, eos: int | None) -> 
 
 
 def _from_dense(config: Config, dense: DenseStack, context: int, eos: int | None) -> Start:
+    if isinstance(dense, SparseTransformer):
+        raise ModelError(
+            f"sparse.init=dense: {config.model.name} is in OpenAI's format. Go on from a model like it with "
+            f"sparse.init={OPENAI}<folder>."
+        )
     folded = dense.folded()
     shape = _shape(config, dense, context, eos)
     shape.d_head, shape.activation, shape.position = folded.d_head, folded.activation, "learned"
@@ -198,7 +228,7 @@ def _planted(config: Config, context: int) -> Start:
 def build(config: Config, dense: DenseStack, start: Start) -> tuple[SparseTransformer, Bridges]:
     """The sparse model and the bridges at their first step, but for what must be measured on text."""
     torch.manual_seed(config.seed)
-    sparse = SparseTransformer(start.shape)
+    sparse = start.model or SparseTransformer(start.shape)
     pairs = pair_sites(dense.n_sublayers, 2 * start.shape.n_layer, config.bridge.every)
     bridges = Bridges(
         dense.d_model, start.shape.d_model, pairs, config.bridge.activation_fraction, config.seed + BRIDGE_SEED
@@ -210,7 +240,10 @@ def build(config: Config, dense: DenseStack, start: Start) -> tuple[SparseTransf
     elif start.kind == "planted":
         sparse.load_state_dict(world_named(config.model.name).sparse.state_dict())
     elif start.folder is not None:
-        sparse.load_state_dict(load_packed(start.folder / "model"))
+        state = load_packed(start.folder / "model")
+        if start.shape.tie_word_embeddings:
+            state.setdefault("head.weight", state["tokens.weight"])
+        sparse.load_state_dict(state)
     return sparse, bridges
 
 
@@ -243,11 +276,16 @@ def fit_to_text(
     data: TokenBlocks,
     device: torch.device,
 ) -> None:
-    """The bigram table from counts, and the bridges from the pair or from a ridge regression, in place."""
-    if start.kind != "pair" and sparse.config.bigram == "full":
+    """The bigram table from counts, and the bridges from the pair or from a ridge regression, in place.
+
+    Leading positions at which all blocks of text have the same tokens have the same stream as well, and are left to
+    each model's own (`Bridges.constant_prefix`); bridges of a pair keep what they were trained with.
+    """
+    if start.kind not in ("pair", "openai") and sparse.config.bigram == "full":
         table = bigram_log_probabilities(data.blocks["train"], sparse.vocab_size)
         cast(nn.Embedding, sparse.bigram).weight.copy_(table)
     some = data.take("train", 16).to(device)
+    bridges.constant_prefix = data.constant_prefix
     measure_scales(bridges, dense.run(some).sites, sparse.run(some).sites)
     if start.folder is not None and (start.folder / "bridges").is_dir():
         trained = Bridges.from_pretrained(start.folder / "bridges")

@@ -4,24 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
 from torch import Tensor
 
+from bridges.behaviours.encoded import EncodedPairs
+from bridges.behaviours.stage import express
 from bridges.bridge import Bridges
-from bridges.circuits.circuit import Circuit, ablated, circuit_logits
+from bridges.circuits.bridge_context import BridgeContext, map_through_bridge
+from bridges.circuits.circuit import Circuit, ablated, circuit_logits, only
 from bridges.circuits.draw import draw_circuit
-from bridges.circuits.stage import circuit_file
 from bridges.config import STACKS
+from bridges.data.blocks import TokenBlocks, token_blocks
 from bridges.dense import DenseStack, load_dense
 from bridges.errors import BridgesError, CheckpointError, nearest
 from bridges.hybrid import Path as MixedPath
 from bridges.hybrid import path_logits
-from bridges.sparse import SparseTransformer
+from bridges.runs.circuits import circuit_file
+from bridges.runs.inputs import check_inputs, model_inputs, text_inputs
+from bridges.runs.sources import select_behaviours
+from bridges.sparse import SparseTransformer, load_sparse
 from bridges.stack import ResidualStack
 from bridges.storage.folder import RunFolder
 from bridges.storage.tables import read_table
@@ -78,16 +85,41 @@ class RunCircuit:
         return draw_circuit(self.nodes, self.edges, self.activations, title, path)
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """A run's answer on one behaviour.
+
+    Attributes:
+        row: of table ``verdicts``. claims: rows of table ``claims``: every criterion with interval, bar and state.
+    """
+
+    row: dict[str, Any]
+    claims: pd.DataFrame
+
+    def __repr__(self) -> str:
+        lines = [f"{self.row['behaviour']}: {self.row['verdict']}: {self.row['reason']}"]
+        for claim, rows in self.claims.groupby("claim", sort=False):
+            lines.append(f"  {claim}: " + "; ".join(f"{r['short']} ({r['state']})" for r in rows.to_dict("records")))
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        shown = self.claims[["claim", "criterion", "value", "value_low", "value_high", "bar", "state"]]
+        title = f"<b>{self.row['behaviour']}: {self.row['verdict']}</b>, {self.row['reason']}"
+        return f"<p>{title}</p>{shown.to_html(index=False, float_format=lambda v: f'{v:.3f}')}"
+
+
 class Run:
     """One run: its models, its tables and its mixed passes. Models are loaded when first asked for.
 
     Args:
         path: the run's folder.
+        allow_changed: read the text and load the dense model even where they are not those that the run had.
     """
 
-    def __init__(self, path: str | Path):
+    def __init__(self, path: str | Path, allow_changed: bool = False):
         self.folder = RunFolder(path)
         self.config = self.folder.config
+        self._allow_changed = allow_changed
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder.path)!r}, {self.folder.status['status']})"
@@ -96,7 +128,20 @@ class Run:
     def _dense_and_tokenizer(self):
         m = self.config.model
         dtype = torch.bfloat16 if m.dtype == "bf16" else torch.float32
-        return load_dense(m.name, gguf_file=m.gguf_file, revision=m.revision, dtype=dtype)
+        dense, tokenizer = load_dense(m.name, gguf_file=m.gguf_file, revision=m.revision, dtype=dtype)
+        check_inputs(self.folder.path, model_inputs(self.config, dense), self._allow_changed)
+        return dense, tokenizer
+
+    @cached_property
+    def data(self) -> TokenBlocks:
+        """The run's text as blocks of tokens.
+
+        Raises:
+            CheckpointError: it is not the text that the run had (unless that is allowed).
+        """
+        data = token_blocks(self.config.data, self.tokenizer, self.config.data.context)
+        check_inputs(self.folder.path, text_inputs(self.config, data), self._allow_changed)
+        return data
 
     @property
     def dense(self) -> DenseStack:
@@ -115,7 +160,7 @@ class Run:
             raise CheckpointError(
                 f"{self.folder.path} has not finished training; go on with resume={self.folder.path}."
             )
-        return SparseTransformer.from_pretrained(self.folder.model).eval()
+        return load_sparse(self.folder.model).eval()
 
     @cached_property
     def bridges(self) -> Bridges:
@@ -124,9 +169,14 @@ class Run:
 
     @torch.no_grad()
     def hybrid(
-        self, ids: Tensor, *, dense_until: int | None = None, sparse_until: int | None = None, path: str | None = None
+        self,
+        ids: Tensor | str,
+        *,
+        dense_until: int | None = None,
+        sparse_until: int | None = None,
+        path: str | None = None,
     ) -> Tensor:
-        """Logits ``[B, T, V]`` of a mixed pass over token ids ``[B, T]``.
+        """Logits ``[B, T, V]`` of a mixed pass over token ids ``[B, T]``, or over a text.
 
         Args:
             dense_until: dense up to this bridge, sparse from there on.
@@ -135,17 +185,80 @@ class Run:
         """
         if sum(x is not None for x in (dense_until, sparse_until, path)) != 1:
             raise BridgesError("Give exactly one of dense_until, sparse_until and path.")
+        if isinstance(ids, str):
+            ids = torch.tensor([self.tokenizer(ids)["input_ids"]])
         if path is not None:
             mixed = MixedPath.parse(path)
         else:
             mixed = MixedPath("D", (dense_until,)) if dense_until is not None else MixedPath("S", (sparse_until,))  # type: ignore[arg-type]
         return path_logits(mixed, self.dense, self.sparse, self.bridges, ids)
 
-    def circuit(self, behaviour: str, model: str = "sparse") -> RunCircuit:
+    @property
+    def behaviours(self) -> list[str]:
+        """The names of the behaviours that the run measured."""
+        return list(self.table("suite")["behaviour"])
+
+    def _one(self, name: str, behaviour: str) -> pd.DataFrame:
+        """A behaviour's rows of a table."""
+        frame = self.table(name)
+        mine = frame[frame["behaviour"] == behaviour]
+        if mine.empty and behaviour not in self.behaviours:
+            raise BridgesError(
+                f"{self.folder.path} has no behaviour {behaviour!r}. {nearest(behaviour, self.behaviours)}"
+            )
+        return mine.reset_index(drop=True)
+
+    def verdict(self, behaviour: str) -> Verdict:
+        """What the run says of a behaviour: the answer, why, and every criterion of its claims."""
+        rows = self._one("verdicts", behaviour)
+        return Verdict({str(k): v for k, v in rows.iloc[0].items()}, self._one("claims", behaviour))
+
+    def prompts(self, behaviour: str, split: str = "heldout", count: int = 8) -> EncodedPairs:
+        """Prompt pairs of a behaviour: ``.ids [n, 2, T]``, ``.candidates [n, 2]``, and as text ``.pairs``.
+
+        Args:
+            split: ``heldout``, ``train`` or ``reach``. count: how many at most.
+        """
+        config = self.config
+        known = select_behaviours(config.behaviours, self.tokenizer)
+        if behaviour not in known:
+            raise BridgesError(f"{self.folder.path} has no behaviour {behaviour!r}. {nearest(behaviour, known)}")
+        found = express(known[behaviour], self.tokenizer, config.behaviours.pairs, config.seed)
+        pairs = {"train": found.train, "heldout": found.heldout, "reach": found.reach}.get(split)
+        if pairs is None:
+            raise BridgesError(f"{behaviour!r} has no prompts of the split {split!r}: train, heldout or reach.")
+        return pairs.take(range(min(count, len(pairs))))
+
+    @torch.no_grad()
+    def steer(self, behaviour: str, pairs: EncodedPairs | None = None, strength: float = 1.0) -> pd.DataFrame:
+        """Add what the sparse circuit computes differently on the other prompt of each pair to the dense model, at
+        shared positions of the selected bridge.
+
+        Args:
+            behaviour: whose circuit. pairs: prompts (default: some held-out ones). strength: factor on the change.
+
+        Returns:
+            one row a prompt: its text, the dense model's probability of the other prompt's answer before and after.
+        """
+        bridge = self.verdict(behaviour).row["bridge"]
+        if pd.isna(bridge):
+            raise BridgesError(f"No bridge was selected for {behaviour!r}: {self.verdict(behaviour).row['reason']}.")
+        i, pairs = int(bridge), self.prompts(behaviour) if pairs is None else pairs
+        context = BridgeContext(self.dense, self.sparse, self.bridges)
+        batch = context.batch(pairs)
+        with only(self.sparse, self.circuit(behaviour).circuit):
+            h = self.sparse.run_segment(self.sparse.embed(batch.some.ids), 0, self.bridges.pairs[i].sparse)
+        change = strength * map_through_bridge(self.bridges[i], batch.exchange(h))
+        chances = context.dense_logits(batch, [(i, 0 * change), (i, change)]).softmax(-1)
+        other = chances.gather(-1, batch.some.choice[:, 1:].expand(2, -1, -1))[..., 0]
+        prompts = [text for pair in pairs.pairs for text in (pair.clean, pair.counterfactual)]
+        return pd.DataFrame({"prompt": prompts, "before": other[0].tolist(), "after": other[1].tolist()})
+
+    def circuit(self, behaviour: str, model: str = "sparse", allow_missed: bool = False) -> RunCircuit:
         """The circuit of a behaviour.
 
         Args:
-            behaviour: its name. model: ``sparse`` or ``dense``.
+            behaviour: its name. model: ``sparse`` or ``dense``. allow_missed: also one that missed its target.
 
         Raises:
             BridgesError: the run has searched no such circuit.
@@ -160,10 +273,11 @@ class Run:
             searched = sorted(learned["behaviour"])
             known = nearest(behaviour, searched) if searched else "None was searched for."
             raise BridgesError(f"{self.folder.path} has no {model} circuit of {behaviour!r}. {known}")
-        if not bool(row["reached"].iloc[0]):
+        if not bool(row["reached"].iloc[0]) and not allow_missed:
             raise CheckpointError(
-                f"The {model} model did not reach the target on {behaviour!r}: loss {row['train_loss'].iloc[0]:.3f} "
-                f"with {row['nodes'].iloc[0]} of {row['total_nodes'].iloc[0]} nodes, {row['target'].iloc[0]:g} wanted."
+                f"The {model} model's circuit of {behaviour!r} missed its target: {row['train_loss'].iloc[0]:.3f} with "
+                f"{row['nodes'].iloc[0]} of {row['total_nodes'].iloc[0]} nodes, {row['target'].iloc[0]:g} wanted. "
+                "allow_missed=True gives it all the same."
             )
         circuit = Circuit.load(circuit_file(self.folder.path, behaviour, model))
         tables = {}
@@ -178,25 +292,24 @@ class Run:
         return read_table(self.folder.path, name)
 
 
-def load(source: str | Path) -> Run:
+def load(source: str | Path, allow_changed: bool = False) -> Run:
     """Open a run.
 
     Args:
-        source: a run folder, or the Hub id of an uploaded one.
+        source: a run folder, or the Hub id (``user/name``) of one that was pushed there.
+        allow_changed: go on where the run's dense model or text is no longer what it was; otherwise that is an error
+            where they are first asked for.
 
     Raises:
-        CheckpointError: it is neither.
+        CheckpointError: it is no run.
+        HubError: it is no folder here, and the Hub cannot be reached or has no such run.
     """
+    if not str(source).strip():
+        raise CheckpointError("An empty text names no run. Give a path such as runs/<folder>.")
+    source = Path(source).expanduser() if str(source).startswith("~") else source
     if Path(source).exists() or str(source).count("/") != 1 or str(source).startswith((".", "/", "runs/")):
-        return Run(source)
-    from huggingface_hub import snapshot_download
+        return Run(source, allow_changed)
+    # Not at the top: the Hub's client is slow to import.
+    from bridges.interop.hub import fetch
 
-    try:
-        return Run(snapshot_download(str(source)))
-    except CheckpointError:
-        raise
-    except Exception as error:
-        raise CheckpointError(
-            f"{source} is neither a run folder here nor a run on the Hub ({type(error).__name__}). Give a path such as "
-            "runs/<folder>."
-        ) from error
+    return Run(fetch(str(source)), allow_changed)

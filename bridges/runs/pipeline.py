@@ -12,17 +12,22 @@ import torch
 from accelerate import Accelerator
 
 from bridges import kernels
-from bridges.behaviours.stage import chosen
 from bridges.bridge import Bridges, pair_sites
 from bridges.config import Config, flat
+from bridges.config.paths import absolute
 from bridges.data.blocks import token_blocks
+from bridges.data.tokenizer import leading_token
 from bridges.dense import DenseStack, load_dense
-from bridges.errors import CheckpointError, ConfigError
+from bridges.errors import CheckpointError, ConfigError, DataError, DiskFullError, in_brief
 from bridges.report import write_report
+from bridges.runs.context import RunContext
+from bridges.runs.disk import bytes_missing, bytes_needed, full_message, is_disk_full, readable
 from bridges.runs.initialise import Start, build, choose_start, finish
-from bridges.runs.stages import RunContext, wanted
+from bridges.runs.inputs import behaviour_inputs, check_inputs, model_inputs, other_versions, text_inputs
+from bridges.runs.sources import select_behaviours
+from bridges.runs.stages import wanted
 from bridges.runs.summary import headline, summary_text
-from bridges.sparse import Projector, SparseTransformer, budget
+from bridges.sparse import Projector, SparseTransformer, budget, load_sparse
 from bridges.storage.folder import RunFolder
 from bridges.storage.tables import read_table, table_names, write_table
 from bridges.storage.tracking import Tracker, open_tracker
@@ -55,12 +60,21 @@ def prepare(
             f"data.context={config.data.context} is longer than the {dense.context} tokens {config.model.label} takes."
         )
     start = choose_start(config, dense, config.data.context, tokenizer.eos_token_id)
+    start.shape.bos_token_id = leading_token(tokenizer)
     plan = plan_of(config, dense, start, accelerator)
     check_memory(plan)
     # A misspelt name or a broken file must not wait until training is over.
-    chosen(config.behaviours, tokenizer, config.circuits.targets)
+    select_behaviours(config.behaviours, tokenizer)
     say(f"Reading text ({config.data.source}) …")
     data = token_blocks(config.data, tokenizer, config.data.context)
+    largest = max(int(blocks.max()) for blocks in data.blocks.values())
+    if largest >= dense.vocab_size:
+        raise DataError(
+            f"The text holds {tokenizer.convert_ids_to_tokens(largest)!r} (token {largest}), of which the dense model "
+            f"has no embedding: it has {dense.vocab_size}. Take it out of the text."
+        )
+    found = model_inputs(config, dense) | text_inputs(config, data) | behaviour_inputs(config)
+    check_inputs(folder.path, found, config.allow_changed, write=accelerator.is_main_process, say=say)
     sparse, bridges = build(config, dense, start)
     if start.note:
         say(start.note)
@@ -137,10 +151,12 @@ def sparsity_table(sparse: SparseTransformer, fraction: float) -> pd.DataFrame:
 def _load_trained(parts: RunContext) -> None:
     """Put the finished training's weights into the parts."""
     try:
-        trained = SparseTransformer.from_pretrained(parts.folder.model)
-        parts.sparse.load_state_dict(trained.state_dict())
-    except Exception as error:
-        raise CheckpointError(f"The trained model in {parts.folder.model} cannot be read: {error}") from error
+        parts.sparse.load_state_dict(load_sparse(parts.folder.model).state_dict())
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"The trained model in {parts.folder.model} has another shape than this run's settings give. "
+            f"({in_brief(error)})"
+        ) from error
     parts.bridges.load_state_dict(Bridges.from_pretrained(parts.folder.bridges).state_dict())
     finish(parts.sparse, parts.bridges)
 
@@ -163,17 +179,29 @@ def run(config: Config, path: Path, accelerator: Accelerator, say: Callable[[str
     """
     main = accelerator.is_main_process
     tell = say if main else (lambda text: None)
-    if main:
-        folder = RunFolder.create(config, path)
-    accelerator.wait_for_everyone()
+    config = absolute(config)
+    existed, fresh = path.exists(), not (path / "config.yaml").exists()
     folder = RunFolder(path)
-    if folder.done(list(wanted(config))[-1]):
+    try:
         if main:
-            folder.write_status("finished")
-        tell(f"{path} is finished already.\n\n{summary_text(folder)}")
-        return folder
-    with folder.failure_recorded() if main else nullcontext():
-        _stages(config, folder, accelerator, tell)
+            RunFolder.create(config, path)
+        accelerator.wait_for_everyone()
+        if folder.done(list(wanted(config))[-1]):
+            if main:
+                folder.write_status("finished")
+            tell(f"{path} is finished already.\n\n{summary_text(folder)}")
+            return folder
+        if not fresh and (versions := other_versions(path)):
+            tell(f"Since this run was begun, other versions were installed: {', '.join(versions)}.")
+        with folder.failure_recorded() if main else nullcontext():
+            _stages(config, folder, accelerator, tell)
+    except BaseException as error:
+        message = full_message(path, folder.needed) if is_disk_full(error) else None
+        if main and fresh and not folder.computed:
+            folder.discard(existed)
+        if message:
+            raise DiskFullError(message) from error
+        raise
     return folder
 
 
@@ -196,6 +224,9 @@ def _stages(config: Config, folder: RunFolder, accelerator: Accelerator, tell: C
     try:
         with _stage(folder, "prepare", main):
             parts, plan = prepare(config, folder, accelerator, tell)
+            folder.needed = bytes_needed(plan, config.train.keep_checkpoints)
+            if (missing := bytes_missing(path, folder.needed)) > 0:
+                tell(f"This run may write {readable(missing)} more than is free on the disk that holds {path}.")
         if folder.done("train"):
             _load_trained(parts)
         else:

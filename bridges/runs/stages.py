@@ -2,207 +2,174 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
-from accelerate import Accelerator
-from torch import Tensor
-from tqdm import tqdm
 
-from bridges.behaviours.pair import Behaviour
-from bridges.behaviours.stage import chosen, measure_behaviours
-from bridges.bridge import Bridges, fit_ridge
-from bridges.circuits.stage import CircuitContext, find_circuits
-from bridges.compare.stage import CompareContext, compare_models
-from bridges.config import Config
-from bridges.data.blocks import TokenBlocks, bigram_log_probabilities
-from bridges.dense import DenseStack
+from bridges.behaviours.stage import measure_behaviour
+from bridges.circuits.bootstrap import Resampler
+from bridges.compare.agreement import text_rows
+from bridges.compare.similarity import similarity_rows
+from bridges.compare.verdict import decide
+from bridges.config import Config, VerdictConfig
 from bridges.fidelity.hybrids import bridge_errors, measure_paths, measure_table, site_table
 from bridges.hybrid import Path as MixedPath
 from bridges.hybrid import all_paths
-from bridges.runs.initialise import FULL_BIGRAM_LIMIT, UNTRAINED_SEED, Start, fit_to_text, stream_pairs
-from bridges.sparse import SparseTransformer
-from bridges.storage.folder import RunFolder
-from bridges.storage.tables import read_table, write_table
-from bridges.storage.workers import worker_count
-from bridges.training.precision import autocast, resolve_precision
+from bridges.runs.circuits import CIRCUIT_TABLES, BehaviourWork, searchable, warm_up
+from bridges.runs.context import RunContext
+from bridges.storage.runner import run_each
+from bridges.storage.tables import TABLES, read_table, table_names, write_table
 
-
-@dataclass
-class RunContext:
-    """What the stages work on."""
-
-    config: Config
-    folder: RunFolder
-    accelerator: Accelerator
-    dense: DenseStack
-    data: TokenBlocks
-    sparse: SparseTransformer
-    bridges: Bridges
-    tokenizer: Any
-    start: Start
-    say: Callable[[str], None]
-
-    @property
-    def device(self) -> torch.device:
-        return self.accelerator.device
-
-    def autocast(self) -> AbstractContextManager:
-        """The precision that training had."""
-        return autocast(resolve_precision(self.config.train.precision, self.device), self.device)
-
-    def fit_to_text(self) -> None:
-        """What the first step needs to have measured on text."""
-        fit_to_text(self.config, self.start, self.dense, self.sparse, self.bridges, self.data, self.device)
-
-    @cached_property
-    def behaviours(self) -> dict[str, Behaviour]:
-        """The behaviours that the settings name."""
-        return chosen(self.config.behaviours, self.tokenizer)
-
-    @cached_property
-    def bigram(self) -> Tensor | None:
-        """Log-probabilities ``[V, V]`` of a bigram table; None where the vocabulary is too large for one."""
-        if self.dense.vocab_size > FULL_BIGRAM_LIMIT:
-            return None
-        return bigram_log_probabilities(self.data.blocks["train"], self.dense.vocab_size)
-
-    def baseline(self, seed: int = 0) -> Bridges:
-        """Random bridges of the trained ones' shape and scales."""
-        bridges = self.bridges
-        other = Bridges(
-            self.dense.d_model, self.sparse.d_model, bridges.pairs, bridges.config.activation_fraction, seed
-        ).to(self.device)
-        for mine, trained in zip(other, bridges, strict=True):
-            mine.scale.copy_(trained.scale)
-            mine.sparse_scale.copy_(trained.sparse_scale)
-        return other
-
-    @cached_property
-    def ridge(self) -> Bridges:
-        """Bridges by closed-form regression between the two finished models' streams."""
-        config = self.config
-        ridge = self.baseline()
-        streams = stream_pairs(
-            self.dense, self.sparse, self.data, config.eval.ridge_tokens, config.eval.batch, self.device
-        )
-        fit_ridge(ridge, streams, config.bridge.ridge)
-        return ridge
-
-    @property
-    def workers(self) -> int:
-        """How many behaviours are worked on at a time."""
-        return worker_count(self.config.circuits.workers, {"dense": self.dense, "sparse": self.sparse})
-
-    def bar(self, total: int, name: str, unit: str = "behaviour") -> tqdm:
-        """A progress bar over behaviours, or pieces of them."""
-        return tqdm(total=total, unit=unit, desc=name, dynamic_ncols=True, mininterval=1.0)
+JUDGED_BY = ("suite", "behaviours", "circuits", "controls", "agreement", "transfer")
+_BATCH = 8
+# Of the cross-validated regressions between streams: penalty relative to the inputs' mean square, and folds.
+RIDGE, FOLDS = 1e-4, 5
 
 
 @torch.no_grad()
-def evaluate(parts: RunContext) -> None:
+def evaluate(context: RunContext) -> None:
     """The ``sites`` and ``paths`` tables on held-out documents, the baselines among them."""
-    config, dense, sparse, bridges = parts.config, parts.dense, parts.sparse, parts.bridges
-    ids = parts.data.take("test", config.eval.sequences)
-    shared: dict[str, Any] = {"batch": config.eval.batch, "device": parts.device}
+    config, dense, sparse = context.config, context.dense, context.sparse
+    ids = context.data.take("test", config.eval.sequences)
+    shared: dict[str, Any] = {"batch": config.eval.batch, "device": context.device}
     measured = shared | {"bootstrap": config.eval.bootstrap, "seed": config.seed, "split": "test"}
-    count = len(bridges)
+    count = len(context.bridges)
     singles = [MixedPath(first, (i,)) for first in "DS" for i in range(count)]
     paths, sites = [], []
     for label, some, which in (
-        ("trained", bridges, all_paths(count, config.eval.double_paths, config.seed)),
-        ("untrained", parts.baseline(config.seed + UNTRAINED_SEED), singles),
-        ("ridge", parts.ridge, singles),
+        ("trained", context.bridges, all_paths(count, config.eval.double_paths, config.seed)),
+        ("untrained", context.untrained, singles),
+        ("ridge", context.ridge, singles),
     ):
-        frame = measure_paths(which, dense, sparse, some, ids, label=label, autocast=parts.autocast(), **measured)
-        errors = bridge_errors(dense, sparse, some, ids, autocast=parts.autocast(), **shared)
+        frame = measure_paths(which, dense, sparse, some, ids, label=label, autocast=context.autocast(), **measured)
+        errors = bridge_errors(dense, sparse, some, ids, autocast=context.autocast(), **shared)
         paths.append(frame)
         sites.append(site_table(errors, frame, label))
-    if parts.bigram is not None:
-        paths.append(measure_table(parts.bigram, dense, ids, **measured))
-    write_table(parts.folder.path, "paths", pd.concat(paths, ignore_index=True))
-    write_table(parts.folder.path, "sites", pd.concat(sites, ignore_index=True))
+    if context.bigram is not None:
+        paths.append(measure_table(context.bigram, dense, ids, **measured))
+    write_table(context.folder.path, "paths", pd.concat(paths, ignore_index=True))
+    write_table(context.folder.path, "sites", pd.concat(sites, ignore_index=True))
 
 
-def behaviours(parts: RunContext) -> None:
+def behaviours(context: RunContext) -> None:
     """The ``suite`` and ``behaviours`` tables."""
-    config = parts.config
-    bar = parts.bar(len(parts.behaviours), "behaviours")
-    suite, rows = measure_behaviours(
-        parts.behaviours,
-        config.behaviours,
-        parts.dense,
-        parts.sparse,
-        parts.bridges,
-        parts.tokenizer,
-        bigram=None if parts.bigram is None else parts.bigram.to(parts.device),
-        device=parts.device,
-        autocast=parts.autocast,
-        bootstrap=config.eval.bootstrap,
-        seed=config.seed,
-        count=parts.workers,
-        progress=lambda name: bar.set_postfix_str(name) or bar.update(),
-    )
+    names = list(context.behaviours)
+    place = context.folder.path / ".parts" / "behaviours"
+    bar = context.bar(len(names), "behaviours")
+    bigram = None if context.bigram is None else context.bigram.to(context.device)
+
+    def work(mine: RunContext, name: str) -> Any:
+        config = mine.config
+        return measure_behaviour(
+            mine.behaviours[name],
+            config.behaviours,
+            mine.dense,
+            mine.sparse,
+            mine.bridges,
+            mine.tokenizer,
+            bigram=bigram,
+            device=mine.device,
+            autocast=mine.autocast,
+            bootstrap=config.eval.bootstrap,
+            seed=config.seed,
+        )
+
+    tables = ("suite", "behaviours")
+    # Nothing is intervened on: the models can be shared.
+    own = [context] * context.worker_count(len(names))
+    done = run_each(place, names, tables, own, work, lambda name: bar.set_postfix_str(name) or bar.update())
     bar.close()
-    write_table(parts.folder.path, "suite", suite)
-    write_table(parts.folder.path, "behaviours", rows)
+    _write(context, done, place)
 
 
-def circuits(parts: RunContext) -> None:
-    """The circuits of what the dense model can do, and their tables."""
-    config = parts.config
-    measured = read_table(parts.folder.path, "behaviours")
-    dense = measured[(measured["model"] == "dense") & (measured["split"] == "heldout")]
-    shop = CircuitContext(
-        parts.folder.path,
-        config.circuits,
-        {"sparse": parts.sparse, "dense": parts.dense},
-        parts.data,
-        parts.tokenizer,
-        config.behaviours.pairs,
-        config.seed,
-        parts.autocast,
-    )
-    accuracies = dict(zip(dense["behaviour"], dense["accuracy"], strict=True))
-    able = sum(accuracies.get(name, -1.0) >= config.circuits.min_accuracy for name in parts.behaviours)
-    # Two pieces of work for each: its nodes, and the rest.
-    bar = parts.bar(2 * able, "circuits", "piece")
-    find_circuits(
-        shop,
-        parts.behaviours,
-        accuracies,
-        lambda name: bar.set_postfix_str(name) or bar.update(),
-        parts.say,
-    )
+def circuits(context: RunContext) -> None:
+    """The circuits of what the dense model can do and all that verdicts are read from, verdict by verdict."""
+    config, names = context.config, list(context.behaviours)
+    for model in config.circuits.models:
+        if why := searchable(context, model):
+            context.say(f"No circuits in the {model} model: {why}")
+    measured = read_table(context.folder.path, "behaviours")
+    suite = read_table(context.folder.path, "suite")
+    shared = dict(zip(suite["behaviour"], suite["shared_last"], strict=True))
+    held = measured[(measured["split"] == "heldout") & measured["bridge"].isna()]
+    accuracy = {m: held[held["model"] == m].set_index("behaviour")["accuracy"] for m in ("dense", "sparse")}
+
+    def able(name: str) -> list[str]:
+        """The models that do a behaviour, and not by the last token alone: those that a circuit is searched in."""
+        dense, sparse = (float(accuracy[m].get(name, -1.0)) for m in ("dense", "sparse"))
+        if dense < config.verdict.dense_accuracy or shared.get(name, 0.0) < 1.0:
+            return []
+        return ["dense", "sparse"] if sparse >= config.verdict.sparse_accuracy * dense else ["dense"]
+
+    # Long ones first leave least to wait for at the end, and what the sparse model does best is likeliest to be found.
+    order = sorted(names, key=lambda n: (-len(able(n)), -accuracy["sparse"].get(n, -1.0)))
+    place = context.folder.path / ".parts" / "circuits"
+    bar = context.bar(len(names), "circuits")
+    with context.autocast():
+        warm_up(context)
+        own = context.workers(len(names))
+
+    def work(mine: RunContext, name: str) -> Any:
+        with mine.autocast():
+            found = BehaviourWork(mine, name, able(name))
+            rows = found.run()
+            mine.say(found.line())
+        return rows
+
+    done = run_each(place, names, CIRCUIT_TABLES, own, work, lambda n: bar.set_postfix_str(n) or bar.update(), order)
     bar.close()
+    _write(context, done, place)
 
 
-def compare(parts: RunContext) -> None:
-    """What circuits explain of the dense model: agreement, transfer, similarity, evidence and verdicts."""
-    config = parts.config
-    bar = parts.bar(len(parts.behaviours), "verdicts")
-    bench = CompareContext(
-        parts.folder.path,
-        config.compare,
-        config.verdict,
-        parts.dense,
-        parts.sparse,
-        parts.bridges,
-        parts.ridge.requires_grad_(False),
-        parts.data,
-        parts.tokenizer,
-        config.behaviours.pairs,
-        config.seed,
-        count=parts.workers,
-        autocast=parts.autocast,
-    )
-    compare_models(bench, parts.behaviours, lambda name: bar.set_postfix_str(name) or bar.update())
-    bar.close()
+def compare(context: RunContext) -> None:
+    """Likeness of the whole models on text, and the verdicts with their corrections over all behaviours."""
+    config, folder = context.config, context.folder.path
+    with context.autocast():
+        text = context.text("test", config.compare.text_tokens)
+        draws = Resampler(len(text), config.compare.bootstrap, config.seed)
+        whole = text_rows({"dense": context.dense, "sparse": context.sparse}, text, draws)
+        likeness = similarity_rows(
+            context.dense,
+            context.sparse,
+            context.bridges,
+            context.text("test", config.compare.similarity_tokens),
+            RIDGE,
+            FOLDS,
+            _BATCH,
+        )
+    rows = pd.DataFrame(whole, columns=TABLES["agreement"].names)
+    pairs = read_table(folder, "agreement")
+    pairs = pairs[pairs["behaviour"] != "text"]
+    write_table(folder, "agreement", pd.concat([rows, pairs], ignore_index=True) if len(pairs) else rows)
+    write_table(folder, "similarity", pd.DataFrame(likeness))
+    judge(folder, config.verdict)
+
+
+def judge(folder: Path, config: VerdictConfig) -> dict[str, pd.DataFrame]:
+    """Claims and verdicts of a run from its tables alone; they are written too.
+
+    Args:
+        folder: of the run. config: the bars, perhaps others than when it ran.
+    """
+    written = table_names(folder)
+    found = decide({name: read_table(folder, name) for name in JUDGED_BY if name in written}, config)
+    done = dict(zip(("claims", "verdicts"), found, strict=True))
+    for name, frame in done.items():
+        write_table(folder, name, frame)
+    return done
+
+
+def _write(context: RunContext, tables: dict[str, pd.DataFrame], place: Path) -> None:
+    """Write finished tables and remove the parts they were put together from."""
+    for name, frame in tables.items():
+        write_table(context.folder.path, name, frame)
+    shutil.rmtree(place, ignore_errors=True)
+    if place.parent.is_dir() and not any(place.parent.iterdir()):
+        place.parent.rmdir()
 
 
 def wanted(config: Config) -> dict[str, Callable[[RunContext], None]]:

@@ -54,9 +54,10 @@ def _circuits(folder: RunFolder) -> dict[str, float]:
         for model, end in (("sparse", ""), ("dense", "_dense")):
             edges = circuits.loc[circuits["model"] == model, "edges"]
             out[f"circuits/found{end}"] = len(edges)
-            # A circuit may have no edge inside the blocks, and a geometric mean has no zero.
-            out[f"circuits/geo_mean_edges{end}"] = float(np.exp(np.log(edges.clip(lower=1)).mean()))
-        both = circuits.pivot_table(index="behaviour", columns="model", values="edges").dropna().clip(lower=1)
+            # A behaviour that the bigram table does needs no edge: such circuits are counted apart and enter no mean.
+            out[f"circuits/without_edges{end}"] = int((edges == 0).sum())
+            out[f"circuits/geo_mean_edges{end}"] = float(np.exp(np.log(edges[edges > 0]).mean()))
+        both = circuits[circuits["edges"] > 0].pivot_table(index="behaviour", columns="model", values="edges").dropna()
         if len(both.columns) == 2:
             out["circuits/edge_ratio"] = float(np.exp(np.log(both["dense"] / both["sparse"]).mean()))
     if "verdicts" in written:

@@ -6,7 +6,16 @@ from collections.abc import Sequence
 
 from transformers import PretrainedConfig
 
-from bridges.config.literals import ACTIVATIONS, BIGRAMS, NODE_KINDS, POSITIONS, STREAM_POINTS, one_of
+from bridges.config.literals import (
+    ACTIVATIONS,
+    BIGRAMS,
+    NODE_KINDS,
+    NORMS,
+    POSITIONS,
+    RESIDUAL_ACTIVATIONS,
+    STREAM_POINTS,
+    one_of,
+)
 from bridges.errors import ConfigError
 
 
@@ -29,12 +38,17 @@ class SparseTransformerConfig(PretrainedConfig):
         activation_fraction: share of each vector that AbsTopK keeps (None or 1: no AbsTopK).
         activation_points: node kinds AbsTopK acts on; ``resid_post_attn`` and ``resid_post_mlp`` may be added.
         bias: biases on every linear map and on the logits.
-        norm_gain: learned gain in each RMSNorm (foldable into the weights that follow).
-        norm_eps: ε of RMSNorm (None: machine epsilon, as in the released checkpoints). At high sparsity some tokens
-            keep no embedding weight at all; the gradient of a norm at zero is 1/√ε.
+        head_bias: bias on the logits (None: as ``bias``).
+        norm: ``rms``, or ``layer`` for LayerNorm.
+        norm_gain: learned gain in each norm (foldable into the weights that follow). norm_bias: learned bias in each
+            LayerNorm.
+        norm_eps: ε of the norms (None: machine epsilon, as in the released checkpoints; RMSNorm only). At high sparsity
+            some tokens keep no embedding weight at all; the gradient of a norm at zero is 1/√ε.
+        residual_activation: ``relu`` acts on the stream after every sublayer, before any AbsTopK on it.
         attention_sink: a learned logit with value zero in each head's softmax.
-        position: ``none`` (the paper's default), ``learned`` (added to the embedding) or ``concat`` (``d_position``
-            learned channels beside what attention and MLP read; they are never written to).
+        position: ``none`` (the paper's default), ``learned`` (added to the embedding), or ``d_position`` channels
+            beside what attention and MLP read, which are never written to: a table for each read (``concat``), or one
+            table of which each read has a norm of its own, learned (``concat_shared``) or fixed (``sinusoidal``).
         d_position: channels of concatenated positions.
         bigram: ``full`` (a vocab × vocab table whose row of the current token is added to the logits), ``low_rank``
             (the product of two tables of rank ``bigram_rank``) or ``none``.
@@ -57,8 +71,12 @@ class SparseTransformerConfig(PretrainedConfig):
         activation_fraction: float | None = 0.25,
         activation_points: Sequence[str] = NODE_KINDS,
         bias: bool = True,
+        head_bias: bool | None = None,
+        norm: str = "rms",
         norm_gain: bool = False,
+        norm_bias: bool = False,
         norm_eps: float | None = 1e-5,
+        residual_activation: str = "identity",
         attention_sink: bool = True,
         position: str = "none",
         d_position: int = 32,
@@ -81,11 +99,15 @@ class SparseTransformerConfig(PretrainedConfig):
             one_of("sparse.activation_points", p, (*NODE_KINDS, *STREAM_POINTS)) for p in activation_points
         ]
         self.bias = bias
+        self.head_bias = bias if head_bias is None else head_bias
+        self.norm = one_of("sparse.norm", norm, NORMS)
         self.norm_gain = norm_gain
+        self.norm_bias = norm_bias
         self.norm_eps = norm_eps
+        self.residual_activation = one_of("sparse.residual_activation", residual_activation, RESIDUAL_ACTIVATIONS)
         self.attention_sink = attention_sink
         self.position = one_of("sparse.position", position, POSITIONS)
-        self.d_position = d_position if position == "concat" else 0
+        self.d_position = d_position if position not in ("none", "learned") else 0
         self.bigram = one_of("sparse.bigram", bigram, BIGRAMS)
         self.bigram_rank = bigram_rank
         self.weight_fraction = weight_fraction
@@ -95,10 +117,15 @@ class SparseTransformerConfig(PretrainedConfig):
         for name in ("vocab_size", "n_layer", "d_model", "d_mlp", "d_head", "n_head", "context"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"sparse.{name}={getattr(self, name)} must be at least 1.")
-        if position == "concat" and d_position < 1:
+        if position not in ("none", "learned") and d_position < 1:
             raise ConfigError(f"sparse.d_position={d_position} must be at least 1.")
         if norm_eps is not None and not norm_eps > 0:
             raise ConfigError(f"sparse.norm_eps={norm_eps} must be greater than 0.")
+        if norm == "layer" and norm_eps is None:
+            raise ConfigError("sparse.norm=layer needs a number as sparse.norm_eps, such as 1e-5.")
+        if norm_bias and not (norm == "layer" and norm_gain):
+            raise ConfigError("sparse.norm_bias=true needs sparse.norm=layer and sparse.norm_gain=true.")
+        # Set: the unembedding is the embedding's matrix.
         kwargs.setdefault("tie_word_embeddings", False)
         super().__init__(**kwargs)
 

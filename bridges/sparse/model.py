@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
-from typing import cast
+from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +14,7 @@ from torch.nn import functional as F
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutput
 
+from bridges.errors import CheckpointError, in_brief
 from bridges.nodes import NodeBus
 from bridges.sparse.config import SparseTransformerConfig, kept
 from bridges.sparse.ops import abs_topk, autocast_once, gelu, linear, rms_norm, sink_attention
@@ -38,19 +41,49 @@ class _RMSNorm(nn.RMSNorm):
         return rms_norm(x, self.weight, self.eps, into_linear)
 
 
+class _LayerNorm(nn.LayerNorm):
+    def forward(self, x: Tensor, into_linear: bool = False) -> Tensor:
+        return super().forward(x)
+
+
+def _norm(config: SparseTransformerConfig, width: int) -> nn.Module:
+    if config.norm == "rms":
+        return _RMSNorm(width, eps=config.norm_eps, elementwise_affine=config.norm_gain)
+    assert config.norm_eps is not None  # the configuration sees to it
+    return _LayerNorm(width, config.norm_eps, elementwise_affine=config.norm_gain, bias=config.norm_bias)
+
+
+def sinusoids(context: int, width: int) -> Tensor:
+    """Fixed positions ``[context, width]``: sines, then cosines, of periods spread evenly on a logarithmic scale from 4
+    tokens to ``context``; an odd last channel is zero."""
+    periods = torch.logspace(math.log10(4.0), math.log10(max(4.0, float(context))), max(1, width // 2))
+    angles = torch.arange(context)[:, None] * (2 * math.pi / periods)
+    table = torch.zeros(context, width)
+    waves = torch.cat([angles.sin(), angles.cos()], 1)[:, :width]
+    table[:, : waves.shape[1]] = waves
+    return table
+
+
 class _Reader(nn.Module):
     """What a sublayer reads: the normalised stream, with the position channels beside it where there are any."""
 
     def __init__(self, config: SparseTransformerConfig):
         super().__init__()
-        self.norm = _RMSNorm(config.d_model, eps=config.norm_eps, elementwise_affine=config.norm_gain)
-        self.positions = nn.Embedding(config.context, config.d_position) if config.d_position else None
+        self.norm = _norm(config, config.d_model)
+        own = config.position == "concat"
+        self.positions = nn.Embedding(config.context, config.d_position) if own else None
+        self.position_norm = _norm(config, config.d_position) if config.d_position and not own else None
 
-    def forward(self, h: Tensor) -> Tensor:
+    def forward(self, h: Tensor, table: Tensor | None = None) -> Tensor:
+        """``[B, T, d_model]`` to ``[B, T, d_model + d_position]``; ``table`` ``[context, d_position]`` holds the
+        positions that all reads share."""
         x = self.norm(h)
-        if self.positions is None:
+        if self.positions is not None:
+            p = rms_norm(self.positions.weight[: h.shape[1]], None, None)
+        elif self.position_norm is not None and table is not None:
+            p = self.position_norm(table[: h.shape[1]])
+        else:
             return x
-        p = rms_norm(self.positions.weight[: h.shape[1]], None, None)
         return torch.cat([x, p.to(x.dtype).expand(h.shape[0], -1, -1)], dim=-1)
 
 
@@ -68,8 +101,8 @@ class _Attention(nn.Module):
         # While edges are ablated: weights [d_model, heads] and values [heads] that are mixed for every token instead.
         self.constant: tuple[Tensor, Tensor] | None = None
 
-    def forward(self, h: Tensor, node) -> Tensor:
-        x = autocast_once(node("attn_in", self.read(h)))
+    def forward(self, h: Tensor, node, table: Tensor | None = None) -> Tensor:
+        x = autocast_once(node("attn_in", self.read(h, table)))
         q, k, v = (
             node(kind, part(x)).unflatten(-1, (self.n_head, -1)).transpose(1, 2)
             for kind, part in (("q", self.q), ("k", self.k), ("v", self.v))
@@ -92,8 +125,8 @@ class _MLP(nn.Module):
         self.down = SparseLinear(config.d_mlp, config.d_model, bias=config.bias)
         self.activation = _ACTIVATIONS[config.activation]
 
-    def forward(self, h: Tensor, node) -> Tensor:
-        x = node("mlp_in", self.read(h))
+    def forward(self, h: Tensor, node, table: Tensor | None = None) -> Tensor:
+        x = node("mlp_in", self.read(h, table))
         return node("mlp_out", self.down(node("mlp_neuron", self.activation(self.up(x)))))
 
 
@@ -106,17 +139,24 @@ class SparseTransformer(ResidualStack, PreTrainedModel):
 
     config_class = SparseTransformerConfig
     base_model_prefix = ""
+    # Where `config.tie_word_embeddings` is set.
+    _tied_weights_keys = {"head.weight": "tokens.weight"}  # noqa: RUF012
     bigram: nn.Module | None
+    config: SparseTransformerConfig
 
     def __init__(self, config: SparseTransformerConfig):
         super().__init__(config)
         self.d_model, self.vocab_size, self.context = config.d_model, config.vocab_size, config.context
         self.n_layers, self.n_sublayers = config.n_layer, 2 * config.n_layer
         self.tokens = nn.Embedding(config.vocab_size, config.d_model)
-        self.positions = nn.Embedding(config.context, config.d_model) if config.position == "learned" else None
+        if config.position in ("none", "concat"):
+            self.positions = None
+        else:
+            self.positions = nn.Embedding(config.context, config.d_position or config.d_model)
+            self.positions.requires_grad_(config.position != "sinusoidal")
         self.blocks = nn.ModuleList(part(config) for _ in range(config.n_layer) for part in (_Attention, _MLP))
-        self.norm = _RMSNorm(config.d_model, eps=config.norm_eps, elementwise_affine=config.norm_gain)
-        self.head = SparseLinear(config.d_model, config.vocab_size, bias=config.bias)
+        self.norm = _norm(config, config.d_model)
+        self.head = SparseLinear(config.d_model, config.vocab_size, bias=config.head_bias)
         if config.bigram == "full":
             self.bigram = nn.Embedding(config.vocab_size, config.vocab_size)
         elif config.bigram == "low_rank":
@@ -139,10 +179,14 @@ class SparseTransformer(ResidualStack, PreTrainedModel):
             nn.init.normal_(module.weight, std=std)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+        elif module is self.positions and self.config.position == "sinusoidal":
+            module.weight.copy_(sinusoids(self.config.context, self.config.d_position))
         elif isinstance(module, nn.Embedding):
             nn.init.normal_(module.weight, std=0.0 if module is self.bigram else std)
-        elif isinstance(module, nn.RMSNorm) and module.weight is not None:
+        elif isinstance(module, nn.RMSNorm | nn.LayerNorm) and module.weight is not None:
             nn.init.ones_(module.weight)
+            if isinstance(module, nn.LayerNorm) and module.bias is not None:
+                nn.init.zeros_(module.bias)
 
     # --- the stack ------------------------------------------------------------------------------------------------
 
@@ -153,7 +197,7 @@ class SparseTransformer(ResidualStack, PreTrainedModel):
 
     def embed(self, ids: Tensor) -> Tensor:
         h = self.tokens(ids)
-        if self.positions is not None:
+        if self.positions is not None and not self.config.d_position:
             h = h + self.positions.weight[: ids.shape[1]]
         return h
 
@@ -164,7 +208,10 @@ class SparseTransformer(ResidualStack, PreTrainedModel):
             return self.nodes(f"{layer}.{kind}", self._top_k(kind, x))
 
         # The stream is kept in fp32 under autocast: it is a sum of many small writes.
-        h = h + self.blocks[index](h, node).to(h.dtype)
+        shared = self.positions.weight if self.positions is not None and self.config.d_position else None
+        h = h + self.blocks[index](h, node, shared).to(h.dtype)
+        if self.config.residual_activation == "relu":
+            h = torch.relu(h)
         return self._top_k("resid_post_mlp" if index % 2 else "resid_post_attn", h)
 
     def unembed(self, h: Tensor, ids: Tensor) -> Tensor:
@@ -201,9 +248,28 @@ class SparseTransformer(ResidualStack, PreTrainedModel):
         """
         chosen = {"tokens.weight": cast(nn.Parameter, self.tokens.weight)}
         for name, module in self.named_modules():
-            if isinstance(module, SparseLinear):
+            # A tied unembedding is the embedding's matrix, which is here already.
+            if isinstance(module, SparseLinear) and module.weight is not self.tokens.weight:
                 chosen[f"{name}.weight"] = cast(nn.Parameter, module.weight)
         return chosen
+
+
+def load_sparse(folder: str | Path) -> SparseTransformer:
+    """Read the sparse model that `save_pretrained` wrote to ``folder``.
+
+    Raises:
+        CheckpointError: there is none, a file is damaged, or weights are missing.
+    """
+    if not Path(folder).is_dir():
+        raise CheckpointError(f"The sparse model in {folder} cannot be read: there is no such folder.")
+    loading: Any = SparseTransformer.from_pretrained  # returns a pair, which its type denies
+    try:
+        model, info = loading(folder, output_loading_info=True, weights_only=True, local_files_only=True)
+    except Exception as error:
+        raise CheckpointError(f"The sparse model in {folder} cannot be read: {in_brief(error)}.") from error
+    if lost := sorted(info["missing_keys"]):
+        raise CheckpointError(f"The sparse model in {folder} is not whole: {len(lost)} weights such as {lost[0]} lack.")
+    return model
 
 
 AutoConfig.register(SparseTransformerConfig.model_type, SparseTransformerConfig, exist_ok=True)

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from bridges.errors import CheckpointError
+from bridges.errors import CheckpointError, in_brief
 
 PACKED = "packed.safetensors"
 # A tensor with more nonzeros than this is smaller as it is.
@@ -78,7 +78,7 @@ def load_packed(folder: str | Path) -> dict[str, Tensor]:
     except CheckpointError:
         raise
     except Exception as error:
-        raise CheckpointError(f"No readable weights in {folder}: {error}") from error
+        raise CheckpointError(f"No readable weights in {folder}: {in_brief(error)}.") from error
     return state
 
 

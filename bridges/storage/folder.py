@@ -19,15 +19,37 @@ from typing import Any
 
 import yaml
 
-from bridges.config import Config, from_dict, to_dict
-from bridges.errors import CheckpointError, ConfigError
+from bridges.config import BOOKKEEPING, Config, from_dict, to_dict
+from bridges.config.paths import absolute
+from bridges.errors import CheckpointError, ConfigError, in_brief
+
+# Characters of the dense model's name in that of a run's folder.
+MAX_LABEL = 80
 
 
 def write_atomically(path: Path, text: str) -> None:
     """Replace ``path`` as a whole, so that a reader or a kill never meets half of it."""
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file of a run's folder.
+
+    Raises:
+        CheckpointError: the file is missing or damaged.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is damaged: {in_brief(error)}.") from error
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path} is damaged: it holds no object.")
+    return values
 
 
 @contextmanager
@@ -65,6 +87,8 @@ class RunFolder:
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
+        # Bytes that the folder comes to have, once that is known.
+        self.needed: int | None = None
 
     @property
     def checkpoints(self) -> Path:
@@ -84,6 +108,8 @@ class RunFolder:
     def create(cls, config: Config, path: Path) -> RunFolder:
         """Make the folder and write config and environment; an existing folder must hold the same config.
 
+        Paths are written as absolute ones.
+
         Raises:
             ConfigError: the folder belongs to a run with other settings.
         """
@@ -97,8 +123,27 @@ class RunFolder:
         make_folder(path, "runs_dir=…")
         write_atomically(path / "environment.json", json.dumps(environment(), indent=2) + "\n")
         folder.write_status("running")
-        write_atomically(path / "config.yaml", yaml.safe_dump(to_dict(config), sort_keys=False))
+        write_atomically(path / "config.yaml", yaml.safe_dump(to_dict(absolute(config)), sort_keys=False))
         return folder
+
+    def discard(self, existed: bool) -> None:
+        """Remove what a run that computed nothing has left.
+
+        Args:
+            existed: whether the folder was there before the run; then what else lies in it stays.
+        """
+        if not existed:
+            shutil.rmtree(self.path, ignore_errors=True)
+            return
+        shutil.rmtree(self.path / "wandb", ignore_errors=True)
+        for name in ("config.yaml", "environment.json", "status.json", "inputs.json"):
+            (self.path / name).unlink(missing_ok=True)
+
+    @property
+    def computed(self) -> bool:
+        """Whether anything lies here that took work: training has begun, or something is written."""
+        began = "train" in self.status["stages"]
+        return began or any((self.path / name).exists() for name in ("checkpoints", "model", "bridges", "tables"))
 
     @property
     def config(self) -> Config:
@@ -111,10 +156,11 @@ class RunFolder:
         if not file.exists():
             raise CheckpointError(f"{self.path} is no run folder: it has no config.yaml.{self._neighbours()}")
         try:
-            values = yaml.safe_load(file.read_text())
-            assert isinstance(values, dict)
-        except (yaml.YAMLError, AssertionError) as error:
-            raise CheckpointError(f"{file} is damaged: {error}") from error
+            values = yaml.safe_load(file.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, OSError, ValueError, RecursionError) as error:
+            raise CheckpointError(f"{file} is damaged: {' '.join(str(error).split())}") from error
+        if not isinstance(values, dict):
+            raise CheckpointError(f"{file} is damaged: it holds no settings.")
         return from_dict(values)
 
     def _neighbours(self) -> str:
@@ -125,10 +171,10 @@ class RunFolder:
 
     @property
     def status(self) -> dict[str, Any]:
-        file = self.path / "status.json"
-        with contextlib.suppress(OSError, json.JSONDecodeError):
-            return json.loads(file.read_text())
-        return {"status": "running", "stages": {}, "message": None, "started": _now()}
+        status: dict[str, Any] = {"status": "running", "stages": {}, "message": None, "started": _now()}
+        with contextlib.suppress(CheckpointError):
+            status |= read_json(self.path / "status.json")
+        return status
 
     def write_status(self, status: str, message: str | None = None, stages: dict | None = None) -> None:
         """Record ``running``, ``finished`` or ``failed``."""
@@ -160,7 +206,7 @@ class RunFolder:
             yield
         except BaseException as error:
             stages[name] = {"status": "failed", "seconds": round(before + time.monotonic() - started, 3)}
-            self.write_status("failed", f"{name}: {type(error).__name__}: {error}", stages)
+            self._record_failure(f"{name}: {type(error).__name__}: {error}", stages)
             raise
         stages[name] = {"status": "finished", "seconds": round(before + time.monotonic() - started, 3)}
         self.write_status("running", stages=stages)
@@ -172,16 +218,32 @@ class RunFolder:
             yield
         except BaseException as error:
             if self.status["status"] == "running":
-                self.write_status("failed", f"{type(error).__name__}: {error}")
+                self._record_failure(f"{type(error).__name__}: {error}")
             raise
+
+    def _record_failure(self, message: str, stages: dict | None = None) -> None:
+        """Write ``failed``. Where the disk is full, what was being written makes room for it; where there still is
+        none, the error that is on its way says more than this one would."""
+        try:
+            self.write_status("failed", message, stages)
+        except OSError:
+            self._remove_temporary()
+            with contextlib.suppress(OSError):
+                self.write_status("failed", message, stages)
+
+    def _remove_temporary(self) -> None:
+        """Remove files and folders that were not finished."""
+        for path in list(self.path.rglob(".*.tmp")):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def _identity(config: Config) -> dict[str, Any]:
-    """What makes two runs the same run: everything but where it is written and how it is tracked."""
-    values = to_dict(config)
-    for key in ("runs_dir", "name", "resume", "tracking"):
-        values.pop(key)
-    return values
+    """What makes two runs the same run: everything but `BOOKKEEPING`, however its paths are spelt."""
+    values = to_dict(absolute(config))
+    return {key: value for key, value in values.items() if key not in BOOKKEEPING}
 
 
 def config_hash(config: Config) -> str:
@@ -201,7 +263,8 @@ def folder_name(config: Config, unique: bool) -> str:
     """
     if config.name:
         return config.name
-    label = re.sub(r"[^A-Za-z0-9._-]+", "-", config.model.label)
+    # A Hub id or a folder's name may be longer than file systems allow.
+    label = re.sub(r"[^A-Za-z0-9._-]+", "-", config.model.label)[:MAX_LABEL]
     name = f"{label}-sparsity{config.sparsity:g}-seed{config.seed}"
     return f"{datetime.now():%Y-%m-%d_%H-%M-%S}-{name}" if unique else f"{name}-{config_hash(config)}"
 
@@ -210,7 +273,7 @@ def environment() -> dict[str, Any]:
     """Versions, commit, machine: what is needed to judge whether a run can be repeated."""
     import torch
 
-    packages = ("bridges", "torch", "transformers", "accelerate", "numpy", "pandas", "tokenizers", "wandb")
+    packages = ("bridges-interp", "torch", "transformers", "accelerate", "numpy", "pandas", "tokenizers", "wandb")
     versions = {}
     for package in packages:
         with contextlib.suppress(metadata.PackageNotFoundError):

@@ -23,6 +23,7 @@ Mode = Literal["wandb", "offline", "off"]
 
 INIT_TIMEOUT = 15.0  # seconds to wait for the server before the run goes on offline
 FINISH_TIMEOUT = 60.0  # seconds to wait for the last uploads; what is left stays on disk for `wandb sync`
+MAX_NAME = 128  # characters of a run's name; a run's folder may have a longer one
 MAX_TABLE_ROWS = 10_000  # what W&B shows of one table
 
 
@@ -163,7 +164,7 @@ def open_tracker(
             {
                 "project": project,
                 "entity": entity,
-                "name": name,
+                "name": name and name[:MAX_NAME],
                 "group": group,
                 "tags": list(tags),
                 "config": dict(config or {}),

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from bridges.errors import CheckpointError
+from bridges.errors import CheckpointError, in_brief
 from bridges.training.optimizers import OptimizerSet
 
 log = logging.getLogger(__name__)
@@ -108,8 +108,8 @@ def load_checkpoint(folder: Path, sparse: nn.Module, bridges: nn.Module, optimiz
                 saved.get("crossing_means", {}),
             )
         except Exception as error:
-            reasons.append(f"{path.name}: {type(error).__name__}: {error}")
-            log.warning("Checkpoint %s cannot be read (%s); trying the one before it.", path, error)
+            reasons.append(f"{path.name}: {in_brief(error)}")
+            log.warning("Checkpoint %s cannot be read (%s); trying the one before it.", path, in_brief(error))
             continue
         try:
             sparse.load_state_dict(states["sparse"])

@@ -31,6 +31,10 @@ from bridges.training.terms import Objective
 
 log = logging.getLogger(__name__)
 
+# The number of inputs that the bridges' learning rate is meant for. What one step of Adam changes in an output grows
+# with it: beyond, the rate falls as one over the width (Yang et al. 2022, "Tensor Programs V").
+RATE_WIDTH = 256
+
 LogRow = Callable[[dict[str, Any], int], None]
 
 
@@ -119,10 +123,15 @@ class Trainer:
             ParameterGroup(blocks, train.muon_lr if muon else train.lr, muon=muon, boosted=True),
             ParameterGroup(ends, train.lr, boosted=True),
             ParameterGroup(rest, train.lr),
-            ParameterGroup(list(self.bridges.parameters()), train.bridge_lr or train.lr),
         ]
-        if train.freeze_sparse:
-            groups = groups[-1:]
+        groups = [] if train.freeze_sparse else groups
+        # Biases have one input, whatever the width.
+        shape, rate = self.bridges.config, train.bridge_lr or train.lr
+        for part, width in (("encoder", shape.d_dense), ("decoder", shape.d_sparse)):
+            params = [p for name, p in self.bridges.named_parameters() if f".{part}." in name]
+            matrices, biases = ([p for p in params if (p.ndim > 1) == wanted] for wanted in (True, False))
+            groups.append(ParameterGroup(matrices, rate * min(1.0, RATE_WIDTH / width)))
+            groups.append(ParameterGroup(biases, rate))
         return build_optimizer(groups, betas=(train.beta1, train.beta2), eps=train.eps, weight_decay=train.weight_decay)
 
     @property

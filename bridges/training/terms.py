@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from bridges.bridge import Bridges, token_sizes
+from bridges.hybrid import keep_prefix, prefix_streams
 from bridges.losses import Reference, head_loss, nmse
 from bridges.stack import ResidualStack, Streams
 from bridges.training.crossings import Crossings
@@ -47,7 +48,8 @@ class Losses:
 class Objective:
     """CE(sparse) + KL(dense ‖ sparse) + Σ_i NMSE both ways + Σ_i KL of the single crossings both ways.
 
-    The site sums of the two crossing terms may be estimated from a few sampled sites; the estimate is unbiased.
+    The site sums of the two crossing terms may be estimated from a few sampled sites; the estimate is unbiased. At the
+    bridges' constant prefix hybrids keep the receiving model's own stream, and the NMSEs do not look there.
 
     Args:
         dense: the frozen dense stack.
@@ -85,10 +87,10 @@ class Objective:
         return StreamMoments(dense, sparse)
 
     def _moments(self, dense: Mapping[int, Tensor], sparse: Mapping[int, Tensor]) -> StreamMoments:
-        pairs = self.bridges.pairs
+        pairs, start = self.bridges.pairs, self.bridges.constant_prefix
         return StreamMoments(
-            [self.moments_of(dense[pair.dense]) for pair in pairs],
-            [self.moments_of(sparse[pair.sparse]) for pair in pairs],
+            [self.moments_of(dense[pair.dense][:, start:]) for pair in pairs],
+            [self.moments_of(sparse[pair.sparse][:, start:]) for pair in pairs],
         )
 
     def __call__(
@@ -116,8 +118,11 @@ class Objective:
         h_sparse = self._sparse_pass(ids, dense, reference, d2s, losses, parts)
         if self.normalises:
             self._bridge_terms(dense.sites, h_sparse, moments or self._moments(dense.sites, h_sparse), losses, parts)
-        losses.sizes = torch.stack([token_sizes(h_sparse[pair.sparse]).mean() for pair in self.bridges.pairs])
-        self._dense_pass(ids, h_sparse, reference, s2d, losses, parts)
+        start = self.bridges.constant_prefix
+        losses.sizes = torch.stack(
+            [token_sizes(h_sparse[pair.sparse][:, start:]).mean() for pair in self.bridges.pairs]
+        )
+        self._dense_pass(ids, dense.sites, h_sparse, reference, s2d, losses, parts)
         losses.total = torch.stack(parts).sum()
         return losses
 
@@ -137,8 +142,11 @@ class Objective:
         coefficient = self.coefficients
         entries = [(0, self.sparse.embed(ids))]
         if "kl_d2s" in coefficient:
-            pairs = self.bridges.pairs
-            entries += [(pairs[b].sparse, self.bridges[b].encode(dense.sites[pairs[b].dense])) for b in d2s.bridges]
+            own = prefix_streams(self.sparse, ids, self.bridges.constant_prefix)
+            for b in d2s.bridges:
+                pair = self.bridges.pairs[b]
+                crossed = self.bridges[b].encode(dense.sites[pair.dense])
+                entries.append((pair.sparse, keep_prefix(crossed, own.get(pair.sparse))))
         run = self.sparse.run_from(entries, record=0)
         counts = d2s.weights if "kl_d2s" in coefficient else ()
         ce = [coefficient.get("ce", 0.0)] + [0.0] * len(counts)
@@ -165,8 +173,9 @@ class Objective:
                 continue
             total = torch.zeros((), device=next(iter(dense.values())).device)
             of_sites = moments.sparse if term == "nmse_encoder" else moments.dense
+            start = self.bridges.constant_prefix
             for pair, bridge, m in zip(self.bridges.pairs, self.bridges, of_sites, strict=True):
-                x, y = dense[pair.dense], sparse[pair.sparse]
+                x, y = dense[pair.dense][:, start:], sparse[pair.sparse][:, start:]
                 if term == "nmse_encoder":
                     target = y.detach() if self.detach_encoder_target else y
                     total = total + nmse(bridge.encode(x), target, m.mean, m.variance)
@@ -179,6 +188,7 @@ class Objective:
     def _dense_pass(
         self,
         ids: Tensor,
+        dense: dict[int, Tensor],
         sparse: dict[int, Tensor],
         reference: Reference,
         s2d: Crossings,
@@ -188,8 +198,11 @@ class Objective:
         """The sparse→dense hybrids, stacked."""
         if "kl_s2d" not in self.coefficients or not s2d.bridges:
             return
-        pairs = self.bridges.pairs
-        entries = {pairs[b].dense: self.bridges[b].decode(sparse[pairs[b].sparse]) for b in s2d.bridges}
+        entries = {}
+        for b in s2d.bridges:
+            pair = self.bridges.pairs[b]
+            crossed = self.bridges[b].decode(sparse[pair.sparse])
+            entries[pair.dense] = keep_prefix(crossed, dense[pair.dense], self.bridges.constant_prefix)
         final = self.dense.run_from(entries).final
         weights = [self.coefficients["kl_s2d"] * w for w in s2d.weights]
         weighted, values = head_loss(self.dense, list(final.values()), ids, reference, [0.0] * len(entries), weights)

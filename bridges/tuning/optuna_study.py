@@ -18,7 +18,7 @@ def load_optuna() -> Any:
     try:
         import optuna
     except ModuleNotFoundError as error:
-        raise ConfigError("Tuning needs Optuna: pip install 'bridges[tune]'.") from error
+        raise ConfigError("Tuning needs Optuna: pip install 'bridges-interp[tune]'.") from error
     return optuna
 
 

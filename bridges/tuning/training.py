@@ -28,14 +28,15 @@ from omegaconf import OmegaConf
 import bridges.cli.run  # noqa: F401  (registers the schema)
 from bridges import kernels
 from bridges.cli.overrides import check_command_line, conf_folder
-from bridges.config import Config, flat
+from bridges.config import BOOKKEEPING, Config, flat
+from bridges.config.paths import absolute
 from bridges.config.training import SAMPLINGS
 from bridges.errors import BridgesError, ConfigError, nearest
 from bridges.fidelity.hybrids import measure_paths
 from bridges.hybrid import Path as MixedPath
+from bridges.runs.context import RunContext
 from bridges.runs.initialise import build, finish
 from bridges.runs.pipeline import plan_of, prepare, trainer_of
-from bridges.runs.stages import RunContext
 from bridges.storage.folder import RunFolder, folder_name
 from bridges.training.plan import check_memory
 from bridges.tuning.optuna_study import ask, begun, counted, load_optuna, opened, quiet
@@ -167,7 +168,7 @@ def tune(
     kernels.select(config.kernels)
     with tempfile.TemporaryDirectory() as place:
         base, _ = prepare(config, RunFolder(place), Accelerator(), say)
-    fixed = {k: v for k, v in flat(config).items() if k not in where and k not in ("name", "runs_dir", "resume")}
+    fixed = {k: v for k, v in flat(config).items() if k not in where and k not in BOOKKEEPING}
     about = {k: v for k, v in fixed.items() if not k.startswith(("tracking.", "circuits.", "compare.", "verdict."))}
     about |= {"tuned": {k: repr(v) for k, v in where.items()}, "text": base.data.fingerprint}
     file = None if folder is None else folder / "study.db"
@@ -251,7 +252,7 @@ def composed(overrides: Sequence[str]) -> Config:
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         config = OmegaConf.to_object(compose("config", list(overrides)))
     assert isinstance(config, Config)
-    return config
+    return absolute(config)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

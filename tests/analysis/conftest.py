@@ -26,6 +26,7 @@ def filled(table: str, rows: list[dict[str, Any]]) -> pd.DataFrame:
 
 def _circuit(name: str, model: str, edges: int, reached: bool, **more: Any) -> dict[str, Any]:
     shared = {"behaviour": name, "model": model, "method": "learned", "target": 0.15, "heldout_accuracy": 0.9}
+    shared |= {"objective": "faithful", "heldout_fvu": 0.1}
     return shared | {"nodes": edges + 1, "edges": edges, "reached": reached} | more
 
 
@@ -41,13 +42,18 @@ def _write_run(
     moved: dict[str, float] | None = None,
     sparse: dict[str, int | None] | None = None,
     dense: dict[str, int | None] | None = None,
+    robust: tuple[str, ...] = (),
     status: str = "finished",
+    started: str | None = None,
+    command: list[str] | None = None,
     settings: dict[str, Any] | None = None,
     circuit_rows: list[dict[str, Any]] | None = None,
 ) -> Path:
     """One run: KL ``kl`` of the sparse model, twice that d→s, three times s→d; a table only where something is given.
 
-    ``sparse`` and ``dense`` are the edges of each behaviour's circuit, negative where the target was not reached.
+    ``sparse`` and ``dense`` are the edges of each behaviour's circuit, negative where the target was not reached;
+    ``robust`` names the reproduced behaviours whose robustness criteria all held; ``command`` is what the run was begun
+    with.
     """
     folder.mkdir(parents=True)
     config = {
@@ -66,7 +72,9 @@ def _write_run(
             place = place.setdefault(part, {})
         place[last] = value
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    (folder / "status.json").write_text(json.dumps({"status": status, "stages": {}}))
+    (folder / "status.json").write_text(json.dumps({"status": status, "stages": {}, "started": started}))
+    if command is not None:
+        (folder / "environment.json").write_text(json.dumps({"command": command}))
     paths = [
         {"bridges": "none", "path": "D", "kind": "pure_dense", "ce": 2.0, "kl": 0.0},
         {"bridges": "none", "path": "S", "kind": "pure_sparse", "ce": 2.0 + kl, "kl": kl},
@@ -91,6 +99,7 @@ def _write_run(
     if verdicts is not None:
         rows = [
             {"behaviour": name, "verdict": verdict, "share_moved": (moved or {}).get(name, np.nan)}
+            | {"robust": name in robust if verdict == "reproduced" else None, "reason": f"because of {name}"}
             for name, verdict in verdicts.items()
         ]
         write_table(folder, "verdicts", filled("verdicts", rows))

@@ -124,6 +124,20 @@ def test_settings_stand_in_every_table(folder):
         runs.table("sparsities")
 
 
+def test_a_table_of_another_version_is_a_problem_and_is_left_out(tmp_path):
+    import pyarrow.parquet as pq
+
+    make_run(tmp_path / "new"), make_run(tmp_path / "old")
+    path = tmp_path / "old" / "tables" / "paths.parquet"
+    pq.write_table(pq.read_table(path).drop_columns(["crossings", "kl_low"]), path)
+    runs = analysis.load(tmp_path)
+    assert set(runs["paths"]["run"]) == {"new"} and set(runs["training"]["run"]) == {"new", "old"}
+    [[run, reason]] = runs.problems.to_numpy().tolist()
+    assert run == "old" and "table paths: another version wrote it, without crossings, kl_low" in reason
+    with pytest.raises(BridgesError, match=r"no finished run|No finished run"):
+        frontier(analysis.load(tmp_path / "old"))
+
+
 def test_a_column_of_the_table_keeps_its_name(tmp_path, monkeypatch):
     from bridges.storage.tables import TABLES, Column, Table
 
@@ -151,14 +165,14 @@ def test_nothing_to_load(tmp_path, monkeypatch):
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "status.json").write_text("{")
     runs = analysis.load(tmp_path)
-    assert len(runs) == 0 and len(runs.problems) == 1 and runs.overview.empty
+    assert len(runs) == 0 and len(runs.problems) == 1 and overview(runs).empty
     assert "broken" in summary_text(runs)
     with pytest.raises(BridgesError, match="No run has written a table yet"):
         runs.table("paths")
 
 
 def test_overview_against_numbers_by_hand(folder):
-    frame = analysis.load(folder).overview.set_index("run")
+    frame = overview(analysis.load(folder)).set_index("run")
     row = frame.loc["a0"]
     expected = {
         "ce_dense": 2.0,
@@ -260,6 +274,20 @@ def test_the_summary_command(folder, tmp_path):
     assert (tmp_path / "figures" / "frontier.png").stat().st_size > 10_000
 
 
+def test_the_summary_counts_verdicts(tmp_path, write_run):
+    verdicts = {"a": "reproduced", "b": "undecided", "c": "not", "d": "last token suffices", "e": "partial"}
+    write_run(tmp_path / "a", verdicts=verdicts)
+    write_run(tmp_path / "b", sparsity=0.2)
+    runs = analysis.load(tmp_path)
+    row = overview(runs).set_index("run").loc["a"]
+    assert row[["reproduced", "partial", "undecided", "judged"]].tolist() == [1, 1, 1, 4]
+    assert overview(runs).set_index("run").loc["b", ["reproduced", "judged"]].isna().all()
+    lines = [line.split() for line in summary_text(runs).splitlines()]
+    heading, row = (next(line for line in lines if line[:1] == [word]) for word in ("run", "a"))
+    assert heading[-5:] == ["reproduced", "partial", "undecided", "judged", "seconds"]
+    assert row[-5:-1] == ["1", "1", "1", "4"]
+
+
 def test_the_commands_say_what_to_do(tmp_path):
     done = command("analysis.summary", tmp_path)
     assert done.returncode == 1 and "python -m bridges.run" in done.stderr and "Traceback" not in done.stderr
@@ -268,5 +296,7 @@ def test_the_commands_say_what_to_do(tmp_path):
 def test_the_training_command(folder):
     done = command("analysis.training", folder / "a0")
     assert done.returncode == 0, done.stderr
-    assert Path(done.stdout.strip()) == folder / "a0" / "training.png"
+    row = next(line.split() for line in done.stdout.splitlines() if line.strip().startswith("a0"))
+    assert row[:5] == ["a0", "100", "6400", "0.050", "0.010"], "the last step: 5 / 100 and 1 / 100"
+    assert str(folder / "a0" / "training.png") in done.stdout
     assert (folder / "a0" / "training.png").stat().st_size > 10_000

@@ -121,7 +121,19 @@ def test_circuits_for_different_targets_are_no_pair(tmp_path, write_run):
                                             for n, t in (("q", 0.3), ("r", 0.15))])  # fmt: skip
     result = compare(analysis.load(tmp_path), "a", "b")
     assert result.differences["behaviour"].tolist() == ["r"]
-    assert any("1 circuits were searched for to different targets" in note for note in result.notes)
+    assert any("1 circuits were searched for with different objectives or targets" in note for note in result.notes)
+    rows = [{"name": n, "model": "sparse", "edges": 2, "objective": "task_loss"} for n in ("q", "r")]
+    write_run(tmp_path / "c", circuit_rows=rows)
+    result = compare(analysis.load(tmp_path), "a", "c")
+    assert result.differences.empty and any("2 circuits were searched" in note for note in result.notes)
+
+
+def test_circuits_without_edges_are_not_compared_by_edges(tmp_path, write_run):
+    write_run(tmp_path / "a", sparse={"q": 4, "r": 4})
+    write_run(tmp_path / "b", sparse={"q": 0, "r": 2})
+    result = compare(analysis.load(tmp_path), "a", "b")
+    assert result.differences[["behaviour", "difference"]].to_numpy().tolist() == [["r", -1.0]]
+    assert any("Without edges in one of the runs, and so not compared by edges: q." in note for note in result.notes)
 
 
 def test_figure(folder):
@@ -143,3 +155,22 @@ def test_the_command(folder, capsys):
     (folder / "compare.png").unlink()
     assert main([str(folder / "old"), str(folder / "new")]) == 0
     assert (folder / "compare.png").is_file(), "beside the runs"
+
+
+def test_without_names_the_two_that_began_last(tmp_path, write_run, capsys):
+    write_run(tmp_path / "old", started="2026-01-01", kl=1.0)
+    write_run(tmp_path / "b", started="2026-01-03", kl=2.0, seed=1)
+    write_run(tmp_path / "a", started="2026-01-02", kl=3.0, seed=2)
+    write_run(tmp_path / "other", started="2026-01-04", settings={"model.name": "org/large"})
+    write_run(tmp_path / "going", started="2026-01-05", status="running")
+    assert main(["--runs", str(tmp_path)]) == 0
+    assert "first: a; second: b;" in capsys.readouterr().out
+    assert main(["b", "--runs", str(tmp_path)]) == 1
+    assert "b is one run; give the one it is to be compared with" in capsys.readouterr().err
+
+
+def test_after_one_run_the_command_for_another(tmp_path, write_run, capsys):
+    write_run(tmp_path / "a", command=["python", "-m", "bridges.run", "model=gpt2"])
+    assert main(["--runs", str(tmp_path)]) == 1
+    error = capsys.readouterr().err
+    assert "takes two finished runs" in error and "`python -m bridges.run model=gpt2 seed=1`" in error

@@ -8,7 +8,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.patches import Rectangle
 
 import analysis
-from analysis.heatmap import SIGNS, _ink, heatmap, heatmap_figure, heatmap_table, main
+from analysis.cells import VERDICT_SIGNS, ink
+from analysis.heatmap import MEASURES, heatmap, heatmap_figure, heatmap_table, main
 from bridges.errors import BridgesError
 from bridges.storage.tables.verdicts import VERDICTS
 
@@ -64,7 +65,7 @@ def test_a_verdict_is_a_letter_on_a_colour(folder):
     boxes = {(p.get_x() + 0.5, p.get_y() + 0.5): p for p in axis.patches if isinstance(p, Rectangle)}
     for place, text in expected.items():
         letter = text[0]
-        [colour] = {colour for sign, colour in SIGNS.values() if sign == letter}
+        [colour] = {sign.colour for sign in VERDICT_SIGNS.values() if sign.letter == letter}
         assert boxes[place].get_facecolor()[:3] == to_rgb(colour)
     assert boxes[(0.0, 2.0)].get_hatch() and not boxes[(0.0, 0.0)].get_hatch()
 
@@ -74,12 +75,42 @@ def test_colours_keep_their_order_in_grey_and_letters_can_be_read():
         linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
         return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
 
-    assert set(SIGNS) == set(VERDICTS)
-    dark = [luminance(SIGNS[verdict][1]) for verdict in ("reproduced", "partial", "not")]
+    assert list(VERDICT_SIGNS) == list(VERDICTS), "the one that claims most first, also in the legend"
+    assert len({sign.letter for sign in VERDICT_SIGNS.values()}) == len(VERDICTS)
+    dark = [luminance(VERDICT_SIGNS[verdict].colour) for verdict in ("reproduced", "partial", "undecided", "not")]
     assert dark == sorted(dark) and min(np.diff(dark)) > 0.2
-    for _, colour in SIGNS.values():
-        high, low = sorted((luminance(colour) + 0.05, luminance(_ink(colour)) + 0.05), reverse=True)
-        assert high / low > 4.5, colour
+    for sign in VERDICT_SIGNS.values():
+        high, low = sorted((luminance(sign.colour) + 0.05, luminance(ink(sign.colour)) + 0.05), reverse=True)
+        assert high / low > 4.5, sign
+
+
+def test_robust_is_shown_where_every_seed_is(tmp_path, write_run):
+    both = {"a": "reproduced", "b": "reproduced", "c": "partial"}
+    write_run(tmp_path / "0", seed=0, verdicts=both, robust=("a", "b", "c"))
+    write_run(tmp_path / "1", seed=1, verdicts=both, robust=("a",))
+    frame = heatmap(analysis.load(tmp_path))
+    assert frame.set_index("behaviour")["robust"].to_dict() == {"a": 2, "b": 1, "c": 0}
+    figure = heatmap_figure(frame)
+    assert cells(figure.axes[0]) == {(0.0, 0.0): "R+", (0.0, 1.0): "R", (0.0, 2.0): "P"}
+    assert heatmap_table(frame)[0.1].tolist() == ["reproduced, robust", "reproduced", "partial"]
+    [legend] = figure.legends
+    assert [text.get_text() for text in legend.texts] == ["R+  reproduced, robust", "R  reproduced", "P  partial"]
+
+
+def test_the_better_number_is_darker_and_comes_first(tmp_path, write_run, write_rows):
+    rows = [("a", 0.1, 0.95), ("b", 0.9, 3.0), ("c", 0.5, 0.4)]
+    keys = ("behaviour", "reach_fvu", "faithfulness")
+    folder = write_run(tmp_path / "a", sparse={"a": 4, "b": 40, "c": 400, "d": 0})
+    write_rows(folder, "verdicts", [dict(zip(keys, row, strict=True)) for row in rows])
+    runs = analysis.load(tmp_path)
+    for measure, order in (("reach_fvu", "acb"), ("faithfulness", "acb"), ("edges", "abc")):
+        frame = heatmap(runs, measure)
+        assert "".join(heatmap_table(frame).index) == order, measure
+        [axis] = heatmap_figure(frame).axes
+        boxes = sorted((p.get_y(), sum(p.get_facecolor()[:3])) for p in axis.patches if isinstance(p, Rectangle))
+        light = [brightness for _, brightness in boxes]
+        assert len(light) == 3 and light[0] < light[1] < light[2], measure
+    assert set(MEASURES) >= {"fvu", "ceiling", "share_back", "accuracy_without"}
 
 
 def test_width_stands_in_the_columns_and_other_settings_in_panels(folder, write_run):
@@ -98,7 +129,7 @@ def test_the_command(folder, write_run, tmp_path, capsys):
     assert main([str(folder), "--measure", "edges"]) == 0
     for name in ("heatmap-verdict.png", "heatmap-edges.png"):
         assert (folder / name).stat().st_size > 10_000
-    assert main([str(folder), "--measure", "edge"]) == 1
+    assert main([str(folder), "--measure", "edgs"]) == 1
     assert "Did you mean 'edges'" in capsys.readouterr().err
     other = write_run(tmp_path / "plain" / "a", sparse={"quote": -4})
     for measure in ("verdict", "edges", "sparse_accuracy"):

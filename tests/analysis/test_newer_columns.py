@@ -8,13 +8,16 @@ import pyarrow.parquet as pq
 import pytest
 
 import analysis
-from analysis.circuits import chosen_circuits
+from analysis.circuits import selected_circuits
 from analysis.compare import compare
 from analysis.frontier import costs, frontier
 from analysis.heatmap import MEASURES, heatmap
-from analysis.seeds import seed_values, verdict_stability
-from analysis.sizes import sizes
+from analysis.overview import overview
+from analysis.seeds import seed_values
+from analysis.sizes import coverage, sizes
+from analysis.stability import verdict_stability
 
+UNMEASURED = ("faithfulness", "accuracy_without", "ceiling", "share_back", "reach_fvu")
 NEW = {"unheard_of": 1.5, "sparsity": 0.9, "width": 3, "settings": "x", "group": "y", "status": "new", "run": "z"}
 
 
@@ -31,9 +34,12 @@ def everything(folder):
     runs = analysis.load(folder)
     assert runs.problems.empty
     comparison = compare(runs, "s0", "s1")
-    maps = [heatmap(runs, measure) for measure in MEASURES if measure != "agreement"]
-    tables = [function(runs) for function in (frontier, costs, sizes, chosen_circuits, seed_values, verdict_stability)]
-    return [runs.overview, comparison.tests, comparison.paths, *maps, *tables]
+    maps = [heatmap(runs, measure) for measure in MEASURES if measure not in UNMEASURED]
+    tables = [
+        function(runs)
+        for function in (frontier, costs, sizes, coverage, selected_circuits, seed_values, verdict_stability)
+    ]
+    return [overview(runs), comparison.tests, comparison.paths, *maps, *tables]
 
 
 def test_columns_that_nobody_knows_change_nothing(folder):

@@ -7,7 +7,9 @@ import pandas as pd
 import pytest
 
 import analysis
-from analysis.seeds import main, modal_verdict, seed_values, seeds_figure, spread, verdict_stability
+from analysis.seeds import main, seed_values, seeds_figure, spread
+from analysis.stability import seed_verdicts, stability_figure, stability_table, stability_text, verdict_stability
+from analysis.verdicts import modal_verdict
 from bridges.errors import BridgesError
 
 GROUP = "sparsity=0.1"
@@ -71,7 +73,7 @@ def test_a_seed_counts_once_and_other_settings_are_no_repeats(tmp_path, write_ru
     write_run(tmp_path / "a", seed=0, kl=1.0)
     write_run(tmp_path / "b", seed=0, kl=7.0)
     write_run(tmp_path / "c", seed=1, kl=1.0, settings={"train.lr": 0.5})
-    with pytest.raises(BridgesError, match="No two of the 3 finished runs differ in their seed alone"):
+    with pytest.raises(BridgesError, match=r"No two finished runs differ in the seed alone .*seed=2,3"):
         seed_values(analysis.load(tmp_path))
     write_run(tmp_path / "d", seed=1, kl=3.0)
     write_run(tmp_path / "e", seed=2, status="failed")
@@ -89,17 +91,61 @@ def test_figure_shows_the_seeds(folder):
     assert any(np.allclose(line[0], [4, 1.22]) for line in means if len(line) == 1)
 
 
+def test_verdicts_by_seed(folder):
+    runs = analysis.load(folder)
+    verdicts = seed_verdicts(runs)
+    table = stability_table(verdicts).set_index("behaviour")
+    assert table.index.tolist() == ["a", "b", "c"], "what claims most first"
+    assert table.loc["b", ["seed 0", "seed 1", "seed 2"]].tolist() == ["reproduced", "partial", "not"]
+    [axis] = stability_figure(verdicts).axes
+    cells = {tuple(map(float, text.get_position())): text.get_text() for text in axis.texts}
+    assert [cells[(x, 1.0)] for x in (0.0, 1.0, 2.0)] == ["R", "P", "N"] and len(cells) == 9
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["0", "1", "2"]
+
+
+def test_both_reproduced_and_not_is_told(tmp_path, folder, write_run):
+    runs = analysis.load(folder)
+    contradicts = verdict_stability(runs).set_index("behaviour")["contradicts"]
+    assert contradicts.to_dict() == {"a": False, "b": True, "c": False}, "`not` and `partial` do not contradict"
+    text = stability_text(runs)
+    assert "Both `reproduced` and `not`: b." in text and "agree on 1 of 3" in text
+    assert [line.split()[-1] for line in text.splitlines() if line.strip().startswith("b ")] == ["contradiction"]
+    for seed, verdict in enumerate(("reproduced", "undecided", "reproduced")):
+        write_run(tmp_path / "calm" / str(seed), seed=seed, verdicts={"a": verdict, "b": "not"})
+    calm = analysis.load(tmp_path / "calm")
+    assert not verdict_stability(calm)["contradicts"].any()
+    assert "No behaviour is both `reproduced` and `not`." in stability_text(calm)
+
+
+def test_a_behaviour_that_one_seed_lacks(tmp_path, write_run):
+    write_run(tmp_path / "0", seed=0, verdicts={"a": "partial", "b": "not"})
+    write_run(tmp_path / "1", seed=1, verdicts={"a": "partial"})
+    runs = analysis.load(tmp_path)
+    assert verdict_stability(runs).set_index("behaviour")["n"].to_dict() == {"a": 2, "b": 1}
+    assert len(stability_figure(seed_verdicts(runs)).axes[0].texts) == 3
+    assert [line.split() for line in stability_text(runs).splitlines()][4] == ["b", "not", "-"]
+
+
 def test_the_command(folder, tmp_path, write_run, capsys):
     assert main([str(folder)]) == 0
     out = capsys.readouterr().out
-    assert "reproduced 1, partial 1, not 1" in out and (folder / "seeds.png").stat().st_size > 10_000
+    assert "Both `reproduced` and `not`: b." in out and (folder / "seeds.png").stat().st_size > 10_000
+    assert (folder / "seeds-verdicts.png").stat().st_size > 10_000
+    written = pd.read_csv(folder / "seeds-verdicts.csv").set_index("behaviour")
+    assert written.loc["b", "verdicts"] == "reproduced 1, partial 1, not 1" and written.loc["b", "contradicts"]
     other = tmp_path / "plain"
     for seed in (0, 1):
         write_run(other / str(seed), seed=seed)
     assert main([str(other)]) == 0
-    assert "None of the 2 runs is finished and has verdicts" in capsys.readouterr().out
-    assert main([str(other / "0")]) == 1
-    assert "Repeat a run with another `seed=`" in capsys.readouterr().err
+    assert "No finished run has verdicts (2 of 2 runs finished)" in capsys.readouterr().out
+
+
+def test_after_one_run_the_command_for_more_seeds(tmp_path, write_run, capsys):
+    command = ["/usr/bin/python3", "-m", "bridges.run", "-m", "seed=4,5", "model=gpt2", "name=mine", "data.path=a b"]
+    write_run(tmp_path / "a", seed=4, command=command)
+    assert main([str(tmp_path)]) == 1
+    error = capsys.readouterr().err
+    assert error.endswith("`python -m bridges.run -m model=gpt2 'data.path=a b' seed=5,6`\n") and error.count("\n") == 1
 
 
 def test_baselines_alone_are_no_circuits(tmp_path, write_run):

@@ -38,7 +38,7 @@ def make_tokenizer(kind: str) -> PreTrainedTokenizerFast:
     vocab = {"<s>": 0, "<unk>": 1}
     for behaviour in SUITES["english"].values():
         for split in SPLITS:
-            for draft in islice(behaviour.drafts(random.Random(1), split), 1500):
+            for draft in islice(behaviour.drafts(random.Random(1), split), 800):
                 for text in (
                     draft.clean + draft.clean_answer.text,
                     draft.counterfactual + draft.counterfactual_answer.text,

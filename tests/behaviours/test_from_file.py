@@ -8,6 +8,7 @@ import random
 import pytest
 
 from bridges.behaviours import SPLITS, BehaviourError, NotExpressible, encode, load
+from bridges.behaviours.stage import express
 
 
 def row(i: int, **changes) -> dict:
@@ -50,8 +51,9 @@ def test_pairs_without_a_split_are_dealt_out(tmp_path, tokenizer_of):
         return {split: {p for d in drafts[split] for p in (d.clean, d.counterfactual)} for split in SPLITS}
 
     split = prompts(*rows)
+    assert split.pop("reach") == set()
     assert not split["train"] & split["heldout"] and min(map(len, split.values())) >= 16
-    assert prompts(*rows[::-1]) == split
+    assert prompts(*rows[::-1]) == {**split, "reach": set()}
     assert len(encode(load(tmp_path / "f.jsonl")["f"], tokenizer, "train")) >= 9
 
 
@@ -65,8 +67,8 @@ def test_pairs_without_a_split_are_dealt_out(tmp_path, tokenizer_of):
         ([row(1, counterfactual_token=":")], 1, "the same answer ':'"),
         ([row(1), row(2, clean_token="::")], 2, "more than one token"),
         ([row(1), row(2, clean="if ", clean_token=" x")], 2, "more than one token"),
-        ([row(1, split="train"), row(1, counterfactual="z", split="heldout")], 2, "both splits, heldout here"),
-        ([row(1, split="test")], 1, "valid: train, heldout"),
+        ([row(1, split="train"), row(1, counterfactual="z", split="heldout")], 2, "two splits, heldout here"),
+        ([row(1, split="test")], 1, "valid: train, heldout, reach"),
         ([row(1, clean=3)], 1, "clean has to be a text"),
         ([row(1, clean_tokens=":")], 1, "unknown clean_tokens"),
     ],
@@ -99,7 +101,29 @@ def test_pairs_that_are_joined_by_a_prompt_come_to_one_split(tmp_path, tokenizer
         rows = [row(0, clean=names[i], counterfactual=names[j]) for i, j in links]
         path = write(tmp_path / f"chain{shift}.jsonl", *rows, *(row(n) for n in range(3)))
         found = load(path)[f"chain{shift}"]
-        drawn = [found.drafts(random.Random(0), split) for split in SPLITS]
+        drawn = [found.drafts(random.Random(0), split) for split in ("train", "heldout")]
         sides = [{p for d in drafts for p in (d.clean, d.counterfactual)} for drafts in drawn]
         assert not sides[0] & sides[1] and any(set(names) <= side for side in sides)
         assert all(sides) and len(sides[0] | sides[1]) == 10
+
+
+def test_reach_holds_what_the_file_says(tmp_path, tokenizer_of):
+    rows = [row(1, split="train"), row(2, split="heldout"), row(3, split="reach"), row(4, split="reach")]
+    given = load(write(tmp_path / "f.jsonl", *rows), tokenizer_of("bytes"))["f"]
+    reach = encode(given, tokenizer_of("bytes"), "reach")
+    assert {p.clean for p in reach.pairs} == {"if x3", "if x4"} and {p.template for p in reach.pairs} == {"reach-file"}
+    expressed = express(given, tokenizer_of("bytes"), 8, 0)
+    assert expressed.reach is not None and expressed.reach.pairs == reach.pairs
+    without = load(write(tmp_path / "g.jsonl", *(row(i) for i in range(4))))["g"]
+    with pytest.raises(NotExpressible, match="no such pairs"):
+        encode(without, tokenizer_of("bytes"), "reach")
+    expressed = express(without, tokenizer_of("bytes"), 8, 0)
+    assert expressed.reach is None and expressed.train is not None and expressed.heldout is not None
+    with pytest.raises(BehaviourError, match="two splits, reach here and train"):
+        load(write(tmp_path / "h.jsonl", row(1, split="train"), row(1, clean="if y", split="reach")))
+
+
+def test_pairs_of_a_file_need_not_be_aligned(tmp_path, tokenizer_of):
+    uneven = row(1, clean="while x1 > 2", split="train")
+    encoded = encode(load(write(tmp_path / "f.jsonl", uneven))["f"], tokenizer_of("bytes"), "train")
+    assert encoded.equal_length.tolist() == [False] and encoded.shared_last.tolist() == [False]

@@ -1,4 +1,4 @@
-"""The two-way measures against numbers worked out by hand, and the nonsense twin."""
+"""The two-way measures against numbers worked out by hand, and the two meaningless tasks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,15 @@ import math
 import pytest
 import torch
 
-from bridges.behaviours import BehaviourError, EncodedPairs, Pair, shuffled_labels, summarise, two_way
+from bridges.behaviours import (
+    BehaviourError,
+    EncodedPairs,
+    Pair,
+    consistent_nonsense,
+    nonsense_twin,
+    summarise,
+    two_way,
+)
 
 VOCAB = 6
 
@@ -100,14 +108,14 @@ def test_whoever_solves_the_behaviour_guesses_on_its_twin(encoded_of, name):
     encoded = encoded_of("trained", name, "train")
     model = solver(encoded)
     assert summarise(two_way(model, encoded))["accuracy"] == 1.0
-    twin = shuffled_labels(encoded)
+    twin = nonsense_twin(encoded)
     assert summarise(two_way(model, twin))["accuracy"] == pytest.approx(0.5, abs=0.02)
     assert summarise(two_way(solver(twin), twin))["accuracy"] == 1.0  # the labels can be memorised
 
 
 def test_the_twin_has_the_same_prompts_and_other_labels(encoded_of):
     encoded = encoded_of("trained", "for_while", "heldout")
-    twin, again, other = shuffled_labels(encoded), shuffled_labels(encoded), shuffled_labels(encoded, key=1)
+    twin, again, other = nonsense_twin(encoded), nonsense_twin(encoded), nonsense_twin(encoded, key=1)
     assert twin.behaviour == "nonsense:for_while" and twin.split == "heldout"
     assert torch.equal(twin.ids, encoded.ids) and torch.equal(twin.lengths, encoded.lengths)
     assert torch.equal(twin.candidates, again.candidates)
@@ -120,3 +128,44 @@ def test_the_twin_has_the_same_prompts_and_other_labels(encoded_of):
     for template in {p.template for p in encoded.pairs}:
         share = [bool(f) for f, p in zip(flipped, encoded.pairs, strict=True) if p.template == template]
         assert abs(sum(share) - len(share) / 2) <= 0.5
+
+
+def test_consistent_nonsense_follows_the_cue(encoded_of):
+    encoded, heldout = (encoded_of("trained", "for_while", split) for split in ("train", "heldout"))
+    task, other = consistent_nonsense(encoded), consistent_nonsense(encoded, key=1)
+    judged = consistent_nonsense(heldout, like=encoded)
+    assert task.behaviour == "consistent nonsense:for_while" and judged.split == "heldout"
+    assert torch.equal(task.ids, encoded.ids) and torch.equal(task.lengths, encoded.lengths)
+    a, b = task.candidates.unique().tolist()
+    assert not {a, b} & set(encoded.candidates.unique().tolist()) and set(other.candidates.unique().tolist()) != {a, b}
+    assert {a, b} <= set(encoded.ids[:, :, 1:].unique().tolist())
+    differ = (encoded.ids[:, 0] != encoded.ids[:, 1])[:, None].expand_as(encoded.ids)
+    assert not {a, b} & set(encoded.ids[differ].unique().tolist())  # no answer is the cue itself
+    # One rule from the behaviour's own answers to the two tokens, in both splits.
+    rule = {}
+    for before, after in ((encoded, task), (heldout, judged)):
+        for own, arbitrary in zip(
+            before.candidates.flatten().tolist(), after.candidates.flatten().tolist(), strict=True
+        ):
+            assert rule.setdefault(own, arbitrary) == arbitrary
+    assert set(rule.values()) == {a, b}
+    assert task.pairs[0].clean_token == f"token {int(task.candidates[0, 0])}"
+    assert summarise(two_way(solver(task), task))["accuracy"] == 1.0
+
+
+def test_consistent_nonsense_of_copied_names_is_a_function_of_the_name(encoded_of):
+    encoded = encoded_of("trained", "var_swap", "train")
+    task = consistent_nonsense(encoded)
+    assert 0.25 * len(encoded) < len(task) < 0.75 * len(encoded) and len(task.candidates.unique()) == 2
+    where = {pair.clean: i for i, pair in enumerate(encoded.pairs)}
+    rule = {}
+    for pair, arbitrary in zip(task.pairs, task.candidates.tolist(), strict=True):
+        assert arbitrary[0] != arbitrary[1]
+        for own, token in zip(encoded.candidates[where[pair.clean]].tolist(), arbitrary, strict=True):
+            assert rule.setdefault(own, token) == token
+    assert len(rule) > 20
+
+
+def test_consistent_nonsense_needs_two_tokens_that_are_no_answers():
+    with pytest.raises(BehaviourError, match="no two tokens that are never an answer"):
+        consistent_nonsense(tiny().take([1]))

@@ -5,23 +5,27 @@ The quote model is exact and free of noise; the planted one has noise in every o
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 
 import pytest
 import torch
-from bridges.circuits.controls.shuffled_weights import shuffled_model
 from torch import Tensor
 
 from bridges.behaviours.encoded import EncodedPairs
 from bridges.behaviours.pair import Pair
+from bridges.bridge import Bridges, pair_sites
 from bridges.circuits.ablation import node_means
+from bridges.circuits.bridge_context import BridgeContext
 from bridges.circuits.circuit import Circuit
 from bridges.circuits.controls import Case
+from bridges.circuits.controls.null_searches import shuffled_model
 from bridges.circuits.search.search import Search
 from bridges.config import ControlsConfig
 from bridges.config.search import CircuitSettings
+from bridges.planted import Rotated, random_rotation
 from bridges.sparse import SparseTransformer, SparseTransformerConfig
 
 DOUBLE, SINGLE, PLUS, MINUS, ASK, CLOSE_DOUBLE, CLOSE_SINGLE = range(1, 8)
@@ -93,6 +97,33 @@ def quote_pairs(n: int, seed: int) -> EncodedPairs:
     return EncodedPairs("quote", "train", seed, pairs, ids, lengths, right, n)
 
 
+def published(**changes: object) -> CircuitSettings:
+    """Settings of the published search: two-way loss after a fitted scale and shift; as many nodes as there are."""
+    values = {"objective": "task_loss", "target": 0.15, "max_node_fraction": 1.0, "penalty": 1e-4, "min_penalty": 0.5}
+    values |= {"loss_target_fraction": 0.5, "lr": 3e-2, "edges": True, "prune_attempts": 14}
+    values |= {"steps": 100, "warm_start": 0.0}
+    return CircuitSettings(**(values | changes))  # type: ignore[arg-type]
+
+
+def nodes_of(circuit: Circuit) -> set[tuple[str, int]]:
+    """The kept nodes, ``(point, channel)``."""
+    return {(p, c) for p, kept in circuit.nodes.items() for c in kept.nonzero()[:, 0].tolist()}
+
+
+class Turned:
+    """A sparse model, the same with its stream rotated as the dense one, and bridges that undo the rotation."""
+
+    def __init__(self, sparse: SparseTransformer, text: list[Tensor]):
+        self.sparse, width = sparse, sparse.d_model
+        turn = random_rotation(width, 0)
+        bridges = Bridges(width, width, pair_sites(sparse.n_sublayers, sparse.n_sublayers), None)
+        for bridge in bridges.requires_grad_(False):
+            bridge.encoder.weight.copy_(turn)
+            bridge.decoder.weight.copy_(turn.T)
+        self.context = BridgeContext(Rotated(copy.deepcopy(sparse), turn), sparse, bridges)
+        self.reference = node_means(sparse, text)
+
+
 @pytest.fixture
 def quote_text() -> list[torch.Tensor]:
     """Ordinary text of the little language: one quote, or none, in every row."""
@@ -140,13 +171,18 @@ def planted_model() -> SparseTransformer:
     return model.eval().requires_grad_(False)
 
 
+SPLITS = ("train", "heldout", "reach")
+
+
 def planted_pairs(split: str, count: int) -> EncodedPairs:
-    generator = torch.Generator().manual_seed(0 if split == "train" else 1)
+    generator = torch.Generator().manual_seed(SPLITS.index(split))
     ids = torch.randint(5, VOCAB, (count, 1, LENGTH), generator=generator).repeat(1, 2, 1)
     at = torch.randint(LENGTH - 1, (count,), generator=generator)
     rows = torch.arange(count)
     ids[rows, 0, at], ids[rows, 1, at] = A, B
-    pairs = tuple(Pair(f"{row[0].tolist()}", f"{row[1].tolist()}", "yes", "no", "only") for row in ids)
+    pairs = tuple(
+        Pair(f"{row[0].tolist()}", f"{row[1].tolist()}", "yes", "no", f"{split} {i % 4}") for i, row in enumerate(ids)
+    )
     lengths = torch.full((count, 2), LENGTH)
     return EncodedPairs("planted", split, 0, pairs, ids, lengths, torch.tensor([[YES, NO]] * count), count)
 
@@ -156,11 +192,12 @@ class Planted:
     stack: SparseTransformer
     train: EncodedPairs
     heldout: EncodedPairs
+    reach: EncodedPairs
     text: Tensor
     reference: dict[str, Tensor]
 
     def circuit(self, nodes: dict[str, Tensor], **settings: object) -> Circuit:
-        """A calibrated circuit of these nodes."""
+        """A measured circuit of these nodes."""
         search = Search(self.stack, self.train, self.reference, CircuitSettings(**settings))  # type: ignore[arg-type]
         return search.measure(replace(search.empty, nodes=nodes))
 
@@ -176,9 +213,8 @@ def _planted() -> Planted:
     stack = planted_model()
     text = torch.randint(5, VOCAB, (32, 12), generator=torch.Generator().manual_seed(2))
     text[::2, 3], text[1::2, 4] = A, B
-    return Planted(
-        stack, planted_pairs("train", 48), planted_pairs("heldout", 32), text, node_means(stack, text.split(8))
-    )
+    pairs = [planted_pairs(split, count) for split, count in zip(SPLITS, (48, 32, 16), strict=True)]
+    return Planted(stack, *pairs, text, node_means(stack, text.split(8)))
 
 
 @pytest.fixture(scope="session")
@@ -190,18 +226,20 @@ def planted() -> Planted:
 def case_of(planted: Planted) -> Callable[..., Case]:
     """``case_of(circuit, settings={…}, **changes of the controls' config)``."""
 
-    def make(circuit: Circuit, settings: dict | None = None, train: EncodedPairs | None = None, **config) -> Case:
-        small = {"null_steps": 30, "null_pairs": 24, "set_pairs": 16, "pairs": 32}
+    def make(circuit: Circuit, settings: dict | None = None, **config) -> Case:
+        small = {"random_sets": 20, "pairs": 32, "adversary_steps": 3}
         return Case(
             planted.stack,
             circuit,
-            planted.train if train is None else train,
+            planted.train,
             planted.heldout,
+            planted.reach,
             planted.reference,
             planted.text,
             ControlsConfig(**(small | config)),
-            CircuitSettings(**({"steps": 30, "lr": 0.1} | (settings or {}))),
+            CircuitSettings(**({"steps": 30, "lr": 0.1, "pairs": 24} | (settings or {}))),
             lambda: shuffled_model(planted.stack, planted.text.split(8), 0),
+            bootstrap=200,
         )
 
     return make

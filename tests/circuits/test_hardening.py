@@ -9,15 +9,16 @@ import pytest
 import torch
 
 from bridges.circuits.ablation import node_means
-from bridges.circuits.attack import attack
+from bridges.circuits.attack import STARTS, attack
 from bridges.circuits.circuit import Circuit
 from bridges.circuits.measure import circuit_row
-from bridges.circuits.search.adversarial import Adversary, protected_of
+from bridges.circuits.search.adversary import Adversary
 from bridges.circuits.search.gates import Gates
 from bridges.circuits.search.search import Search
 from bridges.circuits.task import logit_diff, prompts, task_loss
-from bridges.config.search import CircuitSettings
 from bridges.nodes import intervene
+
+from .conftest import published
 
 YES, NO = 3, 4
 
@@ -37,38 +38,37 @@ def balanced(planted):
 
 
 def found(planted, adversarial_steps: int, **more) -> Circuit:
-    settings = CircuitSettings(adversarial_steps=adversarial_steps, **more)
+    settings = published(**({"adversarial_steps": adversarial_steps, "steps": 60} | more))
     return Search(planted.stack, planted.train, planted.reference, settings).run()
 
 
 def harm(planted, circuit: Circuit) -> float:
-    some = prompts(planted.heldout)
-    return max(max(a.losses) for a in attack(planted.stack, circuit, some, some, 0.1, 6).values())
+    """Two-way loss after the flip of few other nodes, in nats."""
+    some = prompts(planted.train)
+    budget = max(1, round(0.1 * circuit.size))
+    attacks = [attack(planted.stack, circuit, some, start, budget, 6) for start in STARTS]
+    held = prompts(planted.heldout)
+    return max(float(task_loss(a.judge(planted.stack, circuit, held))) for a in attacks)
 
 
 def test_what_keeps_the_rest_in_check_joins_the_circuit(balanced, tmp_path):
     bare, guarded = found(balanced, 0), found(balanced, 60)
     assert bare.reached and harm(balanced, bare) > 0.5 and not bare.meta.get("protected")
     assert guarded.reached and harm(balanced, guarded) < 0.3
-    named = {(p, c) for p, kept in protected_of(guarded).items() for c in kept.nonzero()[:, 0].tolist()}
+    named = {(p, c) for p, kept in guarded.protected.items() for c in kept.nonzero()[:, 0].tolist()}
     assert {("0.attn_out", 2), ("0.attn_out", 3)} & named and all(guarded.nodes[p][c] for p, c in named)
-    search = Search(balanced.stack, balanced.train, balanced.reference, CircuitSettings())
+    search = Search(balanced.stack, balanced.train, balanced.reference, published())
     rows = [circuit_row(search, c, prompts(balanced.heldout)) for c in (bare, guarded)]
     assert [row["protected"] for row in rows] == [0, len(named)]
     guarded.save(tmp_path / "c.json")
-    again = protected_of(Circuit.load(tmp_path / "c.json"))
-    assert all(torch.equal(again[p], kept) for p, kept in protected_of(guarded).items())
-
-
-def test_a_circuit_on_which_nothing_else_bears_stays_as_it_is(planted):
-    plain, hard = found(planted, 0), found(planted, 60)
-    assert all(torch.equal(hard.nodes[p], kept) for p, kept in plain.nodes.items())
+    again = Circuit.load(tmp_path / "c.json").protected
+    assert all(torch.equal(again[p], kept) for p, kept in guarded.protected.items())
 
 
 def test_where_no_hardened_circuit_is_small_enough_the_first_stays(balanced):
     plain = found(balanced, 0)
     total = sum(len(kept) for kept in plain.nodes.values())
-    tight = found(balanced, 60, largest=plain.size / total)
+    tight = found(balanced, 60, max_node_fraction=plain.size / total)
     assert tight.reached and tight.size <= plain.size and not tight.meta.get("protected")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -9,21 +10,20 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from bridges.circuits.search.search import Search
-from torch import Tensor, nn
+from torch import Tensor
 
 from bridges.behaviours.encoded import EncodedPairs
 from bridges.behaviours.pair import Pair
 from bridges.bridge import Bridges, pair_sites
 from bridges.circuits.ablation import node_means
+from bridges.circuits.bridge_context import BridgeContext
 from bridges.circuits.circuit import Circuit
-from bridges.compare.crossing import Transfer
-from bridges.compare.stage import stream_means
+from bridges.circuits.search.search import Search
+from bridges.compare.case import TransferCase
 from bridges.config import CompareConfig
 from bridges.config.search import CircuitSettings
-from bridges.nodes import NodeBus
+from bridges.planted import Rotated, random_rotation
 from bridges.sparse import SparseTransformer, SparseTransformerConfig
-from bridges.stack import ResidualStack
 
 DOUBLE, SINGLE, PLUS, MINUS, ASK, CLOSE_DOUBLE, CLOSE_SINGLE = range(1, 8)
 WIDTH = 8
@@ -68,34 +68,6 @@ def quote_model() -> SparseTransformer:
     return model
 
 
-class Rotated(ResidualStack, nn.Module):
-    """A stack whose stream is another's times an orthogonal matrix: the same function in other coordinates.
-
-    Args:
-        inner: the stack. turn: ``[d, d]`` orthogonal.
-    """
-
-    def __init__(self, inner: ResidualStack, turn: Tensor):
-        super().__init__()
-        self.inner, self.turn = inner, nn.Parameter(turn, requires_grad=False)
-        self.d_model, self.n_sublayers, self.n_layers = inner.d_model, inner.n_sublayers, inner.n_layers
-        self.vocab_size, self.context, self.nodes = inner.vocab_size, inner.context, NodeBus({})
-
-    def embed(self, ids: Tensor) -> Tensor:
-        return self.inner.embed(ids) @ self.turn
-
-    def sublayer(self, index: int, h: Tensor) -> Tensor:
-        return self.inner.sublayer(index, h @ self.turn.T) @ self.turn
-
-    def unembed(self, h: Tensor, ids: Tensor) -> Tensor:
-        return self.inner.unembed(h @ self.turn.T, ids)
-
-
-def rotation(width: int, seed: int = 0) -> Tensor:
-    """A random orthogonal matrix."""
-    return torch.linalg.qr(torch.randn(width, width, generator=torch.Generator().manual_seed(seed)))[0]
-
-
 def exact_bridges(turn: Tensor, sublayers: int) -> Bridges:
     """Bridges that undo the rotation, with two scales that must cancel."""
     width = len(turn)
@@ -122,7 +94,7 @@ def quote_pairs(n: int, seed: int, split: str = "train") -> EncodedPairs:
     right = torch.where(
         swap[:, None], torch.tensor([CLOSE_DOUBLE, CLOSE_SINGLE]), torch.tensor([CLOSE_SINGLE, CLOSE_DOUBLE])
     )
-    pairs = tuple(Pair(str(ids[i, 0].tolist()), str(ids[i, 1].tolist()), "", "", "quote") for i in range(n))
+    pairs = tuple(Pair(str(ids[i, 0].tolist()), str(ids[i, 1].tolist()), "", "", f"at {at[i]}") for i in range(n))
     return EncodedPairs("quote", split, seed, pairs, ids, torch.full((n, 2), 8), right, n)
 
 
@@ -138,29 +110,60 @@ def quote_text() -> Tensor:
 
 
 class Quote:
-    """The pair of models, its bridges, prompts, and circuits by the nodes they keep."""
+    """The pair of models, its bridges, prompts, and circuits by the nodes they keep.
+
+    The answer comes to the last token with the second attention, sublayer 2: at bridges 3 and 4 there is something to
+    move at the positions that both prompts share, at those before there is nothing.
+    """
 
     def __init__(self) -> None:
-        self.sparse, self.turn = quote_model(), rotation(WIDTH)
-        self.dense = Rotated(self.sparse, self.turn)
+        self.sparse, self.turn = quote_model(), random_rotation(WIDTH, 0)
+        # A copy, so that what is done to the nodes of one is not done to the other.
+        self.dense = Rotated(copy.deepcopy(self.sparse), self.turn)
         self.bridges = exact_bridges(self.turn, 4)
         self.train, self.heldout = quote_pairs(24, 1), quote_pairs(32, 2, "heldout")
         self.text = quote_text()
         self.reference = node_means(self.sparse, [self.text])
 
-    def circuit(self, nodes: dict[str, tuple[int, ...]]) -> Circuit:
-        search = Search(self.sparse, self.train, self.reference, CircuitSettings())
+    def context(self, bridges: Bridges | None = None, sparse: SparseTransformer | None = None) -> BridgeContext:
+        """Both models with the exact bridges, or others; random ones beside them."""
+        untrained = Bridges(WIDTH, WIDTH, self.bridges.pairs, None, seed=5).requires_grad_(False)
+        for mine, theirs in zip(untrained, self.bridges, strict=True):
+            mine.scale.copy_(theirs.scale)
+            mine.sparse_scale.copy_(theirs.sparse_scale)
+        return BridgeContext(self.dense, sparse or self.sparse, bridges or self.bridges, untrained)
+
+    def search(self, context: BridgeContext | None = None, **settings) -> Search:
+        """A search on the training pairs; as many nodes may be kept as there are."""
+        values = {"max_node_fraction": 1.0, "pairs": 24, "batch": 12} | settings
+        sparse = self.sparse if context is None else context.sparse
+        return Search(sparse, self.train, self.reference, CircuitSettings(**values), context=context)
+
+    def circuit(self, nodes: dict[str, tuple[int, ...]] | None = None, context: BridgeContext | None = None) -> Circuit:
+        """A measured circuit of these nodes; None: of all."""
+        search = self.search(context)
+        if nodes is None:
+            return search.full
         chosen = {p: torch.zeros(w, dtype=torch.bool) for p, w in self.sparse.nodes.widths.items()}
         for point, channels in nodes.items():
             chosen[point][list(channels)] = True
         return search.measure(replace(search.empty, nodes=chosen))
 
-    def transfer(self, circuit: Circuit, bridges: Bridges | None = None, **config) -> Transfer:
-        small = {"pairs": 32, "site_pairs": 32, "train_pairs": 24, "bootstrap": 200}
-        bridges = self.bridges if bridges is None else bridges
-        means = stream_means(self.sparse, bridges, self.text)
-        settings = CompareConfig(**(small | config))
-        return Transfer(self.dense, self.sparse, bridges, None, circuit, means, settings)
+    def transfer(self, circuit: Circuit, context: BridgeContext | None = None, **config) -> TransferCase:
+        """The circuit between the models."""
+        context = context or self.context()
+        small = {"pairs": 32, "train_pairs": 24, "bootstrap": 200, "draws": 2}
+        with torch.no_grad():
+            sites = context.sparse.run(self.text).sites
+        means = torch.stack([sites[pair.sparse].mean((0, 1)) for pair in context.bridges.pairs])
+        return TransferCase(context, circuit, means, CompareConfig(**(small | config)))
+
+    def without_attention(self) -> SparseTransformer:
+        """The sparse model with its attention's outputs zeroed: it knows every token and mixes no positions."""
+        model = copy.deepcopy(self.sparse)
+        for layer in range(2):
+            model.blocks[2 * layer].out.weight.zero_()
+        return model
 
 
 @cache

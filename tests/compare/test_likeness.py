@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from torch.nn.functional import cross_entropy
 
-from bridges.circuits.search.search import heldout_logit_diff
+from bridges.circuits.bootstrap import Resampler
+from bridges.circuits.circuit import only
 from bridges.circuits.task import logit_diff, prompts
-from bridges.compare.agreement import agreement_rows, pair_logit_diffs, text_rows, token_losses
+from bridges.compare.agreement import agreement_rows, explained_rows, pair_logit_diffs, text_rows, token_losses
 from bridges.compare.similarity import cross_validated_r2, linear_cka, similarity_rows
 from bridges.storage.tables import TABLES
 
@@ -16,7 +18,9 @@ SIGN = np.array([[1.0, -1.0], [-1.0, 1.0], [1.0, -1.0]])
 
 
 def agreements(dense, mine, sign=SIGN):
-    rows = agreement_rows("b", {"dense": np.array(dense), "circuit": np.array(mine)}, sign, 100, 0)
+    rows = agreement_rows(
+        "b", {"dense": np.array(dense), "circuit": np.array(mine)}, sign, Resampler(len(sign), 100, 0)
+    )
     assert all(set(row) <= set(TABLES["agreement"].names) for row in rows)
     return {(row["second"], row["quantity"]): row for row in rows}
 
@@ -58,9 +62,24 @@ def test_margins_are_those_of_the_circuit_stage(quote, true_circuit):
     some = prompts(quote.heldout)
     assert np.allclose(pair_logit_diffs(quote.sparse, quote.heldout).ravel(), logit_diff(quote.sparse, some))
     mine = pair_logit_diffs(quote.sparse, quote.heldout, true_circuit).ravel()
-    assert np.allclose(mine, heldout_logit_diff(quote.sparse, true_circuit, some))
+    with torch.no_grad(), only(quote.sparse, true_circuit):
+        assert np.allclose(mine, logit_diff(quote.sparse, some), atol=1e-5)
     # The rotated model is the same function.
-    assert np.allclose(pair_logit_diffs(quote.dense, quote.heldout), pair_logit_diffs(quote.sparse, quote.heldout), atol=1e-4)
+    assert np.allclose(
+        pair_logit_diffs(quote.dense, quote.heldout), pair_logit_diffs(quote.sparse, quote.heldout), atol=1e-4
+    )
+
+
+def test_what_a_circuit_explains_is_that_of_its_own_model(quote, true_circuit, false_circuit):
+    sparse = pair_logit_diffs(quote.sparse, quote.heldout)
+    sign = prompts(quote.heldout).sign.view(-1, 2).numpy()
+    for circuit, low, high in ((true_circuit, 0.0, 0.05), (false_circuit, 0.9, 10.0)):
+        diffs = {"sparse": sparse, "circuit": pair_logit_diffs(quote.sparse, quote.heldout, circuit)}
+        rows = {r["quantity"]: r for r in explained_rows("b", diffs, sign, Resampler(32, 100, 0))}
+        assert all(set(row) <= set(TABLES["agreement"].names) for row in rows.values())
+        by_hand = ((diffs["circuit"] - sparse) ** 2).mean() / (sparse * sign).var()
+        assert rows["fvu"]["value"] == pytest.approx(by_hand, rel=1e-4) and low <= by_hand < high
+        assert {row["first"] for row in rows.values()} == {"sparse"} and rows["fvu"]["n"] == 64
 
 
 def test_token_losses_are_cross_entropies_and_correlate_over_text(quote):
@@ -68,7 +87,9 @@ def test_token_losses_are_cross_entropies_and_correlate_over_text(quote):
     logits = quote.sparse.logits(quote.text)
     expected = cross_entropy(logits[:, :-1].transpose(1, 2), quote.text[:, 1:], reduction="none")
     assert np.allclose(losses, expected, atol=1e-5)
-    rows = text_rows({"dense": quote.dense, "sparse": quote.sparse, "dense2": quote.dense}, quote.text, 50, 0)
+    rows = text_rows(
+        {"dense": quote.dense, "sparse": quote.sparse, "dense2": quote.dense}, quote.text, Resampler(64, 50, 0)
+    )
     assert [row["second"] for row in rows] == ["sparse", "dense2"]
     assert all(row["value"] == pytest.approx(1, abs=1e-4) for row in rows)
 
@@ -109,6 +130,6 @@ def test_r2_counts_only_what_holds_in_other_sequences(rng):
 
 def test_rotated_streams_are_alike_at_every_bridge(quote):
     rows = similarity_rows(quote.dense, quote.sparse, quote.bridges, quote.text, 1e-6, 4)
-    assert len(rows) == 3 * 5 and {row["pair"] for row in rows} == set(range(5))
+    assert len(rows) == 3 * 5 and {row["bridge"] for row in rows} == set(range(5))
     assert all(row["value"] == pytest.approx(1, abs=1e-3) for row in rows)
     assert all(row["n"] == quote.text.numel() for row in rows)

@@ -17,7 +17,8 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from bridges import kernels
-from bridges.dense import load_dense, source
+from bridges.data.tokenizer import leading_token
+from bridges.dense import load_dense, source, wrap_dense
 from bridges.errors import ModelError
 
 
@@ -86,7 +87,10 @@ def test_torch_weights_with_code_in_them(folder, tmp_path):
 
     torch.save({"transformer.wte.weight": Code()}, folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
-    fails(folder, "could not be loaded")
+    # PyTorch's own message advises to load it all the same.
+    with pytest.raises(ModelError, match=r"could not be loaded .the file holds pickled Python objects") as caught:
+        load_dense(str(folder))
+    assert "weights_only" not in str(caught.value) and "safetensors" in str(caught.value)
     assert not (tmp_path / "ran").exists()
 
 
@@ -130,6 +134,50 @@ def test_weights_that_do_not_fit_the_config(folder):
     state["transformer.h.1.mlp.c_fc.weight"] = lost[:5].clone()
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
     fails(folder, r"another shape.*transformer\.h\.1\.mlp\.c_fc\.weight")
+
+
+def _tokenizer(path, words, **special):
+    made = Tokenizer(models.WordLevel({f"w{i}": i for i in range(words)}, unk_token="w0"))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = hf.PreTrainedTokenizerFast(tokenizer_object=made, unk_token="w0", eos_token="w2", **special)
+    tokenizer.save_pretrained(path)
+    return tokenizer
+
+
+def test_a_tokenizer_with_more_tokens_than_the_embedding_has_rows(folder, tiny_model):
+    _tokenizer(folder, 120)
+    fails(folder, r"tokenizer has 120 tokens and the model an embedding of 97 rows: none is for 'w97' \(number 97\)")
+    with pytest.raises(ModelError, match=r"120 tokens .* 97 rows"):
+        wrap_dense(tiny_model("gpt2"), _tokenizer(folder, 120))
+
+
+def test_a_tokenizer_whose_first_token_has_no_row(folder):
+    _tokenizer(folder, 97, bos_token="<s>")
+    fails(folder, r"98 tokens .* 97 rows: none is for '<s>' \(number 97\)")
+
+
+def test_a_padded_vocabulary_goes_on_working(folder, tiny_model):
+    _tokenizer(folder, 60)
+    stack, tokenizer = load_dense(str(folder))
+    assert stack.vocab_size == 97 and len(tokenizer) == 60
+
+
+def test_special_tokens_that_text_never_becomes_need_no_row(folder):
+    _tokenizer(folder, 97, pad_token="<pad>", additional_special_tokens=["<image>"])
+    stack, tokenizer = load_dense(str(folder))
+    assert len(tokenizer) == 99 and tokenizer("w5 w6")["input_ids"] == [5, 6]
+    # Prompts are padded with it.
+    assert tokenizer.pad_token_id == 2
+    assert stack.logits(torch.tensor([[5, tokenizer.pad_token_id]])).shape == (1, 2, 97)
+
+
+def test_the_first_token_that_only_the_model_names(folder):
+    """As in Qwen 3, whose tokenizer names none, and whose end of text is that of a chat's turn."""
+    _tokenizer(folder, 97, pad_token="w3")
+    config = json.loads((folder / "config.json").read_text())
+    for named, first in ((3, 3), (5, 2), (None, 2)):
+        (folder / "config.json").write_text(json.dumps(config | {"bos_token_id": named}))
+        assert leading_token(load_dense(str(folder))[1]) == first
 
 
 @pytest.mark.parametrize("text", ['{"model_type"', "{}", '{"model_type": "no_such_model"}'])

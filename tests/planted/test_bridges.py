@@ -67,7 +67,7 @@ def test_decoders_and_encoders_become_the_rotation_and_its_inverse(world, traine
         up = bridge.encoder.weight * bridge.sparse_scale / bridge.scale
         assert int(used.sum()) > 12
         assert torch.cosine_similarity(down, rotation, dim=1)[used].mean() > 0.98
-        assert torch.cosine_similarity(up, rotation, dim=1)[used].mean() > 0.95
+        assert torch.cosine_similarity(up, rotation, dim=1)[used].mean() > 0.93
 
 
 @torch.no_grad()

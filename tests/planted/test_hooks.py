@@ -8,7 +8,6 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
-from bridges.behaviours.stage import chosen
 from bridges.cli.overrides import conf_folder
 from bridges.config import BehavioursConfig, Config, DataConfig, ModelConfig, SparseConfig
 from bridges.data.blocks import token_blocks
@@ -16,6 +15,7 @@ from bridges.dense import load_dense
 from bridges.errors import ConfigError, ModelError
 from bridges.planted import CONTEXT, Rotated, world_named
 from bridges.runs.initialise import build, choose_start, finish
+from bridges.runs.sources import select_behaviours
 
 
 def config(name: str = "planted:2", sparsity: float = 0.15, **sparse) -> Config:
@@ -43,7 +43,7 @@ def test_text_and_behaviours_are_those_of_the_same_world():
         ids = torch.from_numpy(blocks)
         assert (ids[:, 0] == tokenizer.eos_token_id).all() and (ids[:, 1:] != tokenizer.eos_token_id).all()
         assert (ids != tokenizer.unk_token_id).all()
-    behaviours = chosen(BehavioursConfig(suite="planted", path="2", names=["agree", "copy-2"]), tokenizer)
+    behaviours = select_behaviours(BehavioursConfig(suite="planted", path="2", names=["agree", "copy-2"]), tokenizer)
     assert list(behaviours) == ["agree", "copy-2"]
 
 

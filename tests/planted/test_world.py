@@ -39,7 +39,7 @@ def loss_without(search: Search, truth: dict[str, Tensor], removed: tuple[tuple[
 
 def test_both_models_solve_what_is_in_them_and_the_sparse_one_nothing_else(world):
     for name in world.behaviours:
-        for split in ("train", "heldout"):
+        for split in ("train", "heldout", "reach"):
             pairs = world.pairs(name, split, 64)
             assert two_way(world.dense.logits, pairs)["correct"].mean() > 0.98
             sparse = two_way(world.sparse.logits, pairs)

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from bridges.report.criteria import CONTROL, CRITERIA, why
 
 from bridges.cli.report import main
 from bridges.compare.verdict import decide
@@ -19,7 +20,6 @@ from bridges.config import CONTROLS, VerdictConfig
 from bridges.errors import BridgesError, CheckpointError
 from bridges.report import write_report
 from bridges.report.circuits import EDGES, ENDS, NODES
-from bridges.report.criteria import CONTROL, CRITERIA, why
 from bridges.report.page import report_html
 from bridges.report.source import STAGES
 from bridges.report.text import visible

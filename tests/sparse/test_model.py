@@ -7,13 +7,14 @@ import math
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from bridges.config.literals import NODE_KINDS, STREAM_POINTS
-from bridges.errors import ConfigError
+from bridges.errors import CheckpointError, ConfigError
 from bridges.nodes import record
-from bridges.sparse import SparseTransformer, SparseTransformerConfig
+from bridges.sparse import SparseTransformer, SparseTransformerConfig, load_sparse
 
 OPTIONS = {
     "paper": {},
@@ -284,3 +285,46 @@ def test_fresh_weights():
         else:
             assert p.std().item() == pytest.approx(0.05, rel=0.1), name
     assert model.head.weight is not model.tokens.weight
+
+
+# --- what is wrong with its files --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def written(tiny_sparse, tmp_path):
+    """A folder with a sparse model in it."""
+    tiny_sparse().save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_it_is_read_as_it_was_written(written, tiny_sparse):
+    assert torch.equal(load_sparse(written).logits(IDS), tiny_sparse().logits(IDS))
+
+
+def test_pickled_weights_are_refused_in_words_of_ours(written, tmp_path):
+    class Code:
+        def __reduce__(self):
+            return (exec, (f"open({str(tmp_path / 'ran')!r}, 'w')",))
+
+    (written / "model.safetensors").unlink()
+    torch.save({"tokens.weight": Code()}, written / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match="the file holds pickled Python objects") as caught:
+        load_sparse(written)
+    assert "weights_only" not in str(caught.value) and "\n" not in str(caught.value)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_weights_that_lack_are_not_left_random(written):
+    state = load_file(written / "model.safetensors")
+    del state["blocks.0.q.weight"]
+    save_file(state, written / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"is not whole: 1 weights such as blocks\.0\.q\.weight lack"):
+        load_sparse(written)
+
+
+def test_damaged_files_and_missing_folders(written, tmp_path):
+    (written / "model.safetensors").write_bytes(b"nothing")
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        load_sparse(written)
+    with pytest.raises(CheckpointError, match="no such folder"):
+        load_sparse(tmp_path / "nowhere")

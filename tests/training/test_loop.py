@@ -269,6 +269,39 @@ def test_each_kind_of_parameter_has_its_own_rate(make_trainer):
     assert len(found) == len(trainer.parameters)
 
 
+@pytest.mark.parametrize("sharkfin", [True, False])
+def test_sparse_matrices_are_stepped_faster_the_fewer_weights_are_left(make_trainer, sharkfin):
+    """By one over the root of that fraction; what stays dense keeps its rate."""
+    trainer = make_trainer(steps=8, sparsity=0.04, warmup=0.2, sharkfin=sharkfin)
+    boosts = []
+    for step in range(8):
+        trainer.step()
+        factor = trainer.schedule.lr_factor(step)
+        boost = trainer.schedule.fraction(step) ** -0.5 if sharkfin else 1.0
+        for group in trainer.optimizer.groups:
+            assert group["lr"] == pytest.approx(group["peak_lr"] * factor * (boost if group["boosted"] else 1.0))
+        boosts.append(boost)
+    assert {group["boosted"] for group in trainer.optimizer.groups} == {True, False}
+    assert boosts[0] == pytest.approx(1) if not sharkfin else boosts[-1] == pytest.approx(5)
+
+
+def test_bridges_follow_the_sparse_streams_size_at_every_step(make_trainer):
+    """Their scales are buffers that no gradient reaches."""
+    trainer = make_trainer(steps=3)
+    for _ in range(3):
+        before = [float(bridge.sparse_scale) for bridge in trainer.bridges]
+        trainer.step()
+        sizes = trainer.sizes.tolist()
+        wanted = [b + 0.05 * (size - b) for b, size in zip(before, sizes, strict=True)]
+        assert [float(bridge.sparse_scale) for bridge in trainer.bridges] == pytest.approx(wanted, rel=1e-5)
+        assert any(abs(w - b) > 1e-3 for w, b in zip(wanted, before, strict=True))
+    # What they follow is how large the stream is.
+    ids = trainer.data.take("train", 4)
+    for pair, size in zip(trainer.bridges.pairs, sizes, strict=True):
+        stream = trainer.sparse.run(torch.as_tensor(ids).long()).sites[pair.sparse]
+        assert size == pytest.approx(float(stream.square().mean(-1).sqrt().mean()), rel=0.5)
+
+
 def test_timing_a_step_leaves_nothing_behind(make_trainer):
     timed, plain = make_trainer("timed", steps=3), make_trainer("plain", steps=3)
     assert time_step(timed) > 0

@@ -25,6 +25,10 @@ from bridges.config.search import CircuitSettings
 from bridges.stack import ResidualStack
 
 Row = dict[str, Any]
+# No whole model is refused: a part of it may fit labels that the whole does not.
+ANY_LOSS = 1e6
+# Training pairs that an adversary selects its nodes on.
+SHOWN = 24
 
 
 @dataclass
@@ -83,8 +87,8 @@ class Case:
 
     @cached_property
     def shown(self) -> Prompts:
-        """As many prompts of training pairs, which choices may be made on."""
-        return prompts(self.train.take(range(min(self.config.pairs, len(self.train)))), self.device)
+        """Prompts of training pairs, which choices may be made on."""
+        return prompts(self.train.take(range(min(SHOWN, len(self.train)))), self.device)
 
     @cached_property
     def resampler(self) -> Resampler:
@@ -152,7 +156,7 @@ class Case:
         """A circuit that fits the labels of some pairs, whatever the whole model answers: two-way cross-entropy to the
         published target, by the same steps, in the model or in a null."""
         stack, reference = (self.stack, self.reference) if null is None else (null.stack, null.reference)
-        settings = replace(self.settings, objective="task_loss", target=0.15, max_model_loss=math.inf)
+        settings = replace(self.settings, objective="task_loss", target=0.15, max_model_loss=ANY_LOSS)
         return find_circuit(stack, pairs, reference, settings, self.seed, self.circuit.model, self.search_text)
 
     def row(self, control: str, quantity: str, value: float | Estimate, **more: Any) -> Row:

@@ -24,8 +24,8 @@ def _reaction(case: Case, some: Prompts, sets: NodeSets, world: AbstractContextM
 
 @control("interchange")
 def interchange(case: Case) -> list[Row]:
-    """Share of prompts on which both favour the same candidate after random shares of the circuit's nodes were exchanged
-    between the prompts of a pair, in the whole model and in the circuit alone.
+    """Share of prompts on which whole model and circuit alone favour the same candidate, after random shares of the
+    circuit's nodes were exchanged between the prompts of a pair in either.
 
     Only pairs of equally long prompts count.
     """

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import math
-
-import numpy as np
-
+from bridges.circuits.bootstrap import share_of
 from bridges.circuits.controls.case import Case, Row, control
 from bridges.circuits.node_sets import random_sets, set_logit_diffs
 
@@ -15,8 +12,8 @@ SET_PAIRS = 16
 
 @control("necessity")
 def necessity(case: Case) -> list[Row]:
-    """Accuracy of the whole model with the circuit's nodes at their means (paper, Fig. 32), and the share of random sets
-    of the same size per kind and layer, drawn from all nodes, that do less harm to the mean logit difference.
+    """Accuracy of the whole model with the circuit's nodes at their means (paper, Fig. 32), and the share of random
+    sets of the same size per kind and layer, drawn from all nodes, that do less harm to the mean logit difference.
 
     The random sets are tried on fewer pairs, and so is the circuit beside them.
     """
@@ -25,16 +22,10 @@ def necessity(case: Case) -> list[Row]:
     sets = random_sets(case.circuit, case.config.random_sets, case.generator("necessity"))
     others = set_logit_diffs(case.stack, few, sets, case.circuit.reference).double().mean(1).cpu().numpy()
     own = float(without[: len(few)].double().mean())
-    share = float(np.mean(others > own))
-    # The interval of a share of so many draws (Wilson), since another draw of sets would give another share.
-    n, z = len(others), 1.96
-    centre, half = share + z * z / (2 * n), z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    low, high = ((centre + sign * half) / (1 + z * z / n) for sign in (-1, 1))
+    share = share_of(int((others > own).sum()), len(others))
     more = {"reference": float(others.mean())}
-    rows = [
+    return [
         case.row("necessity", "accuracy_without", case.accuracy(without), decides=True),
         case.row("necessity", "logit_diff_without", case.mean(without), **more),
         case.row("necessity", "harmless_random_sets", share, decides=True, n_pairs=len(few) // 2),
     ]
-    rows[-1] |= {"value_low": low, "value_high": high}
-    return rows

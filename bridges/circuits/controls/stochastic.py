@@ -7,7 +7,7 @@ import torch
 from bridges.circuits.controls.case import Case, Row, control
 from bridges.circuits.node_sets import complement, random_parts, set_logit_diffs
 
-SHARES = (0.1, 0.25, 0.5, 0.75, 0.9)
+SHARES = (0.25, 0.5, 0.75)
 
 
 @control("stochastic")

@@ -10,8 +10,10 @@ from torch import Tensor
 
 from bridges.circuits.circuit import Circuit
 
-# Sizes are found to a fiftieth of themselves after learning; a ranking without it is a baseline, and a tenth will do.
-FINE, COARSE = 50, 10
+# Sizes are found to a sixteenth of themselves after learning; a ranking without it is a baseline, and a sixth will do.
+FINE, COARSE = 16, 6
+# How often, and by how much, more nodes are taken than gates are open.
+GROWN, GROWTH = 3, 1.15
 
 Take = Callable[[int], Circuit]
 
@@ -24,38 +26,32 @@ def best_nodes(scores: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
     return dict(zip(scores, mask.split([len(s) for s in scores.values()]), strict=True))
 
 
-def bisect(take: Take, most: int, opened: int | None = None, fewest: bool = True) -> Circuit:
-    """The smallest circuit that reaches its target, or the one of ``most`` nodes where none does.
+def bisect(take: Take, most: int, opened: int | None = None, fewest: bool = True, everywhere: bool = False) -> Circuit:
+    """The smallest circuit that reaches its target; where none does, the last one tried, not `reached`.
 
     Sizes differ by orders of magnitude, so that the middle is taken between logarithms.
 
     Args:
         take: a size to the measured circuit of that many best nodes.
-        most: nodes there may be. opened: how many gates learning has opened, which is about what is needed; None for
-            a ranking without learning.
+        most: nodes there may be. opened: how many gates learning has opened, which is about what is needed: beyond a
+            few more a ranking by learning says nothing. None for a ranking without learning.
         fewest: look for fewer than the gates that are open, where those reach the target.
+        everywhere: look up to ``most`` where those and a few more do not.
     """
-    best, low, high = None, 0, most
-    if opened is not None and 0 < opened < most:
-        first = take(opened)
-        if first.reached and not fewest:
-            return first
-        if first.reached:
-            best, high = first, opened
-        else:
-            low = opened
-            # What is missing is as a rule little: the whole need not be tried at once.
-            while best is None and 2 * low < most:
-                tried = take(min(most, max(low + 1, round(1.4 * low))))
-                if tried.reached:
-                    best, high = tried, tried.size
-                else:
-                    low = tried.size
-    if best is None:
-        best = take(most)
-        if not best.reached:
-            return best
-        high = most
+    low, high = 0, most
+    best = take(most if opened is None else max(1, min(opened, most)))
+    enough = best.reached
+    if opened is not None:
+        for _ in range(GROWN):
+            if best.reached or best.size >= most:
+                break
+            low = best.size
+            best = take(min(most, max(low + 1, round(GROWTH * low))))
+        high = best.size
+        if not best.reached and everywhere and best.size < most:
+            low, best, high = best.size, take(most), most
+    if not best.reached or (opened is not None and enough and not fewest):
+        return best
     while high - low > max(1, high // (COARSE if opened is None else FINE)):
         middle = max(low + 1, min(high - 1, round(math.sqrt(max(1, low) * high))))
         tried = take(middle)

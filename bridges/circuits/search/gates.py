@@ -78,21 +78,17 @@ def should_stop(gates: Gates, loss: float, settings: CircuitSettings) -> bool:
 def initial_gates(
     gates: Gates, settings: CircuitSettings, generator: torch.Generator, order: Mapping[str, Tensor] | None
 ) -> None:
-    """Set every τ to ``init_bias`` and noise, and further open in the order of an attribution (``warm_start``).
+    """Set every τ to ``init_bias`` and noise, and further open by the root of its attribution (``warm_start``).
 
-    All gates begin open: the whole model has no loss, and what is needed least closes first.
+    All gates begin open: the whole model has no loss, and no gradient that would keep what is needed. Alike gates would
+    close alike, those that matter among them, until the behaviour fails at once.
 
     Args:
         order: attribution of every node, ``{point: [channels]}``, or None.
     """
-    places: dict[str, Tensor] = {}
-    if order is not None:
-        flat = torch.cat([order[point].abs().flatten() for point in gates.owner])
-        place = torch.empty(len(flat))
-        place[flat.argsort(stable=True)] = torch.linspace(0, 1, len(flat))
-        places = dict(zip(gates.owner, place.split([len(order[point]) for point in gates.owner]), strict=True))
+    largest = 0.0 if order is None else max(float(values.abs().max()) for values in order.values())
     for point, tau in gates.tau.items():
         value = settings.init_bias + torch.randn(tau.shape, generator=generator) * settings.init_noise
-        if point in places:
-            value = value + settings.warm_start * places[point]
+        if order is not None and largest > 0:
+            value = value + settings.warm_start * (order[point].abs() / largest).sqrt()
         tau.data.copy_(value.to(tau))

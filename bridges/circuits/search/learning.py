@@ -19,6 +19,9 @@ from bridges.stack import ResidualStack
 
 # How much of the loss seen so far the running mean keeps.
 MEMORY = 0.75
+# AdamW's ε of the faithful objective. Without it the penalty's small and steady gradient would close gates as fast as
+# a large one of the loss opens them: nodes that are needed together would be gone before the loss is felt.
+EPSILON = 1e-3
 
 
 def learn_gates(
@@ -57,7 +60,10 @@ def learn_gates(
     free = [*objective.parameters, *(adversary.parameters if adversary else ())]
     groups = [{"params": list(gates.tau.values()), "weight_decay": settings.weight_decay}]
     optimizer = torch.optim.AdamW(
-        [*groups, {"params": free, "weight_decay": 0.0}] if free else groups, lr=settings.lr, betas=(0.9, 0.95)
+        [*groups, {"params": free, "weight_decay": 0.0}] if free else groups,
+        lr=settings.lr,
+        betas=(0.9, 0.95),
+        eps=EPSILON if settings.objective == "faithful" else 1e-8,
     )
     some = objective.prompts
     pool = ablation.pool(some.ids.shape[1], generator)
@@ -93,8 +99,8 @@ def learn_gates(
         now = float(loss.detach())
         if not math.isfinite(now):
             raise BridgesError(
-                f"The search for a circuit met a loss of {now} at step {step + 1}: the model's logits are not finite on "
-                "its prompts. Try train.precision=fp32, or leave the behaviour out with behaviours.names."
+                f"The search for a circuit met a loss of {now} at step {step + 1}: the model's logits are not finite "
+                "on its prompts. Try train.precision=fp32, or leave the behaviour out with behaviours.names."
             )
         mean = now if mean is None else MEMORY * mean + (1 - MEMORY) * now
         penalty *= math.exp(settings.penalty_rate * max(-1.0, min(1.0, 1 - mean / goal)))

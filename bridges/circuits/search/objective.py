@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -21,7 +21,7 @@ from bridges.circuits.task import (
     logit_diff,
     logit_diff_from,
     task_loss,
-    unexplained,
+    turned_variance,
 )
 from bridges.stack import ResidualStack
 
@@ -43,7 +43,7 @@ class Measured:
     loss: float
     reached: bool
     carried: float = float("nan")
-    calibration: Calibration = Calibration()
+    calibration: Calibration = field(default_factory=Calibration)
 
 
 class Objective(Protocol):
@@ -122,7 +122,8 @@ class Faithful:
     Args:
         stack: that is searched. some: prompts of the training pairs. target, carried_target: unexplained variance.
         context: the bridges, where the stack is their sparse one; None leaves the carried term out.
-        weight: of the carried term.
+        weight: of the carried term. chunks: parts of similar length that a batch is run in; 1 where ablated nodes take
+            values that belong to single prompts.
     """
 
     def __init__(
@@ -133,57 +134,88 @@ class Faithful:
         carried_target: float,
         context: BridgeContext | None = None,
         weight: float = 1.0,
+        chunks: int = 1,
     ):
         self.stack, self.prompts, self.target = stack, some, target
-        self.carried_target, self.context, self.weight = carried_target, context, weight
+        self.carried_target, self.context, self.weight, self.chunks = carried_target, context, weight, chunks
         self.parameters: list[nn.Parameter] = []
         self.batch: PromptBatch | None = None
         self.moved: dict[int, Tensor] = {}
         with torch.no_grad():
-            if context is None or not weight:
+            if context is not None and weight:
+                self.batch = context.batch(some)
+                self.model = self.batch.sparse_diff
+                self._follow(context, self.batch)
+            else:
                 self.model = logit_diff(stack, some)
-                return
-            self.batch = context.batch(some)
-            self.model = self.batch.sparse_diff
-            if not self.batch.aligned:
-                return
-            ceilings, whole = context.ceilings(self.batch), context.whole_sparse(self.batch)
-        for i in context.inner:
-            if ceilings[i] >= CEILING and share_moved(self.batch.dense_diff, whole[i]) >= FOLLOWED * ceilings[i]:
-                self.moved[i] = self.batch.dense_diff - whole[i]
+        # Of all pairs, not of a batch's: a batch of few frames may vary little.
+        self.variance = turned_variance(self.model, some.sign)
+        self.moved_variance = {i: turned_variance(moved, some.sign) for i, moved in self.moved.items()}
 
-    def _carried(self, i: int, batch: PromptBatch, h: Tensor, moved: Tensor) -> Tensor:
-        """Unexplained variance of what an exchange of the sparse stream ``h`` moves in the dense model at bridge i."""
-        assert self.context is not None
+    def _follow(self, context: BridgeContext, batch: PromptBatch) -> None:
+        """What the whole sparse model moves at the bridges where there is something to follow."""
+        if not batch.aligned:
+            return
+        ceilings, whole = context.ceilings(batch), context.whole_sparse(batch)
+        for i in context.inner:
+            if ceilings[i] >= CEILING and share_moved(batch.dense_diff, whole[i]) >= FOLLOWED * ceilings[i]:
+                self.moved[i] = batch.dense_diff - whole[i]
+
+    def _parts(self, rows: Tensor, chunks: int) -> list[Tensor]:
+        """The pairs in parts of similar length, each as wide as its own longest prompt."""
+        if chunks < 2 or len(rows) < 4 * chunks:
+            return [rows]
+        pairs = rows.view(-1, 2)
+        order = torch.argsort(self.prompts.last[pairs].amax(1), stable=True)
+        return [part.flatten() for part in pairs[order].chunk(chunks)]
+
+    def _carried(self, i: int, rows: Tensor, h: Tensor) -> Tensor:
+        """Squared errors of what an exchange of the sparse stream ``h`` moves across bridge i, ``[2m]``."""
+        assert self.context is not None and self.batch is not None
+        batch = self.batch.take(rows)
         change = map_through_bridge(self.context.bridges[i], batch.exchange(h))
         found = batch.dense_diff - self.context.dense_diff(batch, {i: change})[0]
-        return unexplained(found, moved, batch.some.sign)
+        return (found - self.moved[i][rows]).square()
 
     def loss(self, world: AbstractContextManager, rows: Tensor, generator: torch.Generator) -> Tensor:
-        some, model, sign = self.prompts.take(rows), self.model[rows], self.prompts.sign[rows]
-        if not self.moved:
-            with world:
-                return unexplained(logit_diff(self.stack, some), model, sign)
-        assert self.context is not None and self.batch is not None
         bridges = list(self.moved)
-        i = bridges[int(torch.randint(len(bridges), (1,), generator=generator))]
-        site = self.context.bridges.pairs[i].sparse
+        i = bridges[int(torch.randint(len(bridges), (1,), generator=generator))] if bridges else None
+        site = 0 if i is None or self.context is None else self.context.bridges.pairs[i].sparse
+        own, streams = [], []
+        parts = self._parts(rows, self.chunks)
         with world:
-            h = self.stack.run_segment(self.stack.embed(some.ids), 0, site)
-            own = unexplained(logit_diff_from(self.stack, h, some, site), model, sign)
-        carried = self._carried(i, self.batch.take(rows), h, self.moved[i][rows])
-        return (own + self.weight * carried) / (1 + self.weight)
+            for part in parts:
+                some = self.prompts.take(part)
+                h = self.stack.run_segment(self.stack.embed(some.ids), 0, site)
+                own.append((logit_diff_from(self.stack, h, some, site) - self.model[part]).square())
+                streams.append(h)
+        loss = torch.cat(own).mean() / self.variance
+        if i is None:
+            return loss
+        carried = torch.cat([self._carried(i, part, h) for part, h in zip(parts, streams, strict=True)])
+        return (loss + self.weight * carried.mean() / self.moved_variance[i]) / (1 + self.weight)
 
     @torch.no_grad()
     def measure(self, world: AbstractContextManager, values: Mapping[str, Tensor] | None = None) -> Measured:
+        every = torch.arange(len(self.prompts), device=self.prompts.ids.device)
+        parts = self._parts(every, 2 * self.chunks if self.chunks > 1 else 1)
+        own, streams = [], []
         with world:
-            streams = self.stack.run(self.prompts.ids)
-        found = logit_diff_from(self.stack, streams.final[0], self.prompts, self.stack.n_sublayers)
-        loss = float(unexplained(found, self.model, self.prompts.sign))
+            for part in parts:
+                some = self.prompts.take(part)
+                found = self.stack.run(some.ids)
+                diff = logit_diff_from(self.stack, found.final[0], some, self.stack.n_sublayers)
+                own.append((diff - self.model[part]).square())
+                streams.append(found.sites)
+        loss = float(torch.cat(own).mean() / self.variance)
         if not self.moved:
             return Measured(loss, loss <= self.target)
-        assert self.context is not None and self.batch is not None
-        pairs = self.context.bridges.pairs
-        each = [self._carried(i, self.batch, streams.sites[pairs[i].sparse], m) for i, m in self.moved.items()]
+        assert self.context is not None
+        sites = {i: self.context.bridges.pairs[i].sparse for i in self.moved}
+        each = [
+            torch.cat([self._carried(i, part, h[sites[i]]) for part, h in zip(parts, streams, strict=True)]).mean()
+            / self.moved_variance[i]
+            for i in self.moved
+        ]
         carried = float(torch.stack(each).mean())
         return Measured(loss, loss <= self.target and carried <= self.carried_target, carried)

@@ -20,11 +20,13 @@ from bridges.circuits.search.greedy import Pruner, drop_dead_ends, drop_edges, d
 from bridges.circuits.search.learning import learn_gates
 from bridges.circuits.search.objective import Faithful, Objective, TaskLoss
 from bridges.circuits.task import prompts
-from bridges.config.search import CircuitSettings
+from bridges.config.search import FROM_TEXT, CircuitSettings
 from bridges.stack import ResidualStack
 
 # Keeps the draws of resampled values apart from those of the gates.
 VALUES_SEED = 7_000_003
+# How often nodes are ranked until they lead to a circuit, and the loss from which on a search counts as stuck.
+ATTEMPTS, STUCK = 3, 0.5
 
 
 class Search:
@@ -59,7 +61,13 @@ class Search:
             self.objective = TaskLoss(stack, self.prompts, settings.target)
         else:
             self.objective = Faithful(
-                stack, self.prompts, settings.target, settings.carried_target, context, settings.carried_weight
+                stack,
+                self.prompts,
+                settings.target,
+                settings.carried_target,
+                context,
+                settings.carried_weight,
+                1 if settings.ablation in FROM_TEXT else 2,
             )
         # One draw for the whole search: circuits are compared on the same values.
         generator = torch.Generator().manual_seed(seed + VALUES_SEED)
@@ -118,11 +126,31 @@ class Search:
             if full.train_loss > max(self.settings.max_model_loss, self.settings.target):
                 return full
         circuit = self.cut(self.bisect(self.rank()))
+        for attempt in range(1, ATTEMPTS if self.settings.method == "learned" else 1):
+            if circuit.reached:
+                break
+            circuit = self.cut(self.bisect(self.relearn(circuit, attempt), attempt == ATTEMPTS - 1))
         if not (self.settings.adversarial_steps and self.settings.method == "learned" and circuit.reached):
             return circuit
         scores, protected = self.harden(circuit.scores)
         found = self.cut(self.bisect(scores), protected)
         return found if found.reached else circuit
+
+    def relearn(self, circuit: Circuit, attempt: int) -> dict[str, Tensor]:
+        """Another ranking, where the last one led to no circuit.
+
+        Where that came near, learning goes on from it with a lower loss as its target. Where it got stuck, it starts
+        again, first with the nodes of large attribution open twice as far, then from all nodes alike.
+        """
+        settings, seed = self.settings, self.seed + 7919 * (attempt - 1)
+        if circuit.train_loss > STUCK or not circuit.size:
+            order = attribution(self.stack, self.prompts, self.ablation.reference) if attempt == 1 else None
+            settings = replace(settings, warm_start=2 * settings.warm_start + (not settings.warm_start))
+            return learn_gates(self.stack, self.objective, self.ablation, settings, seed, order=order)
+        share = settings.loss_target_fraction * 0.6**attempt
+        penalty, steps = settings.penalty / 8**attempt, max(1, settings.steps // 2)
+        settings = replace(settings, loss_target_fraction=share, steps=steps, penalty=penalty)
+        return learn_gates(self.stack, self.objective, self.ablation, settings, seed, start=circuit.scores)
 
     def harden(self, scores: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, list[int]]]:
         """Prune a ranking further against an adversary on training pairs.
@@ -181,14 +209,16 @@ class Search:
         """The circuit of the ``count`` best nodes, measured."""
         return self.measure(replace(self.empty, nodes=best_nodes(scores, count), scores=dict(scores)))
 
-    def bisect(self, scores: Mapping[str, Tensor]) -> Circuit:
+    def bisect(self, scores: Mapping[str, Tensor], everywhere: bool = False) -> Circuit:
         """The fewest best nodes that reach the target; twice as many are tried as a circuit may have, since greedy
         pruning removes much of what a ranking leaves over."""
         most = min(sum(len(s) for s in scores.values()), (2 if self.settings.prune_attempts else 1) * self.most)
         opened = None
         if self.settings.method == "learned":
             opened = min(most, sum(int((s > 0).sum()) for s in scores.values()))
-        return bisect(lambda count: self.top(scores, count), most, opened, self.settings.bisect)
+        # As published: beyond the gates that are open too.
+        everywhere = everywhere or self.settings.objective == "task_loss"
+        return bisect(lambda count: self.top(scores, count), most, opened, self.settings.bisect, everywhere)
 
 
 def find_circuit(

@@ -37,7 +37,7 @@ stock stone store storm story stream street string student study subject sum sup
 tag target task taste tax teacher team temperature term test text theme thread ticket tile time title token
 tool topic total tower town track trade train trait trial trip truck tune turn type unit update upload url
 user value vector vehicle velocity vendor version video view visit visitor voice volume vote voter wall
-warning watch water wave weapon weather week weight wheel width window winner matrix word worker world writer
+warning watch water wave weapon weather week weight wheel width window winner wire word worker world writer
 year zone
 """)
 ADJECTIVES: tuple[str, ...] = _words("""

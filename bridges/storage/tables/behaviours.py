@@ -21,6 +21,8 @@ BEHAVIOUR_TABLES: tuple[Table, ...] = (
             Column("reason", "str", "why it cannot, or why there are fewer pairs than asked for", optional=True),
             Column("train_pairs", "int", "distinct pairs of the training split"),
             Column("heldout_pairs", "int", "distinct pairs of the held-out split"),
+            Column("reach_pairs", "int", "distinct pairs of frames that are kept for reach"),
+            Column("shared_last", "float", "share of held-out pairs, equally long, that end in the same token"),
             Column("clean", "str", "an example: clean prompt", optional=True),
             Column("counterfactual", "str", "the same example: counterfactual prompt", optional=True),
             Column("answer", "str", "the token that is right for the clean prompt", optional=True),

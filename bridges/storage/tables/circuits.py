@@ -51,7 +51,9 @@ CIRCUIT_TABLES: tuple[Table, ...] = (
             Column("score", "float", "the search's score of the node (τ of learned pruning, …)"),
             Column("mean", "float", "mean over reference text, which replaces the node where it is ablated"),
             Column("attribution", "float", "first-order fall of the mean logit difference when it alone is ablated"),
-            Column("effect", "float", "the same exactly, of the nodes with the largest attribution (NaN: not measured)"),
+            Column(
+                "effect", "float", "the same exactly, of the nodes with the largest attribution (NaN: not measured)"
+            ),
             Column("protected", "bool", "whether adversarial pruning added it"),
         ),
     ),

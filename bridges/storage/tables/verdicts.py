@@ -75,8 +75,8 @@ VERDICT_TABLES: tuple[Table, ...] = (
             Column(
                 "quantity",
                 "str",
-                "share_moved (of a full swap of the answers), share_of_ceiling, share_moved_minus_null (beyond the best "
-                "null), loss, loss_minus_null or p_counterfactual",
+                "share_moved (of a full swap of the answers), share_of_ceiling, share_moved_minus_null (beyond the "
+                "best null), loss, loss_minus_null or p_counterfactual",
             ),
             *with_interval("value", "the measurement"),
             N_PAIRS,
@@ -128,14 +128,18 @@ VERDICT_TABLES: tuple[Table, ...] = (
             Column("nodes", "int", "nodes of the sparse circuit", optional=True),
             Column("edges", "int", "edges of the sparse circuit", optional=True),
             Column("dense_edges", "int", "edges of the dense model's own circuit at the same target", optional=True),
-            Column("fvu", "float", "variance of the sparse model's logit difference that the circuit leaves unexplained"),
+            Column(
+                "fvu", "float", "variance of the sparse model's logit difference that the circuit leaves unexplained"
+            ),
             Column("faithfulness", "float", "mean logit difference of the circuit over that of the sparse model"),
             Column("accuracy_without", "float", "accuracy of the sparse model without the circuit"),
             Column("bridge", "int", "the selected bridge", optional=True),
             Column("share_moved", "float", "share of the dense logit difference that the circuit moves there"),
             Column("ceiling", "float", "the same by the dense model's own exchange"),
             Column("share_moved_sparse", "float", "the same by the whole sparse model"),
-            Column("share_back", "float", "share of the circuit's logit difference that the dense model's change moves"),
+            Column(
+                "share_back", "float", "share of the circuit's logit difference that the dense model's change moves"
+            ),
             Column("ceiling_back", "float", "the same by the circuit's own exchange"),
             Column("reach_fvu", "float", "unexplained variance on frames that no search has seen"),
             Column("failed", "str", "criteria that decided against it, comma-separated", optional=True),

@@ -12,18 +12,20 @@ import yaml
 
 from bridges import kernels
 from bridges.behaviours.encoded import EncodedPairs
-from bridges.behaviours.stage import chosen, express
-from bridges.circuits.stage import CircuitContext
+from bridges.behaviours.stage import express
+from bridges.circuits.ablation import node_means
 from bridges.circuits.task import calibrate, logit_diff, prompts, task_loss
 from bridges.config.search import CircuitSettings
-from bridges.data.blocks import token_blocks
 from bridges.errors import BridgesError, nearest
 from bridges.runs.notebook import Run
+from bridges.runs.sources import select_behaviours
 from bridges.stack import ResidualStack
 from bridges.storage.folder import write_atomically
 from bridges.tuning.circuits.result import Study
 from bridges.tuning.circuits.rounds import tune
 from bridges.tuning.optuna_study import load_optuna
+
+_BATCH = 8
 
 
 def reachable(
@@ -32,7 +34,8 @@ def reachable(
     """Which behaviours a whole stack does well enough for a circuit to be found.
 
     Returns:
-        those on whose training pairs its calibrated loss is not above `max_model_loss`, and that loss of the others in nats.
+        those on whose training pairs its calibrated loss is not above `max_model_loss`, and that loss of the others,
+        in nats.
     """
     device = next(stack.parameters()).device  # type: ignore[attr-defined]
     able, unable = {}, {}
@@ -58,6 +61,8 @@ def tune_run(
 ) -> Study:
     """Tune on the sparse model of a finished run; the study lies in ``circuits/study`` of its folder.
 
+    Its searches look at the sparse model alone: the carried term, which needs the dense model too, is left out.
+
     Args:
         behaviours: their names; None takes the run's. Of them, those count that the whole sparse model does well enough
             on training pairs.
@@ -73,7 +78,7 @@ def tune_run(
     stack = run.sparse.requires_grad_(False)
     if torch.cuda.is_available():
         stack.cuda()  # type: ignore[call-arg]  # the decorator of transformers hides the method
-    every = chosen(config.behaviours, run.tokenizer)
+    every = select_behaviours(config.behaviours, run.tokenizer)
     behaviours = list(every) if behaviours is None else behaviours
     for name in behaviours:
         if name not in every:
@@ -89,19 +94,19 @@ def tune_run(
     tasks, unable = reachable(stack, tasks, settings)
     for name, loss in unable.items():
         say(
-            f"{name} is left out: {loss:.3f} nats with all of the model's nodes, {settings.max_model_loss:g} at most wanted."
+            f"{name} is left out: {loss:.3f} nats with all of the model's nodes, {settings.max_model_loss:g} at most "
+            "wanted."
         )
     if not tasks:
         raise BridgesError(f"The sparse model of {folder} does none of {', '.join(behaviours) or 'its behaviours'}.")
-    data = token_blocks(config.data, run.tokenizer, config.data.context)
-    shop = CircuitContext(
-        Path(folder), config.circuits, {"sparse": stack}, data, run.tokenizer, config.behaviours.pairs, config.seed
-    )
+    text = run.data.take("train", max(1, config.circuits.reference_tokens // run.data.context))
+    device = next(stack.parameters()).device
+    means = node_means(stack, (ids.to(device) for ids in text.split(_BATCH)))
     say(f"{trials} trials on {', '.join(tasks)}")
     place = Path(folder) / "circuits" / "study"
     study = tune(
-        stack, tasks, shop.means("sparse"), settings, trials=trials, storage=place / "study.db", jobs=jobs,
-        seed=seed, text=shop.search_text, progress=say,
+        stack, tasks, means, settings, trials=trials, storage=place / "study.db", jobs=jobs, seed=seed, text=text,
+        progress=say,
     )  # fmt: skip
     study.trials.to_csv(place / "trials.csv", index=False)
     study.table.to_csv(place / "searches.csv", index=False)
