@@ -88,6 +88,8 @@ class Stub:
             repo = "/".join(filter(None, (given.get("organization"), given["name"])))
             self.repos.setdefault(repo, {})
             return as_json({"url": f"{self.address}/{repo}", "id": repo, "name": repo})
+        if parts == ["api", "validate-yaml"]:
+            return as_json({"errors": [], "warnings": []})
         repo = "/".join(parts[2:4] if parts[:2] == ["api", "models"] else parts[:2])
         if repo not in self.repos:
             return as_json({"error": "Repository not found"}, 404, **{"X-Error-Code": "RepoNotFound"})
