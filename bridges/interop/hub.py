@@ -117,7 +117,8 @@ def _reason(error: Exception) -> str:
         return f"there is no such repository, or it is private ({_LOGIN})"
     if isinstance(error, HfHubHTTPError):
         return f"it answered with {status}: {_first_line(error)}"
-    from_client = type(error).__module__.split(".")[0] in ("httpx", "httpcore", "requests", "urllib3")
+    module = type(error).__module__.split(".")[0]
+    from_client = module.startswith(("httpx", "httpcore", "requests", "urllib3"))
     if from_client or isinstance(error, ConnectionError | TimeoutError | LocalEntryNotFoundError):
         return "it cannot be reached; check the network (and HF_ENDPOINT, if it is set)"
     return f"{type(error).__name__}: {_first_line(error)}"
