@@ -147,8 +147,7 @@ def depth_figure(name: str, source: Source, figures: Figures) -> Raw:
     )
     caption = (
         "At positions whose token is the same in both prompts, one prompt’s state is replaced by the other’s. 1 means "
-        "that the logit difference is turned around in full; the ceiling is the model’s own exchange there. Single marks "
-        "are "
-        "changes of the same size that must not work; bars are 95 % intervals."
+        "that the logit difference is turned around in full; the ceiling is the model’s own exchange there. Single "
+        "marks are changes of the same size that must not work; bars are 95 % intervals."
     )
     return figures.figure("Where along depth the information is moved", panels, caption, data, columns=1)
