@@ -24,7 +24,7 @@ __all__ = ["MODULES", "Runs", "load", "overview"]
 
 
 def __getattr__(name: str) -> ModuleType:
-    if name in (*MODULES, "command", "settings", "stability"):
+    if name in (*MODULES, "command", "settings", "stability", "verdicts"):
         return import_module(f".{name}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

@@ -23,7 +23,7 @@ from .comparison import MEASURES, Comparison, compare, latest_pair
 from .load import load
 from .style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILION, log_scale, new_figure
 
-__all__ = ["Comparison", "compare", "compare_figure", "compare_text"]
+__all__ = ["Comparison", "compare", "compare_figure", "compare_text", "latest_pair"]
 
 # kind of path -> (colour, marker)
 LOOKS = {

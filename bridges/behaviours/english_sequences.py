@@ -148,7 +148,7 @@ number_sequence = FormBehaviour(
     reach=(
         "My children are $b, $c, $d and| $n| years old.",
         "Pages $b, $c and $d are short, but page| $n| is long.",
-        "We had $d cups, and with the new one we have| $n|.",
+        "We had $d cups, and with your cup we have| $n|.",
         "The dog barked $b times, then $c times, then $d times, then| $n| times.",
     ),
 )

@@ -196,11 +196,10 @@ def run(config: Config, path: Path, accelerator: Accelerator, say: Callable[[str
         with folder.failure_recorded() if main else nullcontext():
             _stages(config, folder, accelerator, tell)
     except BaseException as error:
-        message = full_message(path, folder.needed) if is_disk_full(error) else None
         if main and fresh and not folder.computed:
             folder.discard(existed)
-        if message:
-            raise DiskFullError(message) from error
+        if is_disk_full(error):
+            raise DiskFullError(full_message(path, folder.needed)) from error
         raise
     return folder
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
@@ -120,10 +121,12 @@ class RunFolder:
                     f"{path} holds a run with other settings. Give another name=…, or resume={path} to go on with it."
                 )
             return folder
+        # What is allowed once is not allowed for ever.
+        stored = replace(absolute(config), allow_changed=False)
         make_folder(path, "runs_dir=…")
         write_atomically(path / "environment.json", json.dumps(environment(), indent=2) + "\n")
         folder.write_status("running")
-        write_atomically(path / "config.yaml", yaml.safe_dump(to_dict(absolute(config)), sort_keys=False))
+        write_atomically(path / "config.yaml", yaml.safe_dump(to_dict(stored), sort_keys=False))
         return folder
 
     def discard(self, existed: bool) -> None:

@@ -288,20 +288,26 @@ class Trainer:
         for module in (self.sparse, self.bridges):
             module.train()
         before, started = self.progress.seconds, time.monotonic()
-        while self.progress.step < self.steps:
-            values = self.step()
-            self.progress.seconds = before + time.monotonic() - started
-            done = self.progress.step
-            if "l0_actual" in values:
-                self._log(values)
-                rate = tokens_per_step * bar.format_dict["n"] / max(bar.format_dict["elapsed"], 1e-9)
-                bar.set_postfix_str(f"loss {values['total']:.3f}, {rate:,.0f} tokens/s", refresh=False)
-            if main and (done % train.checkpoint_every == 0 or done == self.steps):
-                save_checkpoint(
-                    self.checkpoints, self.sparse, self.bridges, self.optimizer, self.progress, train.keep_checkpoints
-                )
-            bar.update()
-        bar.close()
+        # Closed also where a step fails, so that the message stands alone.
+        with bar:
+            while self.progress.step < self.steps:
+                values = self.step()
+                self.progress.seconds = before + time.monotonic() - started
+                done = self.progress.step
+                if "l0_actual" in values:
+                    self._log(values)
+                    rate = tokens_per_step * bar.format_dict["n"] / max(bar.format_dict["elapsed"], 1e-9)
+                    bar.set_postfix_str(f"loss {values['total']:.3f}, {rate:,.0f} tokens/s", refresh=False)
+                if main and (done % train.checkpoint_every == 0 or done == self.steps):
+                    save_checkpoint(
+                        self.checkpoints,
+                        self.sparse,
+                        self.bridges,
+                        self.optimizer,
+                        self.progress,
+                        train.keep_checkpoints,
+                    )
+                bar.update()
         return pd.DataFrame(self.progress.training), pd.DataFrame(self.progress.timing)
 
     def _log(self, row: dict[str, Any]) -> None:

@@ -19,7 +19,7 @@ def executed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     monkeypatch.setenv("BRIDGES_RUNS", str(folder))
     monkeypatch.setenv("PYTHONPATH", str(NOTEBOOK.parents[1]))
     notebook = nbformat.read(NOTEBOOK, as_version=4)
-    client = NotebookClient(notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(folder)}})
+    client = NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(folder)}})
     client.execute()
     return {c["id"]: "\n".join(map(_text, c["outputs"])) for c in notebook["cells"] if c["cell_type"] == "code"}
 
@@ -44,37 +44,43 @@ def test_it_shows_what_was_planted(tmp_path, write_run, write_rows, monkeypatch)
     verdicts = {"swap": "not", "quote": "reproduced", "else": "dense model cannot"}
     shared = {"verdicts": verdicts, "accuracy": {"quote": 0.5, "swap": 0.25}, "moved": {"quote": 0.75}}
     first = write_run(tmp_path / "ten", sparsity=0.1, sparse={"quote": 4, "swap": 9}, dense={"quote": 64}, **shared)
-    write_run(tmp_path / "two", sparsity=0.02, kl=1.625, sparse={"quote": 2}, dense={"quote": 64}, **shared)
+    other = shared | {"verdicts": verdicts | {"quote": "undecided"}}
+    write_run(tmp_path / "two", sparsity=0.02, kl=1.625, sparse={"quote": 2}, dense={"quote": 64}, started="1", **other)
+    write_run(tmp_path / "again", sparsity=0.1, seed=1, verdicts={"quote": "not", "swap": "not"}, started="2")
     write_run(tmp_path / "going", status="running")
-    criteria = [("sufficiency", "quote", 0.125, 0.3), ("transfer", "quote", 0.625, 0.5), ("sufficiency", "swap", 9, 1)]
-    keys = ("criterion", "behaviour", "value", "threshold")
-    write_rows(first, "evidence", [dict(zip(keys, row, strict=True)) | {"passed": True} for row in criteria])
+    rows = [("fvu", "quote", 0.125, "held"), ("share_to_dense", "quote", 0.625, "open"), ("fvu", "swap", 9.5, "missed")]
+    keys = ("criterion", "behaviour", "value", "state")
+    write_rows(first, "claims", [dict(zip(keys, row, strict=True)) | {"claim": "sufficient"} for row in rows])
     edge = {"model": "sparse", "method": "learned", "source": "0.mlp_in", "target": "0.mlp_neuron"}
-    weights = {"quote": [0.25, -1.5], "swap": [7.0, 7.0, 7.0]}
+    attributions = {"quote": [0.25, -1.5], "swap": [7.0, 7.0, 7.0]}
     rows = [
-        edge | {"behaviour": name, "weight": weight, "source_channel": 40 + i}
-        for name, values in weights.items()
-        for i, weight in enumerate(values)
+        edge | {"behaviour": name, "attribution": value, "source_channel": 40 + i}
+        for name, values in attributions.items()
+        for i, value in enumerate(values)
     ]
     write_rows(first, "edges", rows)
 
     out = executed(tmp_path, monkeypatch)
-    assert "Runs(3 runs, 1 problems" in out["load"] and "going" in out["load"]
-    assert "1.625" in out["overview"] and "3.25" in out["overview"], "KL of the sparse model, and dense to sparse"
+    assert "Runs(4 runs, 1 problems" in out["load"] and "going" in out["load"]
+    assert "1.625" in out["overview"], "KL of the sparse model"
     assert "<figure>" in out["frontier"] and "64.0" in out["frontier"]
     assert out["heatmap"].strip() == "<figure>"
-    assert "quote in ten: reproduced" in out["evidence"]
-    assert "0.625" in out["evidence"] and "transfer" in out["evidence"] and "9.0" not in out["evidence"]
+    assert "quote in ten: reproduced" in out["claims"] and "<figure>" in out["claims"]
+    assert "0.625" in out["claims"] and "share_to_dense" in out["claims"] and "9.5" not in out["claims"]
     assert "quote in ten: 2 edges" in out["edges"] and "7.0" not in out["edges"]
-    assert out["edges"].index("-1.50") < out["edges"].index("0.25"), "the strongest first"
-    assert "first: ten; second: two" in out["compare"] and "No verdict changed." in out["compare"]
-    assert "lower in two on 0 of 3" in out["compare"] and "<figure>" in out["compare"]
+    assert out["edges"].index("-1.50") < out["edges"].index("0.25"), "what matters most first"
+    assert "16.00" in out["sizes"] and "32.00" in out["sizes"] and "<figure>" in out["sizes"]
+    assert "Both `reproduced` and `not`: quote." in out["seeds"] and "<figure>" in out["seeds"]
+    assert "first: two; second: again" in out["compare"] and "quote: undecided → not" in out["compare"]
+    assert "lower in again on 3 of 3" in out["compare"] and "<figure>" in out["compare"]
 
 
 def test_missing_tables_are_one_sentence(tmp_path, write_run, monkeypatch):
     write_run(tmp_path / "only")
     out = executed(tmp_path, monkeypatch)
     assert "<figure>" in out["frontier"], "what was measured is shown"
-    for cell, what in (("heatmap", "verdicts"), ("evidence", "verdicts"), ("edges", "'edges'")):
-        assert out[cell].strip().count("\n") == 0 and f"is finished and has {what}" in out[cell].replace("a table ", "")
-    assert out["compare"].strip() == "Comparing takes two finished runs of the same dense model."
+    missing = {"heatmap": "verdicts", "claims": "claims", "edges": "a table 'edges'", "sizes": "circuits"}
+    for cell, what in missing.items():
+        assert out[cell].strip().count("\n") == 0 and f"No finished run has {what} (1 of 1 run finished)" in out[cell]
+    assert "`python -m bridges.run -m seed=1,2`" in out["seeds"]
+    assert "takes two finished runs" in out["compare"] and "`python -m bridges.run seed=1`" in out["compare"]

@@ -34,7 +34,16 @@ INFINITIVES = set(
 PARTNERS = {"either": "or", "both": "and", "neither": "nor", "more": "than", "less": "than", "as": "as", "so": "that"}
 CAPITALS = {"France": "Paris", "Japan": "Tokyo", "Egypt": "Cairo", "Norway": "Oslo", "Cuba": "Havana", "Peru": "Lima"}
 LANGUAGES = {"France": "French", "Brazil": "Portuguese", "Mexico": "Spanish", "Egypt": "Arabic", "Korea": "Korean"}
-OPPOSITES = {"hot": "cold", "cold": "hot", "big": "small", "happy": "sad", "late": "early", "right": "left"}
+OPPOSITES = {
+    "hot": "cold",
+    "big": "small",
+    "happy": "sad",
+    "early": "late",
+    "right": "left",
+    "rich": "poor",
+    "wet": "dry",
+}
+OPPOSITES |= {opposite: word for word, opposite in OPPOSITES.items()}
 
 
 # --- rules, written from the meaning of the sentences and without a look at the cues --------------
@@ -230,15 +239,15 @@ def test_years_fit_tokenizers_that_take_one_digit_or_two():
 
 def test_a_form_follows_its_filler_and_is_shared_by_no_other():
     assert table("tall/taller/tallest big/bigger/biggest", 2) == {"tall": "tallest", "big": "biggest"}
-    sounds = {"cat": "meow", "lion": "roar", "tiger": "roar", "hen": "cluck"}
+    sounds = {"cat": "meow", "lion": "roar", "tiger": "roar", "hen": "cluck", "pig": "oink"}
     behaviour = FormBehaviour(
         "sounds",
         "",
         frames=("The $a says| $s, not meow.",),
         reach=(),
-        contexts=("", "There is a $pet. "),
+        contexts=("", "This is a $pet. "),
         cue={"a": ("$animal", "$animal2"), "s": ("$sound", "$sound2")},
-        fillers={"pet": ("hen", "dog")},
+        fillers={"pet": ("hen", "dog", "cow")},
         forms={"sound": ("animal", sounds)},
     )
     seen = set()
@@ -248,7 +257,7 @@ def test_a_form_follows_its_filler_and_is_shared_by_no_other():
             assert sounds[animal] == sound
             seen.add(animal)
         assert draft.clean_answer != draft.counterfactual_answer  # a lion against a tiger has no right answer
-    assert seen == {"lion", "tiger", "hen"}  # the cat's form is a word of the frame
+    assert seen == {"lion", "tiger", "hen", "pig"}  # the cat's form is a word of the frame
 
 
 def test_a_form_of_an_unknown_kind_is_refused():

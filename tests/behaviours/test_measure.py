@@ -12,7 +12,7 @@ from bridges.behaviours import (
     EncodedPairs,
     Pair,
     consistent_nonsense,
-    nonsense_twin,
+    shuffled_labels,
     summarise,
     two_way,
 )
@@ -108,14 +108,14 @@ def test_whoever_solves_the_behaviour_guesses_on_its_twin(encoded_of, name):
     encoded = encoded_of("trained", name, "train")
     model = solver(encoded)
     assert summarise(two_way(model, encoded))["accuracy"] == 1.0
-    twin = nonsense_twin(encoded)
+    twin = shuffled_labels(encoded)
     assert summarise(two_way(model, twin))["accuracy"] == pytest.approx(0.5, abs=0.02)
     assert summarise(two_way(solver(twin), twin))["accuracy"] == 1.0  # the labels can be memorised
 
 
 def test_the_twin_has_the_same_prompts_and_other_labels(encoded_of):
     encoded = encoded_of("trained", "for_while", "heldout")
-    twin, again, other = nonsense_twin(encoded), nonsense_twin(encoded), nonsense_twin(encoded, key=1)
+    twin, again, other = shuffled_labels(encoded), shuffled_labels(encoded), shuffled_labels(encoded, key=1)
     assert twin.behaviour == "nonsense:for_while" and twin.split == "heldout"
     assert torch.equal(twin.ids, encoded.ids) and torch.equal(twin.lengths, encoded.lengths)
     assert torch.equal(twin.candidates, again.candidates)

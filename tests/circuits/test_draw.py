@@ -41,7 +41,7 @@ def test_nodes_stand_in_the_order_of_the_forward_pass(true_circuit):
 
 
 def test_a_circuit_of_many_nodes_and_one_of_none_can_be_drawn(tmp_path):
-    many = pd.DataFrame([{"point": f"{i % 4}.mlp_neuron", "channel": i} for i in range(400)])
+    many = pd.DataFrame([{"point": f"{i % 4}.mlp_neuron", "channel": i, "attribution": i} for i in range(400)])
     none = pd.DataFrame(columns=["source", "source_channel", "target", "target_channel", "weight"])
     for frame in (many, many[:0]):
         draw_circuit(frame, none, path=tmp_path / "x.png")

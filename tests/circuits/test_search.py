@@ -185,6 +185,6 @@ def test_a_search_that_is_stuck_starts_again_from_attribution(quote_model, refer
         return upside_down if len(asked) == 1 else real(*arguments, **more)
 
     monkeypatch.setattr(search_module, "learn_gates", learn)
-    circuit = search.run()
-    assert circuit.reached and len(asked) >= 2
+    search.run()
+    assert len(asked) >= 2
     assert [call["warm_start"] for call in asked[:2]] == [0.2, 0.4] and asked[1]["order"] is not None

@@ -114,20 +114,6 @@ def test_the_given_settings_come_first_and_the_paper_s_second(quote_model, tasks
     assert f"circuits.lr={study.settings.lr:g}" in study.overrides
 
 
-def test_a_penalty_that_closes_every_gate_loses_against_a_fair_one(quote_model, tasks, reference):
-    """The penalty alone is tuned, and stays fixed. At a huge one every gate closes: what is left is the noise in τ."""
-    settings = published(
-        steps=40, pairs=24, batch=8, penalty=5.0, penalty_rate=0.0, prune_attempts=1, edges=False
-    )  # fmt: skip
-    ranges = {"penalty": (1e-4, 10.0)}
-    study = tune(quote_model, {"first": tasks["first"]}, reference, settings, trials=6, ranges=ranges)
-    bad = study.trials["penalty"] > 1.0
-    assert 0 < bad.sum() < len(bad)
-    assert study.settings.penalty < 1.0 and study.value < study.trials["value"][0]
-    assert study.trials["value"][~bad].min() < study.trials["value"][bad].min()
-    assert study.settings == replace(settings, penalty=study.settings.penalty)
-
-
 def test_tpe_comes_nearer_than_its_random_start(quote_model, tasks, reference, searched):
     wide = replace(FEW, lr=0.3, penalty=1e-5)
     study = tune(quote_model, {"first": tasks["first"]}, reference, wide, trials=30, startup=6)

@@ -6,6 +6,7 @@ import base64
 import filecmp
 import hashlib
 import json
+import math
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -24,6 +25,7 @@ from bridges.errors import CheckpointError, HubError
 from bridges.interop.hub import fetch, model_card, push
 from bridges.interop.push import main
 from bridges.storage.folder import RunFolder
+from bridges.storage.tables import TABLES, write_table
 
 TOKEN = "hf_stub"
 
@@ -159,17 +161,13 @@ def run(tmp_path, tiny_sparse) -> Path:
     (folder.path / "wandb/log").write_text("x")
     (folder.path / "circuits/for_while.json").write_text("{}")
     (folder.path / "report.html").write_text("<p>report</p>")
-    verdicts = pd.DataFrame(
-        {
-            "behaviour": ["for_while", "with_as"],
-            "verdict": ["reproduced", "not"],
-            "reason": ["moves 0.81 | of 0.9", "the circuit is\nlarge"],
-            "nodes": pd.array([12, None], dtype="Int64"),
-            "edges": pd.array([9, None], dtype="Int64"),
-            "failed": [None, "small"],
-        }
-    )
-    verdicts.to_parquet(folder.path / "tables" / "verdicts.parquet")
+    blank = {"str": "", "float": math.nan, "int": None, "bool": None}
+    unused = {column.name: blank[column.kind] for column in TABLES["verdicts"].columns}
+    rows = [
+        {"behaviour": "for_while", "verdict": "reproduced", "reason": "moves 0.81 | of 0.9", "nodes": 12, "edges": 9},
+        {"behaviour": "with_as", "verdict": "not", "reason": "the circuit is\nlarge"},
+    ]
+    write_table(folder.path, "verdicts", pd.DataFrame([unused | row for row in rows]))
     folder.write_status("finished", stages={"train": {"status": "finished", "seconds": 1.0}})
     return folder.path
 

@@ -129,7 +129,7 @@ def write_behaviours(folder: Path) -> None:
         done = case.verdict != "not expressible"
         row: Row = {"behaviour": name, "suite": "python", "description": f"Gives what `{name}` ends with."}
         row |= {"expressible": done, "reason": None if done else "no single token for ':\\n'"}
-        row |= {"train_pairs": 512 * done, "heldout_pairs": 128 * done}
+        row |= {"train_pairs": 512 * done, "heldout_pairs": 128 * done, "reach_pairs": 64, "shared_last": 1.0}
         row |= {"clean": "x = [[1, 2], [3, 4" if done else None, "answer": "]]\n" if done else None}
         row |= {"counterfactual": "x = [1,\x0b </b>2, [3, 4" if done else None, "other": "\u202e]" if done else None}
         suite.append(row)

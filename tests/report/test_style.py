@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from bridges.report.page import SCRIPTS, STYLES
+
 
 def _luminance(colour: str) -> float:
     digits = colour if len(colour) == 6 else "".join(2 * c for c in colour)
@@ -18,7 +20,7 @@ def _luminance(colour: str) -> float:
 
 @pytest.mark.parametrize("mode", [0, 1])
 def test_colours_stand_out_from_the_paper(mode):
-    style = files("bridges.report").joinpath("report.css").read_text(encoding="utf-8")
+    style = files("bridges.report").joinpath("web", "base.css").read_text(encoding="utf-8")
     colours = dict(re.findall(r"--(\w+): #([0-9a-f]{3,6})", re.findall(r":root \{(.*?)\}", style, flags=re.S)[mode]))
     for ground in ("paper", "sheet"):
         for name in (
@@ -43,14 +45,5 @@ def test_colours_stand_out_from_the_paper(mode):
 
 
 def test_assets_are_part_of_the_package():
-    for name in (
-        "report.css",
-        "page.html",
-        "draw.js",
-        "chart.js",
-        "layout.js",
-        "inspector.js",
-        "graph.js",
-        "report.js",
-    ):
-        assert Path(str(files("bridges.report").joinpath(name))).is_file()
+    for name in ("page.html", *STYLES, *SCRIPTS):
+        assert Path(str(files("bridges.report").joinpath("web", name))).is_file()

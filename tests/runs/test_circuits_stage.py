@@ -192,5 +192,5 @@ def test_asking_for_a_circuit_that_is_not_there(opened):
 def test_a_circuit_that_missed_its_target_is_told(opened, finished, monkeypatch):
     frame = read_table(finished, "circuits").assign(reached=False)
     monkeypatch.setattr(Run, "table", lambda self, name: frame)
-    with pytest.raises(CheckpointError, match="did not reach the target"):
+    with pytest.raises(CheckpointError, match="missed its target"):
         opened.circuit("copy")

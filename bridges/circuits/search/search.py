@@ -27,6 +27,8 @@ from bridges.stack import ResidualStack
 VALUES_SEED = 7_000_003
 # How often nodes are ranked until they lead to a circuit, and the loss from which on a search counts as stuck.
 ATTEMPTS, STUCK = 3, 0.5
+# Unexplained variance on the training pairs up to which a circuit that misses its target is kept.
+NEAR = 0.2
 
 
 class Search:
@@ -119,22 +121,40 @@ class Search:
 
         With ``adversarial_steps`` pruning goes on against an adversary; where that leads to no circuit, it is the one
         found before. Where the whole model misses ``max_model_loss`` (task loss) all nodes are returned, and where no
-        number of nodes reaches the target the most there may be, not `reached`.
+        ranking leads to a circuit what `near_miss` says.
         """
         if self.settings.objective == "task_loss":
             full = self.full
             if full.train_loss > max(self.settings.max_model_loss, self.settings.target):
                 return full
         circuit = self.cut(self.bisect(self.rank()))
-        for attempt in range(1, ATTEMPTS if self.settings.method == "learned" else 1):
+        best = circuit
+        again = self.settings.method == "learned" and self.settings.objective == "faithful"
+        for attempt in range(1, ATTEMPTS if again else 1):
             if circuit.reached:
                 break
-            circuit = self.cut(self.bisect(self.relearn(circuit, attempt), attempt == ATTEMPTS - 1))
+            circuit = self.cut(self.bisect(self.relearn(circuit, attempt)))
+            best = min(best, circuit, key=lambda c: c.train_loss)
+        if not circuit.reached:
+            circuit = self.near_miss(best)
         if not (self.settings.adversarial_steps and self.settings.method == "learned" and circuit.reached):
             return circuit
         scores, protected = self.harden(circuit.scores)
         found = self.cut(self.bisect(scores), protected)
         return found if found.reached else circuit
+
+    def near_miss(self, best: Circuit) -> Circuit:
+        """What comes of the best circuit that missed the target.
+
+        The target is what a search aims at; whether a circuit is faithful is judged on other pairs, against bars of
+        their own. One that leaves little unexplained is therefore kept, its shortfall in ``meta``; of one that does
+        not, more nodes are taken until the target is reached or there are as many as there may be.
+        """
+        if self.settings.objective != "faithful":
+            return best
+        if best.train_loss <= NEAR:
+            return replace(best, reached=True, meta=best.meta | {"missed_target": True})
+        return self.cut(self.bisect(best.scores, everywhere=True))
 
     def relearn(self, circuit: Circuit, attempt: int) -> dict[str, Tensor]:
         """Another ranking, where the last one led to no circuit.
