@@ -7,8 +7,9 @@ from typing import Any
 import pandas as pd
 
 from bridges.report.charts import Figures, rounded
-from bridges.report.examples import Examples, node_key
+from bridges.report.examples import Examples
 from bridges.report.markup import Raw, note, tag
+from bridges.report.names import node_key
 from bridges.report.source import Source
 from bridges.report.text import brief, escape, visible
 
@@ -103,7 +104,7 @@ def _circuit(
     index = {(str(p), int(c)): i for i, (p, c) in enumerate(zip(kept["point"], kept["channel"], strict=True))}
     rows = []
     for rank, row in enumerate(kept.to_dict("records")):
-        examples.add(node_key(model, row["point"], row["channel"]), rank)
+        examples.add(node_key(model, visible(row["point"]), row["channel"]), rank)
         values = (rounded(row["attribution"], 3), rounded(row["effect"], 3), rounded(row["mean"], 3))
         rows.append([points.index(row["point"]), int(row["channel"]), *values, int(row["protected"])])
     inside, reads, writes = _edges(edges, index)

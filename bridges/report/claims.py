@@ -48,8 +48,11 @@ def claims_table(rows: list[dict[str, Any]], source: Source) -> Raw:
     bodies = []
     for place, (claim, sentence) in enumerate(CLAIM_SENTENCES.items(), 1):
         criteria = [row for row in rows if row["claim"] == claim]
-        bodies.append(_body(f"{place}. {claim.capitalize()}.", sentence, claim_state(criteria), criteria))
+        if criteria:
+            bodies.append(_body(f"{place}. {claim.capitalize()}.", sentence, claim_state(criteria), criteria))
     criteria = [row for row in rows if row["claim"] == ROBUSTNESS]
+    if not criteria:
+        return join([_table("Criteria with 95 % intervals", bodies), note("Nothing further was asked for.")])
     tried = [row for row in criteria if row["state"] != "not measured"]
     held = sum(row["state"] == "held" for row in tried)
     said = f"{held} of {len(tried)} measured criteria held. The verdict does not hang on them."

@@ -9,6 +9,7 @@ import pandas as pd
 
 from bridges.errors import CheckpointError
 from bridges.report.charts import rounded
+from bridges.report.names import node_key
 from bridges.report.source import Source
 from bridges.report.text import visible
 
@@ -42,7 +43,7 @@ class Examples:
         kept = kept.sort_values(["model", "point", "channel", "rank"], kind="stable")
         columns = ("model", "point", "channel", "value", "token", "tokens", "values")
         for model, point, channel, *place in kept[list(columns)].itertuples(index=False):
-            self._rows.setdefault(node_key(model, point, channel), []).append(tuple(place))
+            self._rows.setdefault(node_key(model, visible(point), channel), []).append(tuple(place))
 
     def add(self, key: str, rank: int) -> None:
         """Hold the examples of one node.
@@ -66,11 +67,6 @@ class Examples:
         """``texts`` of tokens, ``windows`` of indices into them, and per node places: value, marked token, window,
         shades."""
         return {"texts": list(self._texts), "windows": self._tokens, "places": self._places}
-
-
-def node_key(model: str, point: str, channel: int) -> str:
-    """A node's name in the page and in ``names.json``: ``2.mlp_neuron:242``, in the dense model ``dense/…``."""
-    return f"{'' if model == 'sparse' else f'{model}/'}{visible(point)}:{int(channel)}"
 
 
 def _shades(values: list[Any]) -> str:

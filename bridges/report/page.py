@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -64,7 +65,7 @@ def report_html(folder: str | Path) -> str:
             settings_section(source),
         ]
     )
-    data = {"run": _identity(source), "names": source.names, "charts": figures.charts, "graphs": figures.graphs}
+    data = {"run": _identity(source), "names": asdict(source.names), "charts": figures.charts, "graphs": figures.graphs}
     return Template(_asset("page.html")).substitute(
         title=html(answer(source)),
         style="\n".join(map(_asset, STYLES)),

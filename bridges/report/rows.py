@@ -14,7 +14,7 @@ from bridges.report.measurements import measurements
 from bridges.report.prompts import compact_pair, full_pair, has_example
 from bridges.report.source import Source
 from bridges.report.text import DASH, SPACE, brief, count, escape, known
-from bridges.report.verdicts import badge, verdict_rows, weaker_way
+from bridges.report.verdicts import JUDGED, badge, verdict_rows, weaker_way
 from bridges.storage.tables.verdicts import VERDICTS
 
 # What rows can be sorted by: key, heading, and whether large values come first.
@@ -114,7 +114,7 @@ def _judgement(name: str, source: Source, figures: Figures, claims: list[dict[st
 
 def _asked(verdict: dict[str, Any] | None) -> bool:
     """Whether a circuit was looked for."""
-    return verdict is not None and known(verdict.get("nodes"))
+    return verdict is not None and verdict["verdict"] in JUDGED
 
 
 def _example(suite: dict[str, Any] | None) -> Raw:

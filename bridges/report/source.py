@@ -11,6 +11,7 @@ import pandas as pd
 import yaml
 
 from bridges.errors import CheckpointError
+from bridges.report.names import Names, read_names
 from bridges.storage.tables import read_table, table_path
 
 # table -> the stage that writes it
@@ -70,21 +71,9 @@ class Source:
         return values
 
     @cached_property
-    def names(self) -> dict[str, Any]:
-        """What a reader has called nodes, ``{"names": {node: name}, "groups": {group: [nodes]}}``, from ``names.json``.
-
-        A node is written as point and channel, ``2.mlp_neuron:242``; those of the dense model begin with ``dense/``.
-        """
-        given = self._json("names.json")
-        names, groups = given.get("names", {}), given.get("groups", {})
-        plain = isinstance(names, dict) and all(isinstance(v, str) for v in names.values()) and isinstance(groups, dict)
-        lists = plain and all(isinstance(v, list) and all(isinstance(n, str) for n in v) for v in groups.values())
-        if not lists:
-            raise CheckpointError(
-                f"{self.folder / 'names.json'} is damaged: it must be "
-                '{"names": {node: name}, "groups": {group: [nodes]}}.'
-            )
-        return {"names": names, "groups": groups}
+    def names(self) -> Names:
+        """What a reader has called nodes."""
+        return read_names(self.folder)
 
     @cached_property
     def environment(self) -> dict[str, Any]:

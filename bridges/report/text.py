@@ -68,9 +68,11 @@ def _raised(exponent: int) -> str:
 
 def brief(value: Any) -> str:
     """A measured number in as few characters as a comparison needs: two decimals, or a whole number from 10 up."""
-    if known(value) and math.isfinite(value) and abs(value) >= 10:
+    if not known(value) or not math.isfinite(value):
+        return number(value)
+    if abs(value) >= 10:
         return count(round(float(value)))
-    return number(value, 2)
+    return number(value, 2 if abs(value) >= 0.01 else 3)
 
 
 def count(value: Any) -> str:

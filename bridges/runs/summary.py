@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import shlex
 import shutil
 import textwrap
 
@@ -67,30 +70,71 @@ def _circuits(folder: RunFolder) -> dict[str, float]:
 
 
 def verdict_text(folder: RunFolder) -> str:
-    """The verdicts in the terminal: one line a behaviour, and why; empty where the run gives none."""
+    """The verdicts in the terminal: one line a behaviour and why, then what to do next; empty where there are none.
+
+    A reason that is longer than the terminal goes on below; none is cut off.
+    """
     if "verdicts" not in table_names(folder.path):
         return ""
     verdicts = read_table(folder.path, "verdicts")
     rank = {name: i for i, name in enumerate(VERDICTS)}
-    verdicts = verdicts.iloc[verdicts["verdict"].map(rank).argsort(kind="stable")]
+    rows = verdicts.iloc[verdicts["verdict"].map(rank).argsort(kind="stable")].to_dict("records")
+    heads = ("behaviour", "verdict", "nodes", "edges", "moved s→d", "moved d→s", "why")
+    cells = [
+        (
+            row["behaviour"],
+            row["verdict"] + (", robust" if pd.notna(row["robust"]) and row["robust"] else ""),
+            *("–" if pd.isna(row[key]) else f"{int(row[key]):,}" for key in ("nodes", "edges")),
+            _of_ceiling(row["share_moved"], row["ceiling"]),
+            _of_ceiling(row["share_back"], row["ceiling_back"]),
+            row["reason"],
+        )
+        for row in rows
+    ]
+    widths = [max(len(line[i]) for line in (heads, *cells)) for i in range(len(heads) - 1)]
+    left = sum(widths) + 2 * len(widths)
+    room = shutil.get_terminal_size((160, 40)).columns - left
+    # In a narrow terminal the reasons stand below their lines.
+    beside = room >= 24
     lines = ["Which behaviours of the dense model does a sparse circuit reproduce?", ""]
-    width = max(map(len, verdicts["behaviour"]))
-    head = f"{'behaviour':<{width}}  {'verdict':<18}  dense  sparse  circuit  nodes  edges  moved  "
-    lines.append(head + "why")
-    room = max(40, shutil.get_terminal_size((160, 40)).columns - len(head))
-    for row in verdicts.to_dict("records"):
-        numbers = [_share(row[f"{m}_accuracy"], w) for m, w in (("dense", 5), ("sparse", 6), ("circuit", 7))]
-        numbers += [f"{'–' if pd.isna(row[k]) else int(row[k]):>5}" for k in ("nodes", "edges")]
-        numbers.append(_share(row["share_moved"], 5))
-        reason = textwrap.shorten(row["reason"], room, placeholder=" …")
-        lines.append(f"{row['behaviour']:<{width}}  {row['verdict']:<18}  {'  '.join(numbers)}  {reason}")
+    for *values, reason in (heads, *cells):
+        # Counts end in one column, all else begins in one.
+        sides = ("<", "<", ">", ">", "<", "<")
+        parts = [f"{value:{side}{width}}" for value, side, width in zip(values, sides, widths, strict=True)]
+        why = textwrap.wrap(reason, max(24, room if beside else room + left - 4), break_long_words=False) or [""]
+        if beside:
+            lines.append(f"{'  '.join(parts)}  {why[0]}".rstrip())
+            lines += [" " * left + part for part in why[1:]]
+        elif values[0] != heads[0]:
+            lines += ["  ".join(parts).rstrip(), *("    " + part for part in why)]
+        else:
+            lines.append("  ".join(parts).rstrip())
     counts = verdicts["verdict"].value_counts()
     tally = ", ".join(f"{counts[name]} {name}" for name in VERDICTS if name in counts)
-    return "\n".join([*lines, "", f"verdicts: {tally}"])
+    return "\n".join([*lines, "", f"verdicts: {tally}", "", *_next_steps(folder, rows[0]["behaviour"])])
 
 
-def _share(value: float, width: int) -> str:
-    return f"{'–' if pd.isna(value) else f'{value:.0%}':>{width}}"
+def _of_ceiling(moved: float, ceiling: float) -> str:
+    return "–" if pd.isna(moved) else f"{moved:.2f} of {'–' if pd.isna(ceiling) else f'{ceiling:.2f}'}"
+
+
+def _next_steps(folder: RunFolder, behaviour: str) -> list[str]:
+    """Where to read more, in the browser and in Python, and the command that says whether other seeds agree."""
+    command: list[str] = []
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        command = list(json.loads((folder.path / "environment.json").read_text())["command"])
+    kept = [
+        part
+        for part in command[1:]
+        if "=" in part and not part.startswith(("-", "seed=", "name=", "resume=", "tracking"))
+    ]
+    seed = folder.config.seed
+    again = shlex.join(["bridges", "run", "-m", f"seed={seed + 1},{seed + 2}", *kept])
+    return [
+        f"report:     {folder.path / 'report.html'}",
+        f"in Python:  bridges.load({str(folder.path)!r}).verdict({behaviour!r})",
+        f"more seeds: {again}",
+    ]
 
 
 def summary_text(folder: RunFolder) -> str:

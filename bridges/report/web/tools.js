@@ -36,9 +36,8 @@ function graphTools(view, data) {
       share.title = "Share of the sum over the circuit’s nodes, which are ranked by |attribution|: the first-order fall of the mean logit difference when a node alone is ablated";
     };
     range.addEventListener("input", () => { say(); view.resize(sizes[range.value]); });
-    range.disabled = sizes.length < 2;
     say();
-    return el("div", { class: "core" }, el("div", { class: "slide" }, curve, range), el("p", {}, shown, share));
+    return el("div", { class: "core" }, sizes.length > 1 ? el("div", { class: "slide" }, curve, range) : "", el("p", {}, shown, share));
   }
 
   function finder() {
