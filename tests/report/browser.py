@@ -89,9 +89,7 @@ class Browser:
     def open(self, page: Path, width: int = 1400, dark: bool = False) -> None:
         """Load a page from a file; up to 500 px it is a phone with fingers."""
         phone = width < 500
-        self.send(
-            "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=phone
-        )
+        self.send("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=phone)
         self.send("Emulation.setTouchEmulationEnabled", enabled=phone)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.send("Emulation.setEmulatedMedia", features=[scheme])
