@@ -16,6 +16,7 @@ COMMANDS: dict[str, tuple[str, str, bool]] = {
     "compare": ("analysis.compare", "compare two runs with paired tests", False),
     "bench": ("bridges.cli.bench", "speed of one training step against a plain implementation", True),
     "export": ("bridges.cli.export", "pack a run's sparse model and bridges", False),
+    "push": ("bridges.interop.push", "upload a run to the Hugging Face Hub", False),
     "tune": ("bridges.tuning.training", "look for better settings of training with Optuna", True),
     "tune-circuits": ("bridges.tuning.circuits.command", "look for better settings of the circuit search", True),
     "pretrain": ("bridges.cli.pretrain", "train the bundled dense model", True),
