@@ -79,7 +79,7 @@ class Trainer:
                 f"{accelerator.num_processes} × {train.accumulate}."
             )
         self.precision = resolve_precision(train.precision, accelerator.device)
-        self.steps = max(1, math.ceil(train.tokens / (train.batch * data.context)))
+        self.steps = max(1, math.ceil(train.tokens / (train.batch * data.mean_length)))
         self.schedule = Schedule(
             self.steps,
             config.sparsity,
@@ -103,6 +103,7 @@ class Trainer:
             train.terms.coefficients(),
             config.bridge.detach_encoder_target,
             self._shared_moments,
+            train.terms.answer,
         )
         wanted = len(bridges) if train.hybrid_sites == "all" else int(train.hybrid_sites)
         self.sampler = Sampler(len(bridges), wanted, config.seed, train.hybrid_sampling == "importance")
@@ -134,6 +135,10 @@ class Trainer:
             groups.append(ParameterGroup(biases, rate))
         return build_optimizer(groups, betas=(train.beta1, train.beta2), eps=train.eps, weight_decay=train.weight_decay)
 
+    def _tokens(self, steps: int) -> int:
+        """Tokens of so many steps, rows of different lengths counted as the mean one."""
+        return round(steps * self.config.train.batch * self.data.mean_length)
+
     @property
     def parameters(self) -> list[torch.nn.Parameter]:
         return [p for module in (self.sparse, self.bridges) for p in module.parameters() if p.requires_grad]
@@ -164,13 +169,14 @@ class Trainer:
         crossed: dict[str, Tensor] = {}
         sizes = torch.zeros(len(self.bridges), device=self.accelerator.device)
         batches = self.micro_batches(step)
+        answered = self.data.answers(step, self.config.train.batch, self.config.seed)
         moments = None
         if accumulate > 1 and self.objective.normalises:
             with autocast(self.precision, self.accelerator.device):
                 moments = self.objective.moments(batches)
         for ids in batches:
             with autocast(self.precision, self.accelerator.device):
-                losses = self.objective(ids, d2s, s2d, moments)
+                losses = self.objective(ids, d2s, s2d, moments, answered)
             # The tensor that is logged as `total` is the one that is back-propagated.
             self.accelerator.backward(losses.total / accumulate)
             named = {"total": losses.total.detach(), **losses.values}
@@ -228,7 +234,7 @@ class Trainer:
             return values
         nonzeros = sum(self.projector.nonzeros().values())
         numel = sum(p.numel() for p in self.projector.matrices.values())
-        row = {"step": self.progress.step, "tokens": self.progress.step * train.batch * self.data.context, **values}
+        row = {"step": self.progress.step, "tokens": self._tokens(self.progress.step), **values}
         row |= {
             "lr": self.rate * train.lr * self.schedule.lr_factor(step),
             "l0_target": fraction,
@@ -274,7 +280,7 @@ class Trainer:
     def fit(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Train to the end; returns the training and timing tables."""
         train, main = self.config.train, self.accelerator.is_main_process
-        tokens_per_step = train.batch * self.data.context
+        tokens_per_step = self._tokens(1)
         interactive = sys.stderr.isatty()
         bar = tqdm(
             total=self.steps,
@@ -312,7 +318,7 @@ class Trainer:
 
     def _log(self, row: dict[str, Any]) -> None:
         previous = self.progress.timing[-1] if self.progress.timing else {"step": 0, "seconds": 0.0}
-        tokens = (row["step"] - previous["step"]) * self.config.train.batch * self.data.context
+        tokens = self._tokens(row["step"] - previous["step"])
         spent = max(self.progress.seconds - previous["seconds"], 1e-9)
         timing = {"step": row["step"], "seconds": self.progress.seconds, "tokens_per_second": tokens / spent}
         self.progress.timing.append(timing)
