@@ -178,6 +178,8 @@ def _train(parts: RunContext, plan: Plan, tracker: Tracker) -> None:
     else:
         parts.fit_to_text()
     if trainer.progress.step < trainer.steps:
+        if trainer.store():
+            parts.say("The dense model has been run once on all prompts; its streams are kept for training.")
         plan.seconds_per_step = time_step(trainer)
     parts.say(plan.text())
     training, timing = trainer.fit()

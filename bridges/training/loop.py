@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import psutil
 import torch
 from accelerate import Accelerator
 from torch import Tensor
@@ -21,12 +22,13 @@ from bridges.config import Config
 from bridges.data.blocks import TokenBlocks
 from bridges.errors import ConfigError, DivergenceError
 from bridges.sparse import Projector, Schedule, SparseTransformer
-from bridges.stack import ResidualStack
+from bridges.stack import ResidualStack, Streams
 from bridges.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from bridges.training.crossings import DIRECTIONS, Crossings, Sampler
 from bridges.training.moments import Moments
 from bridges.training.optimizers import OptimizerSet, ParameterGroup, build_optimizer
 from bridges.training.precision import autocast, resolve_precision
+from bridges.training.stored import StoredStreams, worth_storing
 from bridges.training.terms import Objective
 
 log = logging.getLogger(__name__)
@@ -111,6 +113,7 @@ class Trainer:
         self.progress = Progress(0, 0.0, [], [], self.sampler.means)
         self.sizes = torch.ones(len(bridges))
         self.crossed: dict[str, tuple[Crossings, Tensor]] = {}
+        self.stored: StoredStreams | None = None
 
     def _optimizer(self) -> OptimizerSet:
         train = self.config.train
@@ -157,6 +160,32 @@ class Trainer:
         mine = ids.chunk(accelerator.num_processes)[accelerator.process_index].to(accelerator.device)
         return list(mine.chunk(train.accumulate))
 
+    def _stored(self, step: int, length: int) -> Streams | None:
+        """The dense streams of this process's share of a step, where they are kept."""
+        if self.stored is None:
+            return None
+        rows = torch.from_numpy(self.data.rows(step, self.config.train.batch, self.config.seed))
+        mine = rows.chunk(self.accelerator.num_processes)[self.accelerator.process_index]
+        return self.stored(mine.numpy(), length)
+
+    def store(self) -> bool:
+        """Compute the dense streams of the text once, where that is worth it and fits into memory.
+
+        Returns:
+            whether they are kept.
+        """
+        train, device = self.config.train, self.accelerator.device
+        dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
+        sites = [pair.dense for pair in self.bridges.pairs]
+        # Of the whole run and the whole machine: a run that is gone on with decides alike.
+        visits, memory = self.steps * train.batch, psutil.virtual_memory().total
+        if train.accumulate > 1 or not worth_storing(self.data, visits, len(sites), self.dense.d_model, dtype, memory):
+            return False
+        self.stored = StoredStreams(
+            self.dense, self.data, sites, dtype, device, lambda: autocast(self.precision, device)
+        )
+        return True
+
     def gradients(self, step: int) -> dict[str, Tensor]:
         """Forward and backward of one step; gradients stay on the parameters.
 
@@ -176,7 +205,7 @@ class Trainer:
                 moments = self.objective.moments(batches)
         for ids in batches:
             with autocast(self.precision, self.accelerator.device):
-                losses = self.objective(ids, d2s, s2d, moments, answered)
+                losses = self.objective(ids, d2s, s2d, moments, answered, self._stored(step, ids.shape[1]))
             # The tensor that is logged as `total` is the one that is back-propagated.
             self.accelerator.backward(losses.total / accumulate)
             named = {"total": losses.total.detach(), **losses.values}

@@ -102,6 +102,7 @@ class Objective:
         s2d: Crossings | Sequence[int],
         moments: StreamMoments | None = None,
         answered: bool = False,
+        dense: Streams | None = None,
     ) -> Losses:
         """All terms on one batch.
 
@@ -111,11 +112,13 @@ class Objective:
                 without weights count alike.
             moments: of the whole batch where ``ids`` is a part of it, see `moments`; None: of these streams.
             answered: whether every sequence is a prompt and its answer, the last token.
+            dense: the dense stack's streams at the bridges' sites where they are known already; None: it is run.
         """
         answer = self.answer if answered else 0.0
         d2s, s2d = (c if isinstance(c, Crossings) else Crossings.alike(c, len(self.bridges)) for c in (d2s, s2d))
-        with torch.no_grad():
-            dense = self.dense.run(ids)
+        if dense is None:
+            with torch.no_grad():
+                dense = self.dense.run(ids)
         reference = Reference(self.dense, dense.final[0])
         parts: list[Tensor] = []
         losses = Losses(total=ids.new_zeros((), dtype=torch.float32))
