@@ -167,10 +167,7 @@ def circuits(context: RunContext) -> None:
 
     def work(mine: RunContext, name: str) -> Any:
         with mine.autocast():
-            found = BehaviourWork(mine, name, able(name))
-            rows = found.run()
-            mine.say(found.line())
-        return rows
+            return BehaviourWork(mine, name, able(name)).run()
 
     done = run_each(place, names, CIRCUIT_TABLES, own, work, lambda n: bar.set_postfix_str(n) or bar.update(), order)
     bar.close()
