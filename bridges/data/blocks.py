@@ -6,7 +6,7 @@ import hashlib
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ from transformers import PreTrainedTokenizerBase
 
 from bridges.config import DataConfig
 from bridges.data.corpus import SPLITS, Document, mixed, read_files, standard_library
-from bridges.data.fingerprint import TextFingerprint, text_fingerprint
 from bridges.data.idioms import documents as idiom_documents
 from bridges.data.tokenizer import leading_token
 from bridges.errors import DataError, in_brief
@@ -34,14 +33,12 @@ class TokenBlocks:
         documents: number of documents per split.
         fingerprint: hash over all tokens; two runs with the same one have read the same text in the same tokens.
         skipped: what was left out, by reason, with counts.
-        text: what was read before it was tokenized; None where the blocks come from elsewhere.
     """
 
     blocks: dict[str, np.ndarray]
     documents: dict[str, int]
     fingerprint: str
     skipped: dict[str, int] = field(default_factory=dict)
-    text: TextFingerprint | None = None
     _epoch: tuple[int, int, np.ndarray] | None = field(default=None, repr=False)
 
     @property
@@ -56,16 +53,6 @@ class TokenBlocks:
         for blocks in self.blocks.values():
             alike &= (blocks[:, :-1] == first[:-1]).all(0)
         return int(np.cumprod(alike).sum())
-
-    def led_by(self, token: int) -> TokenBlocks:
-        """The same text cut again, so that every block begins with ``token``; its ends may lose some tokens."""
-        blocks = {}
-        for split, old in self.blocks.items():
-            size = old.shape[1] - 1
-            text = old.ravel()[: old.size // size * size].reshape(-1, size)
-            blocks[split] = np.concatenate([np.full((len(text), 1), token, dtype=old.dtype), text], axis=1)
-        digest = hashlib.blake2b(f"{self.fingerprint} behind {token}".encode(), digest_size=16).hexdigest()
-        return replace(self, blocks=blocks, fingerprint=digest, _epoch=None)
 
     def batch(self, step: int, size: int, seed: int) -> Tensor:
         """The training batch of one step, ids ``[size, context]``: a function of seed and step alone.
@@ -230,7 +217,7 @@ def token_blocks(config: DataConfig, tokenizer: PreTrainedTokenizerBase, context
         blocks[split] = tokens[: count * context].reshape(count, context)
         digest.update(blocks[split].tobytes())
     counts = {split: len(texts) for split, texts in by_split.items()}
-    return TokenBlocks(blocks, counts, digest.hexdigest(), dict(skipped), text_fingerprint(documents))
+    return TokenBlocks(blocks, counts, digest.hexdigest(), dict(skipped))
 
 
 def bigram_log_probabilities(blocks: np.ndarray, vocab_size: int, smoothing: float = 4.0) -> Tensor:
