@@ -39,9 +39,8 @@ class EncodedPairs:
         lengths: [n, 2] tokens of each prompt, the initial document token included.
         candidates: [n, 2] the right next token of the clean and of the counterfactual prompt; each is the
             wrong one of the other.
-        requested: how many pairs were asked for.
         dropped: why other pairs were left out, with counts.
-        note: what a reader should know, for example that there are fewer pairs than requested.
+        note: what a reader should know, for example that there are fewer pairs than asked for.
     """
 
     behaviour: str
@@ -51,7 +50,6 @@ class EncodedPairs:
     ids: Tensor
     lengths: Tensor
     candidates: Tensor
-    requested: int
     dropped: dict[str, int] = field(default_factory=dict)
     note: str = ""
 
@@ -281,7 +279,6 @@ def encode(
         ids=ids,
         lengths=torch.tensor([[len(p) for p in made[1]] for made in kept]),
         candidates=torch.tensor([made[2] for made in kept]),
-        requested=n,
         dropped=dict(dropped),
         note="; ".join(notes),
     )

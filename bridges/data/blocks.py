@@ -17,7 +17,6 @@ from transformers import PreTrainedTokenizerBase
 
 from bridges.config import DataConfig
 from bridges.data.corpus import SPLITS, Document, mixed, python_manual, read_files, standard_library
-from bridges.data.fingerprint import TextFingerprint, text_fingerprint
 from bridges.data.idioms import documents as idiom_documents
 from bridges.data.tokenizer import leading_token
 from bridges.errors import DataError, in_brief
@@ -34,7 +33,6 @@ class TokenBlocks:
         documents: number of documents per split.
         fingerprint: hash over all tokens; two runs with the same one have read the same text in the same tokens.
         skipped: what was left out, by reason, with counts.
-        text: what was read before it was tokenized; None where the blocks come from elsewhere.
         lengths: ``{split: int [rows]}``, tokens of each row, what stands behind them being padding; None: all are full.
         answered: ``{split: bool [rows]}``, rows that are a behaviour's prompt and its answer, the last token; None:
             none is.
@@ -44,7 +42,6 @@ class TokenBlocks:
     documents: dict[str, int]
     fingerprint: str
     skipped: dict[str, int] = field(default_factory=dict)
-    text: TextFingerprint | None = None
     lengths: dict[str, np.ndarray] | None = None
     answered: dict[str, np.ndarray] | None = None
     _epoch: tuple[tuple[int, ...], list[np.ndarray]] | None = field(default=None, repr=False)
@@ -299,7 +296,7 @@ def token_blocks(config: DataConfig, tokenizer: PreTrainedTokenizerBase, context
         blocks[split] = tokens[: count * context].reshape(count, context)
         digest.update(blocks[split].tobytes())
     counts = {split: len(texts) for split, texts in by_split.items()}
-    return TokenBlocks(blocks, counts, digest.hexdigest(), dict(skipped), text_fingerprint(documents))
+    return TokenBlocks(blocks, counts, digest.hexdigest(), dict(skipped))
 
 
 def bigram_log_probabilities(
