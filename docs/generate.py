@@ -1,4 +1,4 @@
-"""Write the pages that are made from the code, ``docs/settings.md`` and ``docs/tables.md``: ``python docs/generate.py``.
+"""Write the pages that are made from the code, ``settings.md`` and ``tables.md``: ``python docs/generate.py``.
 
 MkDocs loads this file as a hook too, to find the pages beside ``mkdocs.yml``: a folder that MkDocs itself refuses.
 """
@@ -11,6 +11,7 @@ import inspect
 import re
 import textwrap
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def _read(cls: type, prefix: str) -> Iterator[Setting]:
     texts: dict[str, str] = {}
     for base in reversed([c for c in cls.__mro__ if dataclasses.is_dataclass(c)]):
         body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0].body  # type: ignore[attr-defined]
-        for field, below in zip(body, body[1:], strict=False):
+        for field, below in pairwise(body):
             if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr):
                 texts[field.target.id] = " ".join(str(below.value.value).split())  # type: ignore[union-attr]
     for field in dataclasses.fields(cls):
