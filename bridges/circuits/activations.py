@@ -1,4 +1,4 @@
-"""Where in text the nodes of a stack are most active."""
+"""How active the nodes of a circuit are: the places in text where they peak, and the behaviour's example pair."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from bridges.behaviours.encoded import EncodedPairs
 from bridges.circuits.ablation import node_values
 from bridges.circuits.circuit import Circuit
 from bridges.circuits.measure import members
@@ -93,4 +94,26 @@ def activation_rows(peaks: Peaks, circuit: Circuit, tokenizer: PreTrainedTokeniz
             inside = values[start - at + BEFORE : stop - at + BEFORE]
             row["values"] = json.dumps([round(float(v), 4) for v in inside])
             rows.append(row)
+    return rows
+
+
+@torch.no_grad()
+def prompt_rows(
+    stack: ResidualStack, circuit: Circuit, pairs: EncodedPairs, tokenizer: PreTrainedTokenizerBase
+) -> list[dict[str, Any]]:
+    """Rows of table ``prompt_activations``: each of the circuit's nodes in the whole model on one prompt pair.
+
+    Args:
+        pairs: of which the first is taken, as in table ``suite``.
+    """
+    rows: list[dict[str, Any]] = []
+    device = next(stack.parameters()).device  # type: ignore[attr-defined]
+    for side, prompt in enumerate(("clean", "counterfactual")):
+        ids = pairs.ids[0, side, : int(pairs.lengths[0, side])]
+        tokens = json.dumps([tokenizer.decode([i]) for i in ids.tolist()], ensure_ascii=False)
+        found = {point: value[0].float().cpu() for point, value in node_values(stack, ids[None].to(device)).items()}
+        for point, channel in members(circuit):
+            values = json.dumps([round(v, 4) for v in found[point][:, channel].tolist()])
+            row = {"behaviour": circuit.behaviour, "model": circuit.model, "point": point, "channel": channel}
+            rows.append(row | {"prompt": prompt, "tokens": tokens, "values": values})
     return rows

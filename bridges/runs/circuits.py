@@ -12,7 +12,7 @@ import torch
 
 from bridges.behaviours.encoded import EncodedPairs
 from bridges.behaviours.stage import Expressed, express
-from bridges.circuits.activations import activation_rows
+from bridges.circuits.activations import activation_rows, prompt_rows
 from bridges.circuits.bootstrap import Resampler
 from bridges.circuits.bridge_context import device_of
 from bridges.circuits.circuit import Circuit
@@ -35,7 +35,8 @@ from bridges.storage.runner import file_name
 from bridges.storage.tables import TABLES, read_table
 
 CIRCUIT_TABLES = (
-    "circuits", "nodes", "edges", "activations", "controls", "faithfulness", "agreement", "transfer"
+    "circuits", "nodes", "edges", "activations", "prompt_activations", "controls", "faithfulness", "agreement",
+    "transfer",
 )  # fmt: skip
 Rows = dict[str, list[dict[str, Any]]]
 
@@ -154,6 +155,9 @@ class BehaviourWork:
             self.rows["faithfulness"] += edge_curve(search.stack, circuit, search.prompts, heldout)
         if circuit.model == "sparse" and context.config.circuits.top_activations:
             self.rows["activations"] += activation_rows(context.peaks, circuit, context.tokenizer)
+            example = self.expressed.heldout
+            assert example is not None
+            self.rows["prompt_activations"] += prompt_rows(search.stack, circuit, example, context.tokenizer)
         self.write_down(circuit)
         return circuit
 
