@@ -194,10 +194,11 @@ def test_a_verdict_of_a_run(opened, finished):
     assert shown[0] == f"copy: reproduced: {found.row['reason']}"
     # One line a claim, each with its criteria.
     assert len(shown) == 1 + claims["claim"].nunique()
-    assert all(any(f"{row['short']} ({row['state']})" in line for line in shown[1:]) for row in claims.to_dict("records"))
+    parts = [f"{row['short']} ({row['state']})" for row in claims.to_dict("records")]
+    assert all(any(part in line for line in shown[1:]) for part in parts)
     assert "<b>copy: reproduced</b>" in found._repr_html_()
     assert opened.verdict("select").row["verdict"] == "not"
-    with pytest.raises(BridgesError, match="no behaviour 'copi'.*'copy'"):
+    with pytest.raises(BridgesError, match=r"no behaviour 'copi'.*'copy'"):
         opened.verdict("copi")
 
 
@@ -209,7 +210,7 @@ def test_prompts_of_a_run(opened, world):
     train = opened.prompts("copy", split="train", count=3)
     assert len(train) == 3 and not {p.clean for p in train.pairs} & {p.clean for p in pairs.pairs}
     assert len(opened.prompts("copy", count=10_000)) == 48
-    with pytest.raises(BridgesError, match="no behaviour 'copi'.*'copy'"):
+    with pytest.raises(BridgesError, match=r"no behaviour 'copi'.*'copy'"):
         opened.prompts("copi")
     with pytest.raises(BridgesError, match="split 'test'"):
         opened.prompts("copy", split="test")
