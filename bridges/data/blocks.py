@@ -127,6 +127,12 @@ class TokenBlocks:
         """``count`` rows spread evenly over a split, padding included, ids ``[≤ count, context]``."""
         return torch.from_numpy(self.blocks[split][self._spread(split, count)]).long()
 
+    def lengths_of(self, split: str, count: int) -> Tensor:
+        """Tokens of each row that `take` gives, ``[≤ count]``."""
+        spread = self._spread(split, count)
+        full = np.full(len(spread), self.context)
+        return torch.from_numpy(full if self.lengths is None else self.lengths[split][spread]).long()
+
     def chunks(self, split: str, count: int, size: int) -> list[Tensor]:
         """The same rows without padding, in batches of at most ``size`` rows of one length, ids ``[≤ size, T]``."""
         spread = self._spread(split, count)

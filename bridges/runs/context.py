@@ -196,8 +196,9 @@ class RunContext:
     @property
     def peaks(self) -> Peaks:
         """Where the sparse model's nodes are most active in held-out text."""
-        count = self.config.circuits.top_activations
-        return self._once("peaks", lambda: Peaks.find(self.sparse, self.heldout_text, count, _BATCH))
+        count, text = self.config.circuits.top_activations, self.heldout_text
+        lengths = self.data.lengths_of("test", len(text))
+        return self._once("peaks", lambda: Peaks.find(self.sparse, text, count, _BATCH, lengths))
 
     def bar(self, total: int, name: str, unit: str = "behaviour") -> tqdm:
         """A progress bar over behaviours, or pieces of them."""
