@@ -65,7 +65,8 @@ def draw_circuit(
     """Draw one circuit, or its core: the nodes with the largest attribution.
 
     Args:
-        nodes, edges, activations: rows of the tables of those names that belong to it.
+        nodes, edges, activations: rows of the tables of those names that belong to it; a column ``name`` of the nodes
+            stands in place of point and channel where it is not empty.
         title: above the picture.
         path: a ``.png`` or ``.svg`` file to write it to.
         core: nodes that are drawn at most (None: all).
@@ -119,8 +120,9 @@ def _nodes(axes: Axes, at: Place, snippets: dict, labelled: bool) -> None:
             axes.scatter(xs, ys, s=150 if labelled else 18, c=COLOURS[kind], edgecolors="white", zorder=3)
     if not labelled:
         return
+    names = {(str(r["point"]), int(r["channel"])): r.get("name") for r in nodes.to_dict("records")}
     for node, (x, y) in at.items():
-        axes.annotate(f"{node[0]}:{node[1]}", (x, y), (0, 9), textcoords="offset points", ha="center", fontsize=7)
+        axes.annotate(names.get(node) or f"{node[0]}:{node[1]}", (x, y), (0, 9), textcoords="offset points", ha="center", fontsize=7)
         if node in snippets:
             axes.annotate(
                 snippets[node], (x, y), (0, -15), textcoords="offset points", ha="center", fontsize=6, color="#555555",

@@ -11,7 +11,7 @@ from torch import Tensor
 from bridges.behaviours.encoded import EncodedPairs
 from bridges.circuits.attribution import attribution, edge_attribution
 from bridges.circuits.circuit import Circuit, count_edges, kept_edges, only
-from bridges.circuits.core import recovered_shares
+from bridges.circuits.core import CoreShares, core_shares
 from bridges.circuits.node_sets import set_logit_diffs
 from bridges.circuits.search.search import Search
 from bridges.circuits.task import Calibration, Prompts, logit_diff, task_loss, unexplained
@@ -85,7 +85,7 @@ def effects(stack: ResidualStack, circuit: Circuit, some: Prompts, nodes: list[t
 
 def node_rows(stack: ResidualStack, circuit: Circuit, some: Prompts) -> list[Row]:
     """Rows of table ``nodes``; the exact effect is measured of the `EXACT` nodes with the largest attribution, and what
-    the first k recover at the sizes of `bridges.circuits.core.core_sizes`.
+    the first k recover and what is lost without them at the sizes of `bridges.circuits.core.core_sizes`.
 
     Args:
         some: prompts that attribution and effects are measured on.
@@ -96,8 +96,9 @@ def node_rows(stack: ResidualStack, circuit: Circuit, some: Prompts) -> list[Row
     order = sorted(range(len(named)), key=lambda i: -abs(found[i]))
     largest, few = order[:EXACT], some.take(slice(0, 2 * EXACT_PAIRS))
     exact = dict(zip(largest, effects(stack, circuit, few, [named[i] for i in largest]).tolist(), strict=True))
-    shares = recovered_shares(stack, circuit, few, [named[i] for i in order])
-    recovered = {order[k - 1]: share for k, share in shares.items()}
+    shares = core_shares(stack, circuit, few, [named[i] for i in order])
+    core = {order[k - 1]: found for k, found in shares.items()}
+    unmeasured = CoreShares(math.nan, math.nan)
     protected = circuit.protected
     return [
         which(circuit)
@@ -108,7 +109,8 @@ def node_rows(stack: ResidualStack, circuit: Circuit, some: Prompts) -> list[Row
             "mean": float(circuit.reference[point][channel]),
             "attribution": found[i],
             "effect": exact.get(i, math.nan),
-            "recovered": recovered.get(i, math.nan),
+            "recovered": core.get(i, unmeasured).recovered,
+            "lost": core.get(i, unmeasured).lost,
             "protected": bool(protected[point][channel]),
         }
         for i, (point, channel) in enumerate(named)

@@ -82,16 +82,17 @@ def _by_attribution(frame: pd.DataFrame, ties: list[str]) -> pd.DataFrame:
     return frame.assign(_size=size).sort_values(["_size", *ties], ascending=[False] + [True] * len(ties))
 
 
-def recovered(nodes: pd.DataFrame) -> list[list[float | int | None]]:
-    """Sizes k and the share of the circuit's effect that its first k nodes recover; none where it was not measured.
+def core_shares(nodes: pd.DataFrame) -> list[list[float | int | None]]:
+    """Sizes k and the shares of the circuit's effect that its first k nodes recover alone and that is lost without
+    them; none where they were not measured.
 
     Args:
         nodes: rows of table ``nodes``, the largest attribution first.
     """
-    if "recovered" not in nodes:
+    if "recovered" not in nodes or "lost" not in nodes:
         return []
-    shares = enumerate(nodes["recovered"], 1)
-    return [[k, rounded(share, 3)] for k, share in shares if rounded(share) is not None]
+    shares = zip(nodes["recovered"], nodes["lost"], strict=True)
+    return [[k, rounded(a, 3), rounded(b, 3)] for k, (a, b) in enumerate(shares, 1) if rounded(a) is not None]
 
 
 def _circuit(
@@ -120,7 +121,7 @@ def _circuit(
         "points": [visible(point) for point in points],
         "nodes": rows,
         "total": rounded(total, 4),
-        "recovered": recovered(ordered),
+        "core": core_shares(ordered),
         "answers": answers,
         "prompts": prompts,
         "shades": shades,

@@ -28,6 +28,11 @@ class Names:
         """The name of one node; empty where it has none."""
         return self.names.get(node_key(model, point, channel), "")
 
+    def group(self, point: str, channel: int, model: str = "sparse") -> str:
+        """The group of one node, the last that holds it; empty where none does."""
+        key = node_key(model, point, channel)
+        return next((group for group, nodes in reversed(self.groups.items()) if key in nodes), "")
+
 
 def node_key(model: str, point: str, channel: int) -> str:
     """A node as names are kept under."""

@@ -68,15 +68,15 @@ def hero(source: Source, figures: Figures, anchors: dict[str, str], graphs: dict
         parts.append(tag("p", said))
         if has_example(suite):
             parts.append(compact_pair(suite))
-    if verdict is not None:
-        parts.append(facts(_figures(verdict)))
+    # Beside the circuit on a wide screen, below it on a narrow one.
+    more = [facts(_figures(verdict))] if verdict is not None else []
     if chart is not None:
         chart.title = "Share of the dense logit difference moved"
         chart.series = [series for series in chart.series if series.line]
-        parts.append(figures.panels([chart], "Share moved over depth"))
+        more.append(figures.panels([chart], "Share moved over depth"))
     return Raw(
         f'<div class="hero"><div class="hero-text">{join(parts)}</div>'
-        f'<div class="hero-graph">{graph_holder(number, name)}</div></div>'
+        f'<div class="hero-graph">{graph_holder(number, name)}</div><div class="hero-more">{join(more)}</div></div>'
     )
 
 

@@ -26,6 +26,7 @@ from bridges.dense import DenseStack
 from bridges.errors import BridgesError, CheckpointError, nearest
 from bridges.hybrid import Path as MixedPath
 from bridges.hybrid import path_logits
+from bridges.report.names import read_names
 from bridges.runs.circuits import circuit_file
 from bridges.runs.inputs import check_inputs, model_inputs, text_inputs
 from bridges.runs.models import load_models, load_text
@@ -44,7 +45,8 @@ class RunCircuit:
 
     Attributes:
         circuit: its nodes, weights and calibration (`bridges.circuits.Circuit`).
-        nodes, activations: its rows of the tables of those names.
+        nodes, activations: its rows of the tables of those names; nodes with the columns ``name`` and ``group`` beside
+            them, which a reader gave in the report (``names.json`` in the run's folder), empty where there are none.
         edges: its weights between kept nodes, rows of table ``edges``. outer_edges: those of embedding and unembedding.
     """
 
@@ -302,7 +304,11 @@ class Run:
             frame = self.table(name)
             mine = (frame["behaviour"] == behaviour) & (frame["model"] == model)
             tables[name] = frame[mine].reset_index(drop=True)
-        return RunCircuit(self, circuit, tables["nodes"], tables["edges"], tables["activations"])
+        names, nodes = read_names(self.folder.path), tables["nodes"]
+        keys = list(zip(nodes["point"], nodes["channel"], strict=True))
+        nodes["name"] = [names.of(point, channel, model) for point, channel in keys]
+        nodes["group"] = [names.group(point, channel, model) for point, channel in keys]
+        return RunCircuit(self, circuit, nodes, tables["edges"], tables["activations"])
 
     def table(self, name: str) -> pd.DataFrame:
         """One of the run's tables, such as ``"sites"``."""

@@ -9,15 +9,16 @@ import pytest
 import torch
 
 from bridges.circuits.circuit import only
-from bridges.circuits.core import core_sizes, recovered_shares
+from bridges.circuits.core import core_sizes, core_shares
 from bridges.circuits.measure import members, node_rows
 from bridges.circuits.task import logit_diff, prompts
 
 
 def test_sizes_rise_and_end_with_the_whole_circuit():
-    assert core_sizes(0) == [] and core_sizes(1) == [1] and core_sizes(7) == [1, 2, 3, 4, 5, 6, 7]
+    assert core_sizes(0) == [] and core_sizes(1) == [1] and core_sizes(7) == [1, 5, 7]
     sizes = core_sizes(1400)
-    assert sizes == sorted(set(sizes)) and sizes[-1] == 1400 and 10 in sizes and len(sizes) < 40
+    assert sizes == sorted(set(sizes)) and sizes[-1] == 1400 and {10, 12} < set(sizes) and len(sizes) < 25
+    assert all(type(size) is int for size in sizes)
 
 
 def _alone(planted, circuit, nodes) -> float:
@@ -34,14 +35,17 @@ def test_shares_are_those_of_circuits_of_the_first_nodes(planted, true_circuit):
     nodes["1.mlp_neuron"][:3] = True
     circuit = replace(true_circuit, nodes=nodes)
     ranked = sorted(members(circuit), key=lambda node: (node[0].startswith("1."), node))
-    shares = recovered_shares(planted.stack, circuit, prompts(planted.train), ranked)
+    shares = core_shares(planted.stack, circuit, prompts(planted.train), ranked)
     nothing, whole = _alone(planted, circuit, []), _alone(planted, circuit, ranked)
-    assert list(shares) == core_sizes(len(ranked)) and shares[len(ranked)] == pytest.approx(1)
+    assert list(shares) == core_sizes(len(ranked)) == [1, 5, 6]
     for k, share in shares.items():
-        wanted = (_alone(planted, circuit, ranked[:k]) - nothing) / (whole - nothing)
-        assert share == pytest.approx(wanted, abs=1e-4), k
-    # All three planted nodes are needed, and they are enough.
-    assert abs(shares[2]) < 0.2 and shares[3] == pytest.approx(1, abs=0.2)
+        recovered = (_alone(planted, circuit, ranked[:k]) - nothing) / (whole - nothing)
+        lost = (whole - _alone(planted, circuit, ranked[k:])) / (whole - nothing)
+        assert share == pytest.approx((recovered, lost), abs=1e-4), k
+    assert shares[6] == pytest.approx((1, 1))
+    # All three planted nodes, which come first, are needed, and they are enough.
+    assert abs(shares[1].recovered) < 0.2 and shares[1].lost == pytest.approx(1, abs=0.2)
+    assert shares[5].recovered == pytest.approx(1, abs=0.2)
 
 
 def test_a_circuit_without_an_effect_has_no_shares(planted, true_circuit):
@@ -49,9 +53,9 @@ def test_a_circuit_without_an_effect_has_no_shares(planted, true_circuit):
     # Of the last layer's queries nothing depends, since all keys are zero.
     nodes["1.q"][0] = True
     circuit = replace(true_circuit, nodes=nodes)
-    shares = recovered_shares(planted.stack, circuit, prompts(planted.train), members(circuit))
-    assert set(shares) == {1} and math.isnan(shares[1])
-    assert recovered_shares(planted.stack, replace(circuit, nodes={}), prompts(planted.train), []) == {}
+    shares = core_shares(planted.stack, circuit, prompts(planted.train), members(circuit))
+    assert set(shares) == {1} and all(map(math.isnan, shares[1]))
+    assert core_shares(planted.stack, replace(circuit, nodes={}), prompts(planted.train), []) == {}
 
 
 def test_rows_of_nodes_hold_the_share_at_their_rank(planted, true_circuit):
@@ -61,4 +65,4 @@ def test_rows_of_nodes_hold_the_share_at_their_rank(planted, true_circuit):
     assert [not math.isnan(row["recovered"]) for row in ranked] == [
         k + 1 in core_sizes(len(rows)) for k in range(len(rows))
     ]
-    assert ranked[-1]["recovered"] == pytest.approx(1)
+    assert ranked[-1]["recovered"] == ranked[-1]["lost"] == pytest.approx(1)

@@ -104,11 +104,12 @@ def _prompt_activations(rng: np.random.Generator, name: str, nodes: list[Row]) -
 
 
 def _recovered(nodes: list[Row]) -> None:
-    """Shares that rise with the square root of the size, at some sizes."""
+    """Shares at some sizes: recovered, the square root of the share of nodes; lost, everything from ten nodes on."""
     ranked = sorted(nodes, key=lambda node: -abs(node["attribution"]))
     sizes = {1, 5, 10, 12, 15, 20, 30, 50, 80, 120, 200, len(ranked)}
     for k, node in enumerate(ranked, 1):
         node["recovered"] = (k / len(ranked)) ** 0.5 if k in sizes else NAN
+        node["lost"] = min(1.0, k / 10) if k in sizes else NAN
 
 
 def write_circuits(folder: Path, rng: np.random.Generator, size: int) -> None:

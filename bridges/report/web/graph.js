@@ -31,11 +31,14 @@ function drawGraph(holder, data, page, store) {
   function build() {
     const box = frame.getBoundingClientRect(), held = view.held;
     core = coreOf(view.circuit, view.k, view.extra);
-    const plan = layout(core, box.width || 700, (box.height || 480) - 8);
+    // A narrow box may grow until its text can be read.
+    const narrow = box.width > 0 && box.width <= NARROW, high = narrow ? 680 : box.height || 480;
+    const plan = layout(core, box.width || 700, high - 8);
+    frame.style.height = narrow && !body.classList.contains("tall") ? `${Math.round(Math.min(high, Math.max(300, plan.height * Math.min(1.1, box.width / plan.width) + 8)))}px` : "";
     // Never larger than life: a small core stands in the middle.
-    const wide = Math.max(plan.width, box.width / 1.15), high = Math.max(plan.height, box.height / 1.15);
+    const wide = Math.max(plan.width, box.width / 1.15), deep = Math.max(plan.height, frame.clientHeight / 1.15);
     const canvas = svg("svg", {
-      viewBox: `${((plan.width - wide) / 2).toFixed(1)} ${((plan.height - high) / 2).toFixed(1)} ${wide.toFixed(1)} ${high.toFixed(1)}`,
+      viewBox: `${((plan.width - wide) / 2).toFixed(1)} ${((plan.height - deep) / 2).toFixed(1)} ${wide.toFixed(1)} ${deep.toFixed(1)}`,
       role: "group", class: plan.cards ? "cards" : "dots",
       "aria-label": `${data.label}, ${view.circuit.model} model: the ${view.k} nodes with the largest attribution. Arrow keys move, Enter selects.`,
     });
@@ -73,7 +76,9 @@ function drawGraph(holder, data, page, store) {
     plan.bands.forEach((band, i) => {
       const end = typeof band.layer === "string", name = end ? (band.layer === "in" ? "prompt" : "answers") : `layer ${band.layer}`;
       if (!end) under.append(svg("rect", { x: 4, y: band.top - 9, width: plan.width - 8, height: band.bottom - band.top + 18, rx: 9, class: "band" }));
-      under.append(svg("text", { x: 14, y: (band.top + band.bottom) / 2 + 4, class: "tick" }, name));
+      const y = (band.top + band.bottom) / 2;
+      if (!plan.narrow) under.append(svg("text", { x: 14, y: y + 4, class: "tick" }, name));
+      else if (!end) under.append(svg("text", { x: 17, y, class: "tick middle", transform: `rotate(-90 17 ${y})` }, name));
     });
   }
 

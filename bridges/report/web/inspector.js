@@ -19,7 +19,7 @@ function inspector(view) {
   // The nodes that are drawn, the largest attribution first, with what each is most active on.
   function overview(core) {
     const nodes = core.items.filter((t) => t.node).map((t) => t.node), top = Math.max(...nodes.map((n) => Math.abs(n.attribution ?? 0)), 1e-12);
-    const effect = new Map(view.circuit.recovered).get(view.k);
+    const effect = effectsOf(view.circuit).get(view.k);
     const rows = nodes.map((n) => {
       const size = Math.abs(n.attribution ?? 0) / top, button = el("button", { type: "button", class: "core-node" });
       const group = view.store.group(n.key);
@@ -35,7 +35,7 @@ function inspector(view) {
     });
     panel.replaceChildren(
       el("h5", {}, `The ${plain(nodes.length)} nodes shown`),
-      el("p", { class: "note" }, `Attribution to the logit difference, and tokens each is most active on.${effect === undefined ? "" : ` By themselves they ${recoveredText(effect)}.`}`),
+      el("p", { class: "note" }, `Attribution to the logit difference, and tokens each is most active on.${effect === undefined ? "" : ` They ${effectText(effect)}.`}`),
       el("ol", { class: "core-list" }, ...rows));
   }
 

@@ -1,7 +1,7 @@
 // Where the items of a core lie: depth from top to bottom, rows ordered so that links are short and cross little.
 
 const CARD = { width: 122, height: 34, gap: 12, row: 20 }, DOT = { width: 15, height: 15, gap: 6, row: 14 };
-const GUTTER = 66; // at the left, for the names of the layers
+const NARROW = 560; // boxes up to this width have little room at the left for the names of the layers
 const CARDS = 48; // nodes up to which each is drawn as a card with its name
 const ROUTED = 260; // links up to which those that pass rows go around what lies in them
 
@@ -14,14 +14,15 @@ function layout(core, boxWidth, boxHeight) {
     t.width = t.node ? style.width : Math.min(150, 20 + 7 * [...shownToken(t.token)].length);
   }
   let best = null;
+  const narrow = boxWidth <= NARROW, gutter = narrow ? 26 : 66;
   for (const share of style === CARD ? [0.55, 0.75, 1, 1.35, 1.8] : [1, 1.6, 2.4]) {
-    const plan = arrange(core, Math.max(200, share * boxWidth), style);
+    const plan = arrange(core, Math.max(200, share * boxWidth), style, gutter);
     plan.scale = Math.min(boxWidth / plan.width, boxHeight / plan.height);
     if (!best || plan.scale > best.scale + 0.01) best = plan;
   }
   core.items.forEach((t, i) => Object.assign(t, best.boxes[i]));
   core.links.forEach((l, k) => { l.through = best.routes[k].map((i) => best.boxes[i]); });
-  return { ...best, cards: style === CARD };
+  return { ...best, narrow, cards: style === CARD };
 }
 
 // A token that is only spaces would be nothing to see.
@@ -29,7 +30,7 @@ function shownToken(token) {
   return token.trim() ? token : "␣".repeat(Math.min(4, Math.max(1, token.length)));
 }
 
-function arrange(core, room, style) {
+function arrange(core, room, style, gutter) {
   const boxes = core.items.map((t) => ({ width: t.width, height: t.height, x: 0, y: 0 })), rows = [], rowOf = [];
   for (const depth of [...new Set(core.items.map((t) => t.depth))].sort((a, b) => a - b)) {
     const line = core.items.map((t, i) => i).filter((i) => core.items[i].depth === depth);
@@ -40,7 +41,7 @@ function arrange(core, room, style) {
   rows.forEach((row, r) => row.forEach((i) => (rowOf[i] = r)));
   const heads = rows.map((row) => core.items[row[0]]);
   const routes = routed(core.links, boxes, rows, rowOf);
-  spread(boxes, rows, routes, core.links, style);
+  spread(boxes, rows, routes, core.links, style, room);
   // Lines of one depth lie closer together, layers further apart.
   let y = 10;
   const bands = [], layerOf = (t) => (t.node ? t.node.layer : t.end);
@@ -53,8 +54,8 @@ function arrange(core, room, style) {
     bands[bands.length - 1].bottom = y;
   });
   const x0 = Math.min(...boxes.map((b) => b.x - b.width / 2)), x1 = Math.max(...boxes.map((b) => b.x + b.width / 2));
-  for (const box of boxes) box.x += GUTTER - x0;
-  return { boxes, routes, bands, width: x1 - x0 + GUTTER + 10, height: y + 10 };
+  for (const box of boxes) box.x += gutter - x0;
+  return { boxes, routes, bands, width: x1 - x0 + gutter + 10, height: y + 10 };
 }
 
 // The boxes that every link goes through: where it passes rows, an empty one in each of them.
@@ -71,8 +72,9 @@ function routed(links, boxes, rows, rowOf) {
   });
 }
 
-// The middle of every box: each row in turn goes as near as it can to what it is joined to, without overlaps.
-function spread(boxes, rows, routes, links, style) {
+// The middle of every box: each row in turn goes as near as it can to what it is joined to, without overlaps, and
+// stays within the room if it fits there.
+function spread(boxes, rows, routes, links, style, room) {
   const near = boxes.map(() => []), row = [];
   rows.forEach((line, r) => line.forEach((i) => (row[i] = r)));
   routes.forEach((through, k) => {
@@ -107,8 +109,17 @@ function spread(boxes, rows, routes, links, style) {
         blocks.splice(-2, 2, { list: [...a.list, ...b.list], width: a.width + b.width, sum: a.sum + b.sum, count: a.count + b.count });
       }
     }
+    let least = Math.min(-room / 2, -blocks.reduce((sum, b) => sum + b.width, 0) / 2), most = -least;
     for (const block of blocks) {
-      let x = block.sum / block.count - block.width / 2;
+      block.x = Math.max(least, block.sum / block.count - block.width / 2);
+      least = block.x + block.width;
+    }
+    for (const block of [...blocks].reverse()) {
+      block.x = Math.min(block.x, most - block.width);
+      most = block.x;
+    }
+    for (const block of blocks) {
+      let { x } = block;
       for (const i of block.list) {
         const width = boxes[i].width + style.gap;
         boxes[i].x = x + width / 2;

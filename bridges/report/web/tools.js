@@ -14,33 +14,41 @@ function shares(circuit) {
   return circuit.nodes.map((n) => (sum += Math.abs(n.attribution ?? 0)) / (circuit.total || 1));
 }
 
-function recoveredText(share) {
-  return share === undefined ? "effect not measured" : `recover ${Math.round(100 * share)} % of the effect`.replace("-", "−");
+// {k: [share of the effect that the first k nodes recover alone, share lost without them]}
+function effectsOf(circuit) {
+  return new Map(circuit.core.map(([k, recovered, lost]) => [k, [recovered, lost]]));
+}
+
+function effectText(shares) {
+  if (!shares) return "effect not measured";
+  const [recovered, lost] = shares.map((share) => `${Math.round(100 * share)} %`.replace("-", "−"));
+  return `alone recover ${recovered} of the effect; without them ${lost} is lost`;
 }
 
 function graphTools(view, data) {
   const box = el("div", { class: "graph-tools", role: "toolbar", "aria-label": "Tools of the drawing" });
-  const circuit = view.circuit, sizes = stops(circuit.nodes.length, circuit.recovered), parts = shares(circuit), effects = new Map(circuit.recovered);
+  const circuit = view.circuit, sizes = stops(circuit.nodes.length, circuit.core), parts = shares(circuit), effects = effectsOf(circuit);
   const whole = circuit.nodes.length + circuit.left.nodes;
 
   function slider() {
     const start = Math.max(0, sizes.findIndex((k) => k >= Math.min(view.k, circuit.nodes.length)));
     const range = el("input", { type: "range", min: 0, max: sizes.length - 1, value: start, "aria-label": "Nodes shown, by attribution" });
     const shown = el("output", {}), share = el("span", { class: "share" });
-    // What is drawn over the slider: the share of the effect, or where that was not measured of the summed attribution.
-    const drawn = (k) => Math.min(1, Math.max(0, effects.size ? effects.get(k) ?? effects.get(sizes[sizes.indexOf(k) - 1]) ?? 0 : parts[k - 1]));
+    // Drawn over the slider: the shares recovered and lost, or where they were not measured that of all attribution.
+    const share01 = (k, which) => Math.min(1, Math.max(0, effects.size ? (effects.get(k) ?? effects.get(sizes[sizes.indexOf(k) - 1]))?.[which] ?? 0 : parts[k - 1]));
+    const drawn = (k) => share01(k, 0);
     const W = 150, H = 22, curve = svg("svg", { class: "cumulative", width: W, height: H, viewBox: `0 0 ${W} ${H}`, "aria-hidden": "true" });
     const X = (step) => 8 + ((W - 16) * step) / Math.max(1, sizes.length - 1), Y = (v) => H - 2 - (H - 5) * v;
-    const line = sizes.map((k, step) => `${X(step).toFixed(1)} ${Y(drawn(k)).toFixed(1)}`).join("L");
+    const through = (which) => sizes.map((k, step) => `${X(step).toFixed(1)} ${Y(share01(k, which)).toFixed(1)}`).join("L"), line = through(0);
     const dot = svg("circle", { r: 3.2 });
-    curve.append(svg("path", { class: "under", d: `M${X(0)} ${H}L${line}V${H}Z` }), svg("path", { class: "over", d: `M${line}` }), dot);
+    curve.append(svg("path", { class: "under", d: `M${X(0)} ${H}L${line}V${H}Z` }), svg("path", { class: "over", d: `M${line}` }), effects.size ? svg("path", { class: "over lost", d: `M${through(1)}` }) : "", dot);
     const say = () => {
       const k = sizes[range.value];
       dot.setAttribute("cx", X(Number(range.value))), dot.setAttribute("cy", Y(drawn(k)));
       shown.replaceChildren(el("b", {}, plain(k)), ` of ${plain(whole)} nodes`);
-      share.textContent = effects.size ? recoveredText(effects.get(k)) : `${Math.round(100 * parts[k - 1])} % of all |attribution|`;
+      share.textContent = effects.size ? effectText(effects.get(k)) : `${Math.round(100 * parts[k - 1])} % of all |attribution|`;
       share.title = effects.size
-        ? "Mean logit difference with these nodes alone, between that with no node (0 %) and that of the whole circuit (100 %)"
+        ? "Of the mean logit difference between no node (0 %) and the whole circuit (100 %): recovered where only these nodes are kept (solid), lost where only these are ablated (dashed)"
         : "Share of the sum over the circuit’s nodes, which are ranked by |attribution|: the first-order fall of the mean logit difference when a node alone is ablated";
       range.setAttribute("aria-valuetext", `${k} nodes, ${share.textContent}`);
     };

@@ -62,6 +62,7 @@ CIRCUIT_TABLES: tuple[Table, ...] = (
                 "of larger attribution recover alone (NaN: not measured at this size)",
                 optional=True,
             ),
+            Column("lost", "float", "share of the same that is lost where these nodes are ablated", optional=True),
             Column("protected", "bool", "whether adversarial pruning added it"),
         ),
     ),
