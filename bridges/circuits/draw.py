@@ -87,7 +87,7 @@ def draw_circuit(
     axes = figure.subplots()
     _stream(axes, at)
     _edges(axes, at, edges)
-    _nodes(axes, at, nodes, _snippets(activations) if labelled else {}, labelled)
+    _nodes(axes, at, _snippets(activations) if labelled else {}, labelled)
     axes.set(xlim=(-0.6, wide + 0.6), ylim=(-high - 0.9, high + 0.9))
     axes.axis("off")
     if title:
@@ -111,7 +111,7 @@ def _snippets(activations: pd.DataFrame | None) -> dict[tuple[str, int], str]:
     }
 
 
-def _nodes(axes: Axes, at: Place, nodes: pd.DataFrame, snippets: dict, labelled: bool) -> None:
+def _nodes(axes: Axes, at: Place, snippets: dict, labelled: bool) -> None:
     for kind in NODE_KINDS:
         mine = [n for n in at if n[0].endswith(f".{kind}")]
         if mine:

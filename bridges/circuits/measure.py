@@ -11,6 +11,7 @@ from torch import Tensor
 from bridges.behaviours.encoded import EncodedPairs
 from bridges.circuits.attribution import attribution, edge_attribution
 from bridges.circuits.circuit import Circuit, count_edges, kept_edges, only
+from bridges.circuits.core import recovered_shares
 from bridges.circuits.node_sets import set_logit_diffs
 from bridges.circuits.search.search import Search
 from bridges.circuits.task import Calibration, Prompts, logit_diff, task_loss, unexplained
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Row = dict[str, Any]
-# Nodes whose effect is measured exactly, beside the attribution of all, and on how many pairs.
+# Nodes whose effect is measured exactly, beside the attribution of all, and on how many pairs; cores are measured on as
+# many.
 EXACT, EXACT_PAIRS = 50, 16
 
 
@@ -82,7 +84,8 @@ def effects(stack: ResidualStack, circuit: Circuit, some: Prompts, nodes: list[t
 
 
 def node_rows(stack: ResidualStack, circuit: Circuit, some: Prompts) -> list[Row]:
-    """Rows of table ``nodes``; the exact effect is measured of the `EXACT` nodes with the largest attribution.
+    """Rows of table ``nodes``; the exact effect is measured of the `EXACT` nodes with the largest attribution, and what
+    the first k recover at the sizes of `bridges.circuits.core.core_sizes`.
 
     Args:
         some: prompts that attribution and effects are measured on.
@@ -90,9 +93,11 @@ def node_rows(stack: ResidualStack, circuit: Circuit, some: Prompts) -> list[Row
     named = members(circuit)
     scores = attribution(stack, some, circuit.reference, circuit)
     found = [float(scores[p][c]) for p, c in named]
-    largest = sorted(range(len(named)), key=lambda i: -abs(found[i]))[:EXACT]
-    few = some.take(slice(0, 2 * EXACT_PAIRS))
+    order = sorted(range(len(named)), key=lambda i: -abs(found[i]))
+    largest, few = order[:EXACT], some.take(slice(0, 2 * EXACT_PAIRS))
     exact = dict(zip(largest, effects(stack, circuit, few, [named[i] for i in largest]).tolist(), strict=True))
+    shares = recovered_shares(stack, circuit, few, [named[i] for i in order])
+    recovered = {order[k - 1]: share for k, share in shares.items()}
     protected = circuit.protected
     return [
         which(circuit)
@@ -103,6 +108,7 @@ def node_rows(stack: ResidualStack, circuit: Circuit, some: Prompts) -> list[Row
             "mean": float(circuit.reference[point][channel]),
             "attribution": found[i],
             "effect": exact.get(i, math.nan),
+            "recovered": recovered.get(i, math.nan),
             "protected": bool(protected[point][channel]),
         }
         for i, (point, channel) in enumerate(named)

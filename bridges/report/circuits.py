@@ -11,7 +11,7 @@ from bridges.report.examples import Examples
 from bridges.report.markup import Raw, note, tag
 from bridges.report.names import node_key
 from bridges.report.source import Source
-from bridges.report.text import brief, escape, visible
+from bridges.report.text import brief, escape, known, visible
 
 CORE = 12  # nodes that a circuit opens with
 # Nodes, edges, and tokens read and written that the page holds of one circuit, the largest attributions first; the
@@ -82,15 +82,16 @@ def _by_attribution(frame: pd.DataFrame, ties: list[str]) -> pd.DataFrame:
     return frame.assign(_size=size).sort_values(["_size", *ties], ascending=[False] + [True] * len(ties))
 
 
-def recovered(nodes: pd.DataFrame) -> list[float | None] | None:
-    """Share of the circuit's effect that its first k nodes recover, for k = 1, 2, …; None where it was not measured.
+def recovered(nodes: pd.DataFrame) -> list[list[float | int | None]]:
+    """Sizes k and the share of the circuit's effect that its first k nodes recover; none where it was not measured.
 
     Args:
         nodes: rows of table ``nodes``, the largest attribution first.
     """
-    if "recovered" not in nodes or not nodes["recovered"].notna().any():
-        return None
-    return [rounded(value, 4) for value in nodes["recovered"]]
+    if "recovered" not in nodes:
+        return []
+    shares = enumerate(nodes["recovered"], 1)
+    return [[k, rounded(share, 3)] for k, share in shares if rounded(share) is not None]
 
 
 def _circuit(
@@ -108,6 +109,8 @@ def _circuit(
         values = (rounded(row["attribution"], 3), rounded(row["effect"], 3), rounded(row["mean"], 3))
         rows.append([points.index(row["point"]), int(row["channel"]), *values, int(row["protected"])])
     inside, reads, writes = _edges(edges, index)
+    answers = _answers(which[0], source)
+    prompts, shades = examples.pair(which[0], model, [(str(p), int(c)) for p, c in index])
     head = source.setting("sparse.d_head") if model == "sparse" else None
     matrices = list(dict.fromkeys(e[4] for e in inside[:most_edges]))
     total = float(nodes["attribution"].abs().sum())
@@ -117,16 +120,26 @@ def _circuit(
         "points": [visible(point) for point in points],
         "nodes": rows,
         "total": rounded(total, 4),
-        "recovered": recovered(kept),
+        "recovered": recovered(ordered),
+        "answers": answers,
+        "prompts": prompts,
+        "shades": shades,
         "matrices": [visible(matrix) for matrix in matrices],
         "edges": [[*edge[:4], matrices.index(edge[4])] for edge in inside[:most_edges]],
         "reads": reads[:most_tokens],
-        "writes": writes[:most_tokens],
+        # Of the example's two answers all.
+        "writes": [row for place, row in enumerate(writes) if place < most_tokens or row[1] in answers],
         "left": {
             "nodes": len(ordered) - len(kept),
             "edges": len(edges) - len(reads) - len(writes) - len(inside[:most_edges]),
         },
     }
+
+
+def _answers(name: str, source: Source) -> list[str]:
+    """The right next token of the example pair's clean prompt, then that of its counterfactual."""
+    suite = next(iter(source.of("suite", name)), {})
+    return [visible(str(suite[key])) for key in ("answer", "other") if known(suite.get(key))]
 
 
 def _edges(edges: pd.DataFrame, index: dict[tuple[str, int], int]) -> tuple[list[Any], list[Any], list[Any]]:

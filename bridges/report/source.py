@@ -18,8 +18,11 @@ from bridges.storage.tables import read_table, table_path
 STAGES = {
     **dict.fromkeys(("training",), "train"),
     **dict.fromkeys(("sites", "paths", "sparsity"), "evaluate"),
+    "profile": "prepare",
+    "scope": "scope",
     **dict.fromkeys(("suite", "behaviours"), "behaviours"),
-    **dict.fromkeys(("circuits", "nodes", "edges", "activations", "controls", "faithfulness"), "circuits"),
+    **dict.fromkeys(("circuits", "nodes", "edges", "activations", "prompt_activations"), "circuits"),
+    **dict.fromkeys(("controls", "faithfulness"), "circuits"),
     **dict.fromkeys(("agreement", "transfer", "similarity", "claims", "verdicts"), "compare"),
 }
 # Where a run was written and how it was tracked is no part of what it found, and differs between equal runs.

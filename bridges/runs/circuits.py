@@ -12,7 +12,7 @@ import torch
 
 from bridges.behaviours.encoded import EncodedPairs
 from bridges.behaviours.stage import Expressed, express
-from bridges.circuits.activations import activation_rows
+from bridges.circuits.activations import activation_rows, prompt_rows
 from bridges.circuits.bootstrap import Resampler
 from bridges.circuits.bridge_context import device_of
 from bridges.circuits.circuit import Circuit
@@ -35,7 +35,8 @@ from bridges.storage.runner import file_name
 from bridges.storage.tables import TABLES, read_table
 
 CIRCUIT_TABLES = (
-    "circuits", "nodes", "edges", "activations", "controls", "faithfulness", "agreement", "transfer"
+    "circuits", "nodes", "edges", "activations", "prompt_activations", "controls", "faithfulness", "agreement",
+    "transfer",
 )  # fmt: skip
 Rows = dict[str, list[dict[str, Any]]]
 
@@ -73,6 +74,7 @@ class BehaviourWork:
             context.behaviours[name], context.tokenizer, config.behaviours.pairs, config.seed
         )
         self.rows: Rows = {table: [] for table in CIRCUIT_TABLES}
+        self.told = False
 
     def first(self, pairs: EncodedPairs, count: int) -> EncodedPairs:
         """The first pairs of a split, balanced over frames."""
@@ -88,9 +90,13 @@ class BehaviourWork:
         return Search(context.stacks[model], train, context.means(model), settings, seed, model, text, bridges)
 
     def run(self) -> Rows:
-        """All of it. What needs further searches is left out where a claim is missed already (``stop_early``)."""
+        """All of it, the verdict told as soon as it is known.
+
+        What needs further searches is left out where a claim is missed already (``stop_early``).
+        """
         context, expressed = self.context, self.expressed
         if expressed.train is None or expressed.heldout is None:
+            self.tell()
             return self.rows
         heldout = self.first(expressed.heldout, context.config.compare.pairs)
         diffs = {m: pair_logit_diffs(context.stacks[m], heldout) for m in ("dense", "sparse")}
@@ -109,6 +115,7 @@ class BehaviourWork:
             self.measure(circuit)
         elif "dense" in self.able and "dense" in circuits.models and not circuits.controls.stop_early:
             self.dense_circuit(heldout)
+        self.tell()
         return self.rows
 
     def sparse_circuit(self, heldout: EncodedPairs) -> Circuit | None:
@@ -148,6 +155,9 @@ class BehaviourWork:
             self.rows["faithfulness"] += edge_curve(search.stack, circuit, search.prompts, heldout)
         if circuit.model == "sparse" and context.config.circuits.top_activations:
             self.rows["activations"] += activation_rows(context.peaks, circuit, context.tokenizer)
+            example = self.expressed.heldout
+            assert example is not None
+            self.rows["prompt_activations"] += prompt_rows(search.stack, circuit, example, context.tokenizer)
         self.write_down(circuit)
         return circuit
 
@@ -182,6 +192,8 @@ class BehaviourWork:
             self.dense_circuit(self.first(expressed.heldout, config.compare.pairs))
         claims = [name for name in wanted if name in CLAIM_CONTROLS and name != "necessity"]
         self.rows["controls"] += run_controls(case, claims)
+        # What is left decides nothing of the verdict.
+        self.tell()
         left = [name for name in wanted if name not in CLAIM_CONTROLS]
         if early and self.missed():
             # A second search says nothing of a circuit that is not reproduced.
@@ -205,6 +217,12 @@ class BehaviourWork:
         if claims is not None:
             found = found[found["claim"].isin(claims)]
         return bool((found["state"] == "missed").any())
+
+    def tell(self) -> None:
+        """Say the verdict, once, as soon as it is known."""
+        if not self.told:
+            self.told = True
+            self.context.say(self.line())
 
     def line(self) -> str:
         """The verdict as far as it is known, as one line for a person to read."""

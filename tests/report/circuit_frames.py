@@ -90,9 +90,30 @@ def _activations(rng: np.random.Generator, name: str, nodes: list[Row]) -> list[
     return rows
 
 
+def _prompt_activations(rng: np.random.Generator, name: str, nodes: list[Row]) -> list[Row]:
+    """On a pair whose third token differs; the largest activation of every node is 2, there."""
+    rows = []
+    for node in nodes:
+        for prompt, third in (("clean", "["), ("counterfactual", " </b>")):
+            values = [0.0, *rng.uniform(-1, 1, 4).round(4).tolist()]
+            values[2] = 2.0 if prompt == "clean" else -1.0
+            row = {"behaviour": name, "model": "sparse", "point": node["point"], "channel": node["channel"]}
+            row |= {"prompt": prompt, "tokens": json.dumps(["x", " = [", third, "1,", " 2"])}
+            rows.append(row | {"values": json.dumps(values)})
+    return rows
+
+
+def _recovered(nodes: list[Row]) -> None:
+    """Shares that rise with the square root of the size, at some sizes."""
+    ranked = sorted(nodes, key=lambda node: -abs(node["attribution"]))
+    sizes = {1, 5, 10, 12, 15, 20, 30, 50, 80, 120, 200, len(ranked)}
+    for k, node in enumerate(ranked, 1):
+        node["recovered"] = (k / len(ranked)) ** 0.5 if k in sizes else NAN
+
+
 def write_circuits(folder: Path, rng: np.random.Generator, size: int) -> None:
     tables: dict[str, list[Row]] = {k: [] for k in ("circuits", "nodes", "edges", "activations", "controls")}
-    tables["faithfulness"] = []
+    tables |= {"faithfulness": [], "prompt_activations": []}
     for name, case in CASES.items():
         if not case.judged:
             continue
@@ -100,6 +121,7 @@ def write_circuits(folder: Path, rng: np.random.Generator, size: int) -> None:
             which = {"behaviour": name, "model": model, "method": "learned", "seed": 0}
             planted = name == "bracket_counting" and model == "sparse"
             nodes, edges = planted_circuit() if planted else random_circuit(rng, size)
+            _recovered(nodes)
             tables["nodes"] += [which | node for node in nodes]
             tables["edges"] += [which | edge for edge in edges]
             row = which | {"objective": "faithful", "ablation": "mean", "nodes": len(nodes), "protected": 1}
@@ -115,6 +137,7 @@ def write_circuits(folder: Path, rng: np.random.Generator, size: int) -> None:
             if model == "dense":
                 continue
             tables["activations"] += _activations(rng, name, nodes)
+            tables["prompt_activations"] += _prompt_activations(rng, name, nodes)
             for draw, control in enumerate(("necessity", "resample", "resample")):
                 given = which | {"control": control, "split": "heldout", "ablation": "mean", "draw": draw, "size": 34}
                 given |= {"quantity": "accuracy", "reference": 0.5, "decides": control == "necessity", "n_pairs": 64}

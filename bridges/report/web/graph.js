@@ -172,11 +172,14 @@ function drawGraph(holder, data, page, store) {
     panel.show(core.items[i]);
   }
 
-  function release() {
+  // Args: whether the focus goes back to what was selected.
+  function release(back = false) {
+    const place = core.items.indexOf(view.held);
     view.held = null;
     panel.overview(core);
     drawn.forEach((g) => { g.classList.remove("chosen"); g.setAttribute("aria-pressed", "false"); });
     light(null);
+    if (back && place >= 0) drawn[place].focus({ preventScroll: true });
   }
 
   // Select a node, which is added to the drawing where the core has no room for it.

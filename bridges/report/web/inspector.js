@@ -5,15 +5,21 @@ function inspector(view) {
 
   function show(item) {
     const close = el("button", { type: "button", class: "close", "aria-label": "Close details" }, "×");
-    close.addEventListener("click", () => view.release());
+    close.addEventListener("click", () => view.release(true));
     panel.replaceChildren(close, ...(item.node ? node(item.node) : token(item)));
     panel.scrollTop = 0;
   }
 
+  panel.addEventListener("keydown", (event) => {
+    if (event.key !== "Escape" || view.held === null) return;
+    event.preventDefault();
+    view.release(true);
+  });
+
   // The nodes that are drawn, the largest attribution first, with what each is most active on.
   function overview(core) {
     const nodes = core.items.filter((t) => t.node).map((t) => t.node), top = Math.max(...nodes.map((n) => Math.abs(n.attribution ?? 0)), 1e-12);
-    const effect = view.circuit.recovered?.[view.k - 1] ?? null;
+    const effect = new Map(view.circuit.recovered).get(view.k);
     const rows = nodes.map((n) => {
       const size = Math.abs(n.attribution ?? 0) / top, button = el("button", { type: "button", class: "core-node" });
       const group = view.store.group(n.key);
@@ -29,7 +35,7 @@ function inspector(view) {
     });
     panel.replaceChildren(
       el("h5", {}, `The ${plain(nodes.length)} nodes shown`),
-      el("p", { class: "note" }, `Attribution to the logit difference, and tokens each is most active on. Effect recovered by the first ${plain(view.k)}: ${effect === null ? "not measured" : `${Math.round(100 * effect)} %`}.`),
+      el("p", { class: "note" }, `Attribution to the logit difference, and tokens each is most active on.${effect === undefined ? "" : ` By themselves they ${recoveredText(effect)}.`}`),
       el("ol", { class: "core-list" }, ...rows));
   }
 
@@ -78,8 +84,10 @@ function inspector(view) {
       el("h5", {}, title(n)),
       naming(n),
       el("dl", {}, ...facts.map(([term, value, about]) => el("div", { title: about }, el("dt", {}, term), el("dd", {}, value)))),
+      pairOf(n),
+      answers(n),
       examples(view.page, n.key),
-      list("Writes to the answers", writesStream(n) ? circuit.writes.filter((e) => e.channel === n.channel).map((e) => end(e.token, e.attribution, about(e))) : []),
+      list("Writes to the behaviour’s answers", writesStream(n) ? circuit.writes.filter((e) => e.channel === n.channel).map((e) => end(e.token, e.attribution, about(e))) : []),
       list("Reads", into.map((e) => link(nodes[e.a], e.attribution, about(e)))),
       list("Writes", outof.map((e) => link(nodes[e.b], e.attribution, about(e)))),
       list("Reads of the prompt’s tokens", readsStream(n) ? circuit.reads.filter((e) => e.channel === n.channel).map((e) => end(e.token, e.attribution, about(e))) : []),
@@ -88,6 +96,34 @@ function inspector(view) {
       list("Attends for", free("a", "b", "attention"), 5),
       list("Attention decided by", free("b", "a", "attention"), 5),
     ];
+  }
+
+  // The behaviour's example pair, each token shaded by this node's activation.
+  function pairOf(n) {
+    const { circuit, page } = view, seen = circuit.shades[n.i];
+    if (!seen) return "";
+    const [most, ...sides] = seen, box = el("div", { class: "pair-shades" }, el("h6", {}, "On this pair’s two prompts"));
+    const words = circuit.prompts.map((number) => page.windows[number]);
+    sides.forEach((shades, side) => {
+      const other = words[1 - side], differs = (i) => words[0].length === words[1].length && words[side][i] !== other[i];
+      const code = shaded(page, circuit.prompts[side], shades, -1, differs);
+      const answer = circuit.answers[side] === undefined ? "" : el("span", { class: "answer", title: "the token that is right here" }, circuit.answers[side]);
+      box.append(el("p", { class: "example" }, el("span", { class: "value" }, side ? "other" : "clean"), el("span", {}, code, answer)));
+    });
+    box.append(el("p", { class: "note" }, most ? `The darkest shade is ${plain(most)}; tokens that differ are underlined.` : "It is zero on all tokens of both."));
+    return box;
+  }
+
+  // What one unit of this node adds to the logits of the pair's two answers through its kept weights, before the norm.
+  function answers(n) {
+    const { circuit } = view, [right, other] = circuit.answers;
+    if (right === undefined || other === undefined) return "";
+    const outs = writesStream(n) ? [[n, 1]] : circuit.edges.filter((e) => e.a === n.i && writesStream(circuit.nodes[e.b])).map((e) => [circuit.nodes[e.b], e.weight]);
+    const weight = (token) => outs.reduce((sum, [out, w]) => sum + circuit.writes.reduce((s, e) => s + (e.channel === out.channel && e.token === token ? w * e.weight : 0), 0), 0);
+    if (!outs.length) return "";
+    const [a, b] = [weight(right), weight(other)], about = "Weight into the answer’s logit, per unit of this node, through channels of the stream alone";
+    if (!a && !b) return el("div", {}, el("h6", {}, "Writes to the two answers"), el("p", { class: "note" }, "Nothing directly: later nodes read it."));
+    return el("div", {}, el("h6", {}, "Writes to the two answers, per unit"), el("ul", { class: "links" }, end(right, a, about), end(other, b, about), el("li", {}, el("div", { class: "follow" }, el("span", {}, "first minus second"), signed(a - b)))));
   }
 
   // What is typed is kept when the field is left; the drawing follows.
@@ -128,18 +164,23 @@ function shade(letter) {
   return letter === "Z" ? 0 : code >= 97 ? (code - 96) / 25 : (code - 90) / 25;
 }
 
+// A stretch of text, each token shaded; one is marked, and those that differ are underlined.
+function shaded(page, number, shades, marked, differs = () => false) {
+  const code = el("code", { class: "snippet" });
+  page.windows[number].forEach((text, i) => {
+    const strength = shade(shades[i]), sign = Math.abs(strength) < 0.02 ? "" : strength < 0 ? " below" : " above";
+    code.append(el(i === marked ? "mark" : "span", { class: `token${sign}${differs(i) ? " differs" : ""}`, style: `--a:${Math.abs(strength).toFixed(2)}` }, i ? page.texts[text] : page.texts[text].trimStart()));
+  });
+  return code;
+}
+
 // Text in which a node is most active: above zero solid, below zero hatched, the strongest token framed.
 function examples(page, key) {
   const places = page.places[key];
   if (!places) return "";
   const box = el("div", {}, el("h6", {}, "Most active on"));
   for (const [value, marked, number, shades] of places) {
-    const code = el("code", { class: "snippet" });
-    page.windows[number].forEach((text, i) => {
-      const strength = shade(shades[i]), sign = Math.abs(strength) < 0.02 ? "" : strength < 0 ? " below" : " above";
-      code.append(el(i === marked ? "mark" : "span", { class: `token${sign}`, style: `--a:${Math.abs(strength).toFixed(2)}` }, i ? page.texts[text] : page.texts[text].trimStart()));
-    });
-    box.append(el("p", { class: "example" }, el("span", { class: "value" }, plain(value)), code));
+    box.append(el("p", { class: "example" }, el("span", { class: "value" }, plain(value)), shaded(page, number, shades, marked)));
   }
   return box;
 }

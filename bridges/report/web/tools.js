@@ -1,8 +1,9 @@
 // What stands above a circuit: how much of it is shown, finding a node, zoom, names and files.
 
-// Sizes of the core that the slider stops at.
-function stops(total) {
-  const least = Math.min(10, total), out = [];
+// Sizes of the core that the slider stops at: those at which was measured what they recover, or else round ones.
+function stops(total, measured) {
+  const least = Math.min(10, total), known = measured.map((e) => e[0]).filter((k) => k >= least && k < total), out = [];
+  if (known.length) return [...known, total];
   for (let k = least; k < total; k += k < 20 ? 1 : k < 60 ? 5 : k < 120 ? 10 : 25) out.push(k);
   return [...out, total];
 }
@@ -13,27 +14,35 @@ function shares(circuit) {
   return circuit.nodes.map((n) => (sum += Math.abs(n.attribution ?? 0)) / (circuit.total || 1));
 }
 
+function recoveredText(share) {
+  return share === undefined ? "effect not measured" : `recover ${Math.round(100 * share)} % of the effect`.replace("-", "−");
+}
+
 function graphTools(view, data) {
-  const box = el("div", { class: "graph-tools" });
-  const circuit = view.circuit, sizes = stops(circuit.nodes.length), parts = shares(circuit);
+  const box = el("div", { class: "graph-tools", role: "toolbar", "aria-label": "Tools of the drawing" });
+  const circuit = view.circuit, sizes = stops(circuit.nodes.length, circuit.recovered), parts = shares(circuit), effects = new Map(circuit.recovered);
   const whole = circuit.nodes.length + circuit.left.nodes;
 
   function slider() {
     const start = Math.max(0, sizes.findIndex((k) => k >= Math.min(view.k, circuit.nodes.length)));
     const range = el("input", { type: "range", min: 0, max: sizes.length - 1, value: start, "aria-label": "Nodes shown, by attribution" });
     const shown = el("output", {}), share = el("span", { class: "share" });
+    // What is drawn over the slider: the share of the effect, or where that was not measured of the summed attribution.
+    const drawn = (k) => Math.min(1, Math.max(0, effects.size ? effects.get(k) ?? effects.get(sizes[sizes.indexOf(k) - 1]) ?? 0 : parts[k - 1]));
     const W = 150, H = 22, curve = svg("svg", { class: "cumulative", width: W, height: H, viewBox: `0 0 ${W} ${H}`, "aria-hidden": "true" });
     const X = (step) => 8 + ((W - 16) * step) / Math.max(1, sizes.length - 1), Y = (v) => H - 2 - (H - 5) * v;
-    const line = sizes.map((k, step) => `${X(step).toFixed(1)} ${Y(parts[k - 1]).toFixed(1)}`).join("L");
+    const line = sizes.map((k, step) => `${X(step).toFixed(1)} ${Y(drawn(k)).toFixed(1)}`).join("L");
     const dot = svg("circle", { r: 3.2 });
     curve.append(svg("path", { class: "under", d: `M${X(0)} ${H}L${line}V${H}Z` }), svg("path", { class: "over", d: `M${line}` }), dot);
     const say = () => {
       const k = sizes[range.value];
-      range.setAttribute("aria-valuetext", `${k} nodes`);
-      dot.setAttribute("cx", X(Number(range.value))), dot.setAttribute("cy", Y(parts[k - 1]));
+      dot.setAttribute("cx", X(Number(range.value))), dot.setAttribute("cy", Y(drawn(k)));
       shown.replaceChildren(el("b", {}, plain(k)), ` of ${plain(whole)} nodes`);
-      share.textContent = `${Math.round(100 * parts[k - 1])} % of all |attribution|`;
-      share.title = "Share of the sum over the circuit’s nodes, which are ranked by |attribution|: the first-order fall of the mean logit difference when a node alone is ablated";
+      share.textContent = effects.size ? recoveredText(effects.get(k)) : `${Math.round(100 * parts[k - 1])} % of all |attribution|`;
+      share.title = effects.size
+        ? "Mean logit difference with these nodes alone, between that with no node (0 %) and that of the whole circuit (100 %)"
+        : "Share of the sum over the circuit’s nodes, which are ranked by |attribution|: the first-order fall of the mean logit difference when a node alone is ablated";
+      range.setAttribute("aria-valuetext", `${k} nodes, ${share.textContent}`);
     };
     range.addEventListener("input", () => { say(); view.resize(sizes[range.value]); });
     say();

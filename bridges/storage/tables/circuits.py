@@ -8,6 +8,7 @@ from bridges.storage.tables.column import Column, Table, with_interval
 METHODS = ("learned", "attribution", "integrated_gradients", "random", "magnitude")
 OBJECTIVES = ("faithful", "task_loss")
 ABLATIONS = ("mean", "zero", "resample", "mixed")
+PROMPTS = ("clean", "counterfactual")
 MODEL = Column("model", "str", "which stack the circuit is in", choices=("dense", "sparse"))
 METHOD = Column("method", "str", "how the nodes were chosen", choices=METHODS)
 ABLATION = Column("ablation", "str", "what replaces a removed node", choices=ABLATIONS)
@@ -54,6 +55,13 @@ CIRCUIT_TABLES: tuple[Table, ...] = (
             Column(
                 "effect", "float", "the same exactly, of the nodes with the largest attribution (NaN: not measured)"
             ),
+            Column(
+                "recovered",
+                "float",
+                "share of the circuit's logit difference, over that with every node ablated, that this node and those "
+                "of larger attribution recover alone (NaN: not measured at this size)",
+                optional=True,
+            ),
             Column("protected", "bool", "whether adversarial pruning added it"),
         ),
     ),
@@ -85,6 +93,19 @@ CIRCUIT_TABLES: tuple[Table, ...] = (
             Column("token", "int", "index of the marked token in `tokens`"),
             Column("tokens", "str", "JSON list of the tokens' texts around it"),
             Column("values", "str", "JSON list of the activation at each of them"),
+        ),
+    ),
+    Table(
+        "prompt_activations",
+        "one node of a circuit on one prompt of the behaviour's example pair",
+        (
+            BEHAVIOUR,
+            MODEL,
+            Column("point", "str", "layer and kind"),
+            Column("channel", "int", "index within the point"),
+            Column("prompt", "str", "which prompt of the pair in table `suite`", choices=PROMPTS),
+            Column("tokens", "str", "JSON list of the prompt's tokens as text"),
+            Column("values", "str", "JSON list of the node's activation in the whole model at each of them"),
         ),
     ),
     Table(
