@@ -88,7 +88,7 @@ def draw_circuit(
     axes = figure.subplots()
     _stream(axes, at)
     _edges(axes, at, edges)
-    _nodes(axes, at, _snippets(activations) if labelled else {}, labelled)
+    _nodes(axes, at, nodes, _snippets(activations) if labelled else {}, labelled)
     axes.set(xlim=(-0.6, wide + 0.6), ylim=(-high - 0.9, high + 0.9))
     axes.axis("off")
     if title:
@@ -112,7 +112,7 @@ def _snippets(activations: pd.DataFrame | None) -> dict[tuple[str, int], str]:
     }
 
 
-def _nodes(axes: Axes, at: Place, snippets: dict, labelled: bool) -> None:
+def _nodes(axes: Axes, at: Place, nodes: pd.DataFrame, snippets: dict, labelled: bool) -> None:
     for kind in NODE_KINDS:
         mine = [n for n in at if n[0].endswith(f".{kind}")]
         if mine:
@@ -122,7 +122,8 @@ def _nodes(axes: Axes, at: Place, snippets: dict, labelled: bool) -> None:
         return
     names = {(str(r["point"]), int(r["channel"])): r.get("name") for r in nodes.to_dict("records")}
     for node, (x, y) in at.items():
-        axes.annotate(names.get(node) or f"{node[0]}:{node[1]}", (x, y), (0, 9), textcoords="offset points", ha="center", fontsize=7)
+        name = names.get(node) or f"{node[0]}:{node[1]}"
+        axes.annotate(name, (x, y), (0, 9), textcoords="offset points", ha="center", fontsize=7)
         if node in snippets:
             axes.annotate(
                 snippets[node], (x, y), (0, -15), textcoords="offset points", ha="center", fontsize=6, color="#555555",
