@@ -1,9 +1,38 @@
-"""Bridges: which behaviours of a dense language model are reproduced by an interpretable sparse circuit?"""
+"""Bridges: which behaviours of a dense language model are reproduced by an interpretable sparse circuit?
+
+The command ``bridges run`` trains, searches and judges, and leaves a folder. In Python that folder is a run:
+
+    import bridges
+
+    run = bridges.load("runs/<folder>")
+    run.verdict("for_while")                        # the answer, why, and every criterion
+    circuit = run.circuit("for_while")              # nodes and edges, with their attribution
+    circuit.draw()
+    run.steer("for_while")                          # the circuit's change, moved into the dense model
+    run.hybrid("for i in range(", dense_until=3)    # logits: dense up to bridge 3, sparse from there on
+    run.table("transfer")                           # any of the run's tables, as a DataFrame
+
+Every model is a residual stack whose named channels can be read and changed while a block runs:
+
+    with bridges.record(run.sparse, "*.mlp_neuron") as seen:
+        run.sparse.logits(run.prompts("for_while").ids[:, 0])
+    with bridges.intervene(run.dense, {"1.q": lambda x: 0 * x}):
+        run.dense.logits(run.prompts("for_while").ids[:, 0])
+"""
 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # what type checkers and editors see of the names below
+    from bridges.bridge import Bridges
+    from bridges.config import Config
+    from bridges.dense import load_dense, wrap_dense
+    from bridges.errors import BridgesError
+    from bridges.nodes import intervene, record
+    from bridges.runs.notebook import Run, load
+    from bridges.sparse import SparseTransformer, SparseTransformerConfig
 
 __version__ = "0.1.0"
 
@@ -19,12 +48,30 @@ _LAZY = {
     "record": "bridges.nodes",
     "intervene": "bridges.nodes",
     "Config": "bridges.config",
+    "BridgesError": "bridges.errors",
 }
 
-__all__ = ["__version__", *_LAZY]
+__all__ = [
+    "Bridges",
+    "BridgesError",
+    "Config",
+    "Run",
+    "SparseTransformer",
+    "SparseTransformerConfig",
+    "__version__",
+    "intervene",
+    "load",
+    "load_dense",
+    "record",
+    "wrap_dense",
+]
 
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
         return getattr(import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'bridges' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, "__doc__", "__file__", "__path__"})

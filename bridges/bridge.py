@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import cast
@@ -266,21 +266,30 @@ def token_sizes(h: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def measure_scales(bridges: Bridges, dense: dict[int, Tensor], sparse: dict[int, Tensor]) -> None:
+def measure_scales(
+    bridges: Bridges,
+    dense: Mapping[int, Tensor] | Sequence[Mapping[int, Tensor]],
+    sparse: Mapping[int, Tensor] | Sequence[Mapping[int, Tensor]],
+) -> None:
     """Set every bridge's means and scales to those of the two streams at its sites, in place.
 
     Positions of the constant prefix and tokens with massive activations are left out of the dense stream's.
 
     Args:
         bridges: the bridges.
-        dense, sparse: ``{site: stream [B, T, d]}`` of either stack on some text.
+        dense, sparse: ``{site: stream [B, T, d]}`` of either stack on some text, or such of several batches.
 
     Raises:
         ConfigError: the text is no longer than the constant prefix.
     """
     start = bridges.constant_prefix
+
+    def tokens(streams: Mapping[int, Tensor] | Sequence[Mapping[int, Tensor]], site: int) -> Tensor:
+        batches = [streams] if isinstance(streams, Mapping) else streams
+        return torch.cat([batch[site][:, start:].flatten(0, 1) for batch in batches])
+
     for pair, bridge in zip(bridges.pairs, bridges, strict=True):
-        h = dense[pair.dense][:, start:]
+        h = tokens(dense, pair.dense)
         if not h.numel():
             raise ConfigError(f"Sequences must be longer than the constant prefix of {start} positions.")
         sizes = token_sizes(h)
@@ -290,7 +299,7 @@ def measure_scales(bridges: Bridges, dense: dict[int, Tensor], sparse: dict[int,
         bridge.scale.copy_(deviation.clamp_min(LEAST_DEVIATION * float(deviation.mean())).clamp_min(1e-6))
         bridge.clip.fill_(CLIP)
         # A mean can be taken in parts, by processes that each see some of the batch; the median could not.
-        bridge.sparse_scale.copy_(token_sizes(sparse[pair.sparse][:, start:]).mean())
+        bridge.sparse_scale.copy_(token_sizes(tokens(sparse, pair.sparse)).mean())
 
 
 @torch.no_grad()

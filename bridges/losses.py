@@ -201,9 +201,9 @@ class _HeadLoss(torch.autograd.Function):
                 logits = stack.unembed(piece, flat[at].expand(len(h), -1)).float()
             target = _target(reference, flat, at)
             assert target is not None
-            each = (weights[0] / n_labels, weights[1] / n_positions)
+            each = (weights[0] / max(1, n_labels), weights[1] / n_positions)
             ce, kl, grad = _chunk_gradient(logits.detach(), labels[at], target, *each)
-            values += torch.stack([ce.sum(1) / n_labels, kl.sum(1) / n_positions])
+            values += torch.stack([ce.sum(1) / max(1, n_labels), kl.sum(1) / n_positions])
             grads = torch.autograd.grad(logits, [piece, *params], grad, allow_unused=True)
             grad_h[:, at] = grads[0]
             for total, piece_grad in zip(grad_params, grads[1:], strict=True):

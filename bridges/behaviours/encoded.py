@@ -22,7 +22,7 @@ from bridges.behaviours.pair import (
     Pair,
     Split,
 )
-from bridges.data.tokenizer import leading_token
+from bridges.data.tokenizer import leading_token, vocabulary_size
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -39,9 +39,8 @@ class EncodedPairs:
         lengths: [n, 2] tokens of each prompt, the initial document token included.
         candidates: [n, 2] the right next token of the clean and of the counterfactual prompt; each is the
             wrong one of the other.
-        requested: how many pairs were asked for.
         dropped: why other pairs were left out, with counts.
-        note: what a reader should know, for example that there are fewer pairs than requested.
+        note: what a reader should know, for example that there are fewer pairs than asked for.
     """
 
     behaviour: str
@@ -51,7 +50,6 @@ class EncodedPairs:
     ids: Tensor
     lengths: Tensor
     candidates: Tensor
-    requested: int
     dropped: dict[str, int] = field(default_factory=dict)
     note: str = ""
 
@@ -95,6 +93,7 @@ class _Reader:
         self.start: list[int] = [] if lead is None else [lead]
         pad = tokenizer.pad_token_id
         self.pad = int(pad) if pad is not None else (self.start or [0])[0]
+        self.known = vocabulary_size(tokenizer)
         limit = tokenizer.model_max_length
         self.limit = limit if limit and limit < 1_000_000 else None
 
@@ -144,6 +143,8 @@ class _Reader:
         ]
         if right[0][0] == right[1][0]:
             raise ValueError("both answers begin with the same token")
+        if self.known is not None and max(*bases[0], *bases[1], right[0][0], right[1][0]) >= self.known:
+            raise ValueError("a token is not in the narrowed vocabulary")
         if unknown is not None and unknown in (right[0][0], right[1][0]):
             raise ValueError("an answer is text that the tokenizer does not know")
         # The wrong candidate has to be one token as well, or the two logits could not be compared.
@@ -278,7 +279,6 @@ def encode(
         ids=ids,
         lengths=torch.tensor([[len(p) for p in made[1]] for made in kept]),
         candidates=torch.tensor([made[2] for made in kept]),
-        requested=n,
         dropped=dict(dropped),
         note="; ".join(notes),
     )

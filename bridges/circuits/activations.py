@@ -27,36 +27,42 @@ class Peaks:
     """For every node the blocks of text where its magnitude is largest, the largest first; one place in each block.
 
     Attributes:
-        text: token ids ``[n, context]``.
+        text: token ids ``[n, context]``. lengths: tokens of each block that are no padding, ``[n]``.
         block, place: ``{point: [count, channels]}`` which block and where in it.
         window: ``{point: [count, BEFORE + 1 + AFTER, channels]}`` the node around that place, zero outside the block.
     """
 
     text: Tensor
+    lengths: Tensor
     block: dict[str, Tensor]
     place: dict[str, Tensor]
     window: dict[str, Tensor]
 
     @classmethod
-    def find(cls, stack: ResidualStack, text: Tensor, count: int, batch: int = 8) -> Peaks:
+    def find(
+        cls, stack: ResidualStack, text: Tensor, count: int, batch: int = 8, lengths: Tensor | None = None
+    ) -> Peaks:
         """Look through the text once, for all nodes.
 
         Args:
             text: token ids ``[n, context]``. count: blocks per node, fewer where there are fewer.
+            lengths: tokens of each block that are no padding, ``[n]``; None: all.
         """
         device = next(stack.parameters()).device  # type: ignore[attr-defined]
+        lengths = torch.full((len(text),), text.shape[1]) if lengths is None else lengths
+        inside = torch.arange(text.shape[1]) < lengths[:, None]
         best: dict[str, tuple[Tensor, ...]] = {}
         for start in range(0, len(text), batch):
-            ids = text[start : start + batch].to(device)
+            ids, real = (part[start : start + batch].to(device) for part in (text, inside))
             for point, value in node_values(stack, ids).items():
-                found = _peaks(value.float(), start)
+                found = _peaks(value.float() * real.unsqueeze(-1), start)
                 if point in best:
                     found = tuple(torch.cat(both) for both in zip(best[point], found, strict=True))
                 # Stable, so that of equal peaks the earlier block stays.
                 order = torch.argsort(found[0], dim=0, descending=True, stable=True)[:count]
                 best[point] = tuple(_take(part, order) for part in found)
         parts = [{p: b[i].cpu() for p, b in best.items()} for i in (1, 2, 3)]
-        return cls(text, parts[0], parts[1], parts[2])
+        return cls(text, lengths, parts[0], parts[1], parts[2])
 
 
 def _peaks(value: Tensor, first: int) -> tuple[Tensor, ...]:
@@ -86,7 +92,7 @@ def activation_rows(peaks: Peaks, circuit: Circuit, tokenizer: PreTrainedTokeniz
         for rank, (block, at, values) in enumerate(zip(blocks, places, window, strict=True)):
             if not values[BEFORE]:
                 break
-            start, stop = max(0, at - BEFORE), min(peaks.text.shape[1], at + AFTER + 1)
+            start, stop = max(0, at - BEFORE), min(int(peaks.lengths[block]), at + AFTER + 1)
             row: dict[str, Any] = {"behaviour": circuit.behaviour, "model": circuit.model, "point": point}
             row |= {"channel": channel, "rank": rank, "value": float(values[BEFORE]), "token": at - start}
             shown = [tokenizer.decode([i]) for i in peaks.text[block, start:stop].tolist()]

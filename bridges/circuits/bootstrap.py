@@ -72,10 +72,14 @@ class Resampler:
         return np.divide(above, below, out=np.full(len(above), np.nan), where=below > 0)
 
     def correlation(self, x: Array, y: Array) -> Array:
-        """Pearson's correlation over all values, ``[n, k]`` twice to ``[1 + R]``; NaN where one side is constant."""
+        """Pearson's correlation over all values, ``[n, k]`` twice to ``[1 + R]``; NaN where one side is constant.
+
+        Entries that are NaN on either side count nowhere.
+        """
+        known = np.isfinite(x) & np.isfinite(y)
         # Moments of a draw are sums of the units' moments; taken about the means, so that nothing cancels.
-        x, y = x - x.mean(), y - y.mean()
-        one = self.sums(np.full(len(x), float(x.shape[1])))
+        x, y = (np.where(known, v - v[known].mean(), 0.0) if known.any() else np.zeros_like(v) for v in (x, y))
+        one = self.sums(known.sum(1).astype(float))
         sx, sy, sxx, syy, sxy = (self.sums(v.sum(1)) for v in (x, y, x * x, y * y, x * y))
         vx, vy = sxx - sx * sx / one, syy - sy * sy / one
         # A constant leaves rounding errors only.

@@ -11,7 +11,7 @@ the dense and sparse streams, K changes, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -191,7 +191,3 @@ class BridgeContext:
             i: map_through_bridge(bridge, batch.exchange(batch.sparse[i])) for i, bridge in enumerate(self.bridges)
         }
         return dict(zip(changes, self.dense_diff(batch, changes), strict=True))
-
-    def copy(self, dense: ResidualStack, sparse: ResidualStack) -> BridgeContext:
-        """The same bridges between copies of the stacks."""
-        return replace(self, dense=dense, sparse=sparse)

@@ -30,7 +30,7 @@ class CoreShares(NamedTuple):
 
 def core_sizes(total: int) -> list[int]:
     """The sizes k that are measured of a circuit of so many nodes, in rising order; the last is the whole circuit."""
-    sizes = list(_FINE)
+    sizes: list[int] = [*_FINE]
     while sizes[-1] < total:
         sizes.append(int(round(1.3 * sizes[-1], -1)))
     return [*(k for k in sizes if k < total), total] if total else []

@@ -122,7 +122,8 @@ def _nodes(axes: Axes, at: Place, nodes: pd.DataFrame, snippets: dict, labelled:
         return
     names = {(str(r["point"]), int(r["channel"])): r.get("name") for r in nodes.to_dict("records")}
     for node, (x, y) in at.items():
-        axes.annotate(names.get(node) or f"{node[0]}:{node[1]}", (x, y), (0, 9), textcoords="offset points", ha="center", fontsize=7)
+        name = names.get(node) or f"{node[0]}:{node[1]}"
+        axes.annotate(name, (x, y), (0, 9), textcoords="offset points", ha="center", fontsize=7)
         if node in snippets:
             axes.annotate(
                 snippets[node], (x, y), (0, -15), textcoords="offset points", ha="center", fontsize=6, color="#555555",

@@ -133,8 +133,3 @@ def calibrate(margins: Tensor, sign: Tensor, steps: int = 16) -> Calibration:
     found = Calibration(float(log_scale.detach().clamp(-5, 5).exp()), float(shift.detach()))
     better = task_loss(found.apply(margins, sign)) <= task_loss(margins)
     return found if bool(better) and found.scale > 0 else Calibration()
-
-
-def fitted_loss(margins: Tensor, sign: Tensor) -> float:
-    """Task loss in nats with scale and shift fitted to these very prompts: what a model cannot be helped to."""
-    return float(task_loss(calibrate(margins, sign).apply(margins.detach().double().cpu(), sign.double().cpu())))

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch.nn import functional as F
 
 from bridges.behaviours.encoded import EncodedPairs
 from bridges.circuits.bootstrap import Estimate, Resampler, estimate
@@ -18,6 +18,7 @@ from bridges.circuits.bridge_context import device_of
 from bridges.circuits.circuit import Circuit, only
 from bridges.circuits.faithful import faithfulness_estimates
 from bridges.circuits.task import logit_diff, prompts, split
+from bridges.data.blocks import Text, in_batches
 from bridges.losses import head_values
 from bridges.stack import ResidualStack
 
@@ -90,22 +91,24 @@ def agreement_rows(behaviour: str, margins: dict[str, np.ndarray], sign: np.ndar
 
 
 @torch.no_grad()
-def token_losses(stack: ResidualStack, text: Tensor, batch: int = 8) -> np.ndarray:
-    """Next-token cross-entropy in nats over text ``[n, T]``, ``[n, T - 1]``."""
-    device, parts = device_of(stack), []
-    for ids in text.split(batch):
+def token_losses(stack: ResidualStack, text: Text, batch: int = 8) -> np.ndarray:
+    """Next-token cross-entropy in nats over text, ``[n, longest T - 1]``; NaN behind the end of a shorter row."""
+    device, parts, batches = device_of(stack), [], in_batches(text, batch)
+    width = max(ids.shape[1] for ids in batches) - 1
+    for ids in batches:
         ids = ids.to(device)
         h = stack.run_segment(stack.embed(ids), 0, stack.n_sublayers)
-        parts.append(head_values(stack, [h], ids, None).ce[0].double().cpu())
+        ce = head_values(stack, [h], ids, None).ce[0].double().cpu()
+        parts.append(F.pad(ce, (0, width - ce.shape[1]), value=float("nan")))
     return torch.cat(parts).numpy()
 
 
-def text_rows(stacks: dict[str, ResidualStack], text: Tensor, draws: Resampler) -> list[Row]:
+def text_rows(stacks: dict[str, ResidualStack], text: Text, draws: Resampler) -> list[Row]:
     """Rows ``text`` of table ``agreement``: how per-token losses correlate (paper, Fig. 33), intervals over sequences.
 
     Args:
         stacks: ``dense``, ``sparse``, and perhaps ``dense2``: another dense model, as the ceiling.
-        text: held-out token ids ``[n, T]``. draws: over its sequences.
+        text: held-out token ids. draws: over its sequences.
     """
     losses = {name: token_losses(stack, text) for name, stack in stacks.items()}
     rows = []
@@ -114,5 +117,5 @@ def text_rows(stacks: dict[str, ResidualStack], text: Tensor, draws: Resampler) 
             continue
         found = estimate(draws.correlation(losses["dense"], mine))
         row: Row = {"behaviour": "text", "first": "dense", "second": second, "quantity": "token_loss_correlation"}
-        rows.append(row | found.columns() | {"n": mine.size, "seed": draws.seed})
+        rows.append(row | found.columns() | {"n": int(np.isfinite(mine).sum()), "seed": draws.seed})
     return rows

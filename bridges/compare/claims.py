@@ -255,7 +255,9 @@ def small(facts: Facts) -> list[Criterion]:
     """The circuit has fewer edges than the dense model's own, and than that of a consistent meaningless task."""
     edges = number(facts.circuit, "edges") if facts.reached else NAN
     dense = facts.dense_circuit
-    dense_edges = number(dense, "edges") if dense is not None and bool(dense["reached"]) else NAN
+    # Where only the whole dense model reaches the target, no circuit of it was found.
+    found_dense = dense is not None and bool(dense["reached"]) and dense["nodes"] < dense["total_nodes"]
+    dense_edges = number(dense, "edges") if found_dense else NAN
     null = facts.control("consistent_labels", "null_edges")
     found = []
     for name, label, bar, searched, meaning in (

@@ -88,10 +88,6 @@ class _Writer:
             self.put(i, mover, "share_moved_minus_null", beyond, p_value=p_above_zero(beyond, len(plain)))
 
 
-def _resampler(case: TransferCase, batches: Sequence[PromptBatch], frames: Sequence[str]) -> Resampler:
-    return Resampler(len(frames), case.config.bootstrap, case.seed, tuple(frames))
-
-
 def transfer_rows(case: TransferCase, train: EncodedPairs, heldout: EncodedPairs, ceiling: float) -> list[Row]:
     """Every row of table ``transfer`` of one circuit; the bridge is selected on the training pairs.
 
@@ -107,7 +103,8 @@ def transfer_rows(case: TransferCase, train: EncodedPairs, heldout: EncodedPairs
     shown, judged = context.batches(few), context.batches(many)
     # `batches` sorts the pairs by length.
     order = np.argsort(many.lengths.amax(1).numpy(), kind="stable")
-    draws = _resampler(case, judged, [many.pairs[int(i)].template for i in order])
+    frames = tuple(many.pairs[int(i)].template for i in order)
+    draws = Resampler(len(frames), config.bootstrap, case.seed, frames)
     selected = select_bridge(case, shown, ceiling)
     every = range(len(context.bridges))
     w = _Writer(case, "interchange", draws, selected)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from bridges.bridge import Bridges
 from bridges.compare.agreement import device_of
+from bridges.data.blocks import Text, in_batches
 from bridges.stack import ResidualStack
 
 Row = dict[str, Any]
@@ -59,7 +60,7 @@ def similarity_rows(
     dense: ResidualStack,
     sparse: ResidualStack,
     bridges: Bridges,
-    text: Tensor,
+    text: Text,
     ridge: float,
     folds: int,
     batch: int = 8,
@@ -67,16 +68,18 @@ def similarity_rows(
     """Rows of table ``similarity``: the streams of every site pair on text.
 
     Args:
-        text: held-out token ids ``[n, T]``.
+        text: held-out token ids.
     """
     device = device_of(dense)
     seen: dict[tuple[str, int], list[Tensor]] = {}
-    for ids in text.split(batch):
+    batches = in_batches(text, batch)
+    for ids in batches:
         d, s = dense.run(ids.to(device)).sites, sparse.run(ids.to(device)).sites
         for pair in bridges.pairs:
             seen.setdefault(("dense", pair.dense), []).append(d[pair.dense].flatten(0, 1).double().cpu())
             seen.setdefault(("sparse", pair.sparse), []).append(s[pair.sparse].flatten(0, 1).double().cpu())
-    sequence = np.repeat(np.arange(len(text)), text.shape[1])
+    lengths = np.concatenate([np.full(len(ids), ids.shape[1]) for ids in batches])
+    sequence = np.repeat(np.arange(len(lengths)), lengths)
     rows: list[Row] = []
     for i, pair in enumerate(bridges.pairs):
         x, y = (torch.cat(seen[key]).numpy() for key in (("dense", pair.dense), ("sparse", pair.sparse)))

@@ -13,7 +13,9 @@ PRECISIONS = ("auto", "fp32", "bf16")
 DTYPES = ("fp32", "bf16")
 OPTIMIZERS = ("adamw", "muon")
 SAMPLINGS = ("uniform", "importance")
-SOURCES = ("tinypython", "python", "files", "hub", "planted")
+SOURCES = ("tinypython", "python", "english", "files", "hub", "planted")
+VOCABULARIES = ("all", "seen")
+PLACES = ("even", "ceiling")
 BRIDGE_INITS = ("ridge", "random")
 GRADIENT_RULES = ("clip", "normalise")
 
@@ -30,6 +32,8 @@ class ModelConfig:
         gguf_file: file name of GGUF weights inside ``name``.
         revision: branch, tag or commit on the Hub.
         dtype: ``fp32`` or ``bf16`` storage of the frozen weights.
+        leading_token: token that every document and prompt begins with, or ``none`` (null: the tokenizer's own; where
+            it puts none and there is a choice, the one after which the model's loss on its text is least).
     """
 
     name: str = "tinypython"
@@ -37,6 +41,7 @@ class ModelConfig:
     gguf_file: str | None = None
     revision: str | None = None
     dtype: str = "fp32"
+    leading_token: str | None = None
 
     def __post_init__(self) -> None:
         one_of("model.dtype", self.dtype, DTYPES)
@@ -56,12 +61,18 @@ class DataConfig:
     Attributes:
         source: ``tinypython`` (generated idioms and the standard library of the running Python, half of each: the same
             text wherever the minor version of Python is the same), ``python`` (the standard library alone), ``files``,
-            ``hub`` or ``planted`` (a world's own language).
+            ``english`` (the language reference inside the running
+            Python), ``hub`` or ``planted`` (a world's own language).
         path: folder of ``files``, dataset id for ``hub``, seed of the world for ``planted``.
         pattern: glob below ``path``.
         subset: configuration of a Hub dataset. column: its text column.
         context: tokens per sequence.
         max_chars: read no more than this many characters (null: everything).
+        focus: share of training rows that are the behaviours' own prompts with their answers; 0 is ordinary text alone,
+            1 prompts alone. The rest are pieces of ``context`` tokens of the text named above.
+        prompts: prompts of each behaviour that are trained on, where ``focus`` is above 0.
+        vocabulary: ``all`` tokens, or with a ``focus`` above 0 those ``seen`` in the behaviours' prompts and the
+            text beside them: the dense model has no logits of others then.
     """
 
     source: str = "python"
@@ -71,9 +82,18 @@ class DataConfig:
     column: str = "text"
     context: int = 256
     max_chars: int | None = None
+    focus: float = 0.0
+    prompts: int = 1024
+    vocabulary: str = "all"
 
     def __post_init__(self) -> None:
         one_of("data.source", self.source, SOURCES)
+        one_of("data.vocabulary", self.vocabulary, VOCABULARIES)
+        between("data.focus", self.focus, 0, 1)
+        if self.vocabulary == "seen" and not self.focus:
+            raise ConfigError("data.vocabulary=seen needs data.focus above 0: ordinary text holds nearly every token.")
+        if self.prompts < 64:
+            raise ConfigError(f"data.prompts={self.prompts} must be at least 64.")
         if self.source in ("files", "hub") and not self.path:
             raise ConfigError(
                 f"data.source={self.source} needs data.path=<{'folder' if self.source == 'files' else 'dataset id'}>."
@@ -151,6 +171,8 @@ class BridgeConfig:
         init: ``ridge`` starts from the closed-form regression between the two untrained streams, ``random`` does not.
         ridge: penalty of that regression relative to the inputs' mean square.
         detach_encoder_target: draw the encoder to the sparse stream, not the sparse stream to the encoder.
+        place: where in the dense model bridges stand: ``even``ly over its depth, or densely where the behaviours' own
+            ``ceiling`` rises, that is, where the dense model moves what they depend on to shared positions.
     """
 
     every: int | None = None
@@ -158,8 +180,10 @@ class BridgeConfig:
     init: str = "ridge"
     ridge: float = 1e-4
     detach_encoder_target: bool = True
+    place: str = "even"
 
     def __post_init__(self) -> None:
+        one_of("bridge.place", self.place, PLACES)
         one_of("bridge.init", self.init, BRIDGE_INITS)
         positive("bridge.every", self.every)
         positive("bridge.ridge", self.ridge)
@@ -176,6 +200,7 @@ class TermConfig:
         kl: KL(dense ‖ sparse).
         nmse_encoder, nmse_decoder: the bridges' normalised squared errors, summed over sites.
         kl_d2s, kl_s2d: KL(dense ‖ single crossing), summed over sites.
+        answer: how much more the three KLs count at the token before a prompt's answer, where rows are prompts.
     """
 
     ce: float | None = 1.0
@@ -184,10 +209,11 @@ class TermConfig:
     nmse_decoder: float | None = 1.0
     kl_d2s: float | None = 1.0
     kl_s2d: float | None = 1.0
+    answer: float = 0.0
 
     def coefficients(self) -> dict[str, float]:
         """``{term: coefficient}`` without the absent ones."""
-        return {k: v for k, v in dataclasses.asdict(self).items() if v is not None}
+        return {k: v for k, v in dataclasses.asdict(self).items() if v is not None and k != "answer"}
 
     def __post_init__(self) -> None:
         for key, value in dataclasses.asdict(self).items():

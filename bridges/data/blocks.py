@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from bridges.config import DataConfig
-from bridges.data.corpus import SPLITS, Document, mixed, read_files, standard_library
-from bridges.data.fingerprint import TextFingerprint, text_fingerprint
+from bridges.data.corpus import SPLITS, Document, mixed, python_manual, read_files, standard_library
 from bridges.data.idioms import documents as idiom_documents
 from bridges.data.tokenizer import leading_token
 from bridges.errors import DataError, in_brief
@@ -27,65 +26,136 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class TokenBlocks:
-    """A corpus as blocks, ``{split: int32 [blocks, context]}``.
+    """A text as rows of tokens, ``{split: int32 [rows, context]}``.
 
     Attributes:
         blocks: per split.
         documents: number of documents per split.
         fingerprint: hash over all tokens; two runs with the same one have read the same text in the same tokens.
         skipped: what was left out, by reason, with counts.
-        text: what was read before it was tokenized; None where the blocks come from elsewhere.
+        lengths: ``{split: int [rows]}``, tokens of each row, what stands behind them being padding; None: all are full.
+        answered: ``{split: bool [rows]}``, rows that are a behaviour's prompt and its answer, the last token; None:
+            none is.
     """
 
     blocks: dict[str, np.ndarray]
     documents: dict[str, int]
     fingerprint: str
     skipped: dict[str, int] = field(default_factory=dict)
-    text: TextFingerprint | None = None
-    _epoch: tuple[int, int, np.ndarray] | None = field(default=None, repr=False)
+    lengths: dict[str, np.ndarray] | None = None
+    answered: dict[str, np.ndarray] | None = None
+    _epoch: tuple[tuple[int, ...], list[np.ndarray]] | None = field(default=None, repr=False)
 
     @property
     def context(self) -> int:
+        """Tokens of the longest row."""
         return self.blocks["train"].shape[1]
 
     @property
+    def mean_length(self) -> float:
+        """Tokens of a training row on average."""
+        return self.context if self.lengths is None else float(self.lengths["train"].mean())
+
+    @property
     def constant_prefix(self) -> int:
-        """Number of leading positions at which all blocks of all splits have the same token; at most context - 1."""
-        first = self.blocks["train"][0]
-        alike = np.ones(len(first) - 1, dtype=bool)
+        """Number of leading positions at which all rows of all splits have the same token; less than any row has."""
+        shortest = self.context if self.lengths is None else min(int(n.min()) for n in self.lengths.values())
+        first = self.blocks["train"][0][: shortest - 1]
+        alike = np.ones(len(first), dtype=bool)
         for blocks in self.blocks.values():
-            alike &= (blocks[:, :-1] == first[:-1]).all(0)
+            alike &= (blocks[:, : len(first)] == first).all(0)
         return int(np.cumprod(alike).sum())
 
-    def led_by(self, token: int) -> TokenBlocks:
-        """The same text cut again, so that every block begins with ``token``; its ends may lose some tokens."""
-        blocks = {}
-        for split, old in self.blocks.items():
-            size = old.shape[1] - 1
-            text = old.ravel()[: old.size // size * size].reshape(-1, size)
-            blocks[split] = np.concatenate([np.full((len(text), 1), token, dtype=old.dtype), text], axis=1)
-        digest = hashlib.blake2b(f"{self.fingerprint} behind {token}".encode(), digest_size=16).hexdigest()
-        return replace(self, blocks=blocks, fingerprint=digest, _epoch=None)
+    def _groups(self, split: str) -> list[np.ndarray]:
+        """Rows of one length that are of one kind, prompts or ordinary text."""
+        count = len(self.blocks[split])
+        if self.lengths is None:
+            return [np.arange(count)]
+        kind = np.zeros(count, dtype=int) if self.answered is None else self.answered[split].astype(int)
+        key = 2 * self.lengths[split].astype(int) + kind
+        return [np.flatnonzero(key == k) for k in np.unique(key)]
+
+    def rows(self, step: int, size: int, seed: int) -> np.ndarray:
+        """The training rows of one step, ``[size]``: a function of seed and step alone, all of one length and kind.
+
+        Every epoch is a new permutation, so that training can go on at any step without a stored state.
+        """
+        if self.lengths is None:
+            count = len(self.blocks["train"])
+            rows = []
+            for position in range(step * size, (step + 1) * size):
+                epoch, index = divmod(position, count)
+                rows.append(self._order((seed, epoch), lambda rng: [rng.permutation(count)])[0][index])
+            return np.array(rows)
+        groups = self._groups("train")
+        per_epoch = sum(-(-len(group) // size) for group in groups)
+        epoch, index = divmod(step, per_epoch)
+
+        def batches(rng: np.random.Generator) -> list[np.ndarray]:
+            made = []
+            for group in groups:
+                mixed = rng.permutation(group)
+                # The last batch of a length is filled up from its beginning.
+                mixed = np.resize(mixed, -(-len(group) // size) * size)
+                made += list(mixed.reshape(-1, size))
+            return [made[i] for i in rng.permutation(len(made))]
+
+        return self._order((seed, epoch, size), batches)[index]
+
+    def _order(self, key: tuple[int, ...], make: Callable[[np.random.Generator], list[np.ndarray]]) -> list[np.ndarray]:
+        if self._epoch is None or self._epoch[0] != key:
+            self._epoch = (key, make(np.random.default_rng(key[:2])))
+        return self._epoch[1]
 
     def batch(self, step: int, size: int, seed: int) -> Tensor:
-        """The training batch of one step, ids ``[size, context]``: a function of seed and step alone.
+        """The training batch of one step, ids ``[size, T]``; see `rows`."""
+        return self._ids("train", self.rows(step, size, seed))
 
-        Every epoch is a new permutation of all blocks, so that training can go on at any step without a stored state.
-        """
-        count = len(self.blocks["train"])
-        rows = []
-        for position in range(step * size, (step + 1) * size):
-            epoch, index = divmod(position, count)
-            if self._epoch is None or self._epoch[:2] != (seed, epoch):
-                self._epoch = (seed, epoch, np.random.default_rng([seed, epoch]).permutation(count))
-            rows.append(self._epoch[2][index])
-        return torch.from_numpy(self.blocks["train"][rows]).long()
+    def answers(self, step: int, size: int, seed: int) -> bool:
+        """Whether the rows of a step are prompts with their answers."""
+        return self.answered is not None and bool(self.answered["train"][self.rows(step, size, seed)].all())
+
+    def _ids(self, split: str, rows: np.ndarray) -> Tensor:
+        width = self.context if self.lengths is None else int(self.lengths[split][rows].max())
+        return torch.from_numpy(self.blocks[split][rows, :width]).long()
+
+    def _spread(self, split: str, count: int) -> np.ndarray:
+        total = len(self.blocks[split])
+        return np.unique(np.linspace(0, total - 1, min(count, total)).round().astype(int))
 
     def take(self, split: str, count: int) -> Tensor:
-        """``count`` blocks spread evenly over a split, ids ``[≤ count, context]``."""
-        blocks = self.blocks[split]
-        index = np.unique(np.linspace(0, len(blocks) - 1, min(count, len(blocks))).round().astype(int))
-        return torch.from_numpy(blocks[index]).long()
+        """``count`` rows spread evenly over a split, padding included, ids ``[≤ count, context]``."""
+        return torch.from_numpy(self.blocks[split][self._spread(split, count)]).long()
+
+    def lengths_of(self, split: str, count: int) -> Tensor:
+        """Tokens of each row that `take` gives, ``[≤ count]``."""
+        spread = self._spread(split, count)
+        full = np.full(len(spread), self.context)
+        return torch.from_numpy(full if self.lengths is None else self.lengths[split][spread]).long()
+
+    def chunks(self, split: str, count: int, size: int) -> list[Tensor]:
+        """The same rows without padding, in batches of at most ``size`` rows of one length, ids ``[≤ size, T]``."""
+        spread = self._spread(split, count)
+        if self.lengths is None:
+            return list(self._ids(split, spread).split(size))
+        lengths = self.lengths[split][spread]
+        alike = [spread[lengths == n] for n in np.unique(lengths)]
+        return [self._ids(split, group[i : i + size]) for group in alike for i in range(0, len(group), size)]
+
+    def bigram(self, vocab_size: int) -> Tensor:
+        """log P(next | current) of the training rows, ``[V, V]``; see `bigram_log_probabilities`."""
+        return bigram_log_probabilities(
+            self.blocks["train"], vocab_size, lengths=None if self.lengths is None else self.lengths["train"]
+        )
+
+
+# Ids ``[n, T]``, or batches of such where rows differ in length.
+Text = Tensor | Sequence[Tensor]
+
+
+def in_batches(text: Text, size: int) -> list[Tensor]:
+    """Token ids in batches of at most ``size`` rows, ``[≤ size, T]`` each."""
+    return [some for rows in ([text] if isinstance(text, Tensor) else text) for some in rows.split(size)]
 
 
 def read_documents(config: DataConfig, skipped: Counter[str] | None = None) -> Iterator[Document]:
@@ -100,6 +170,8 @@ def read_documents(config: DataConfig, skipped: Counter[str] | None = None) -> I
     skipped = Counter() if skipped is None else skipped
     if config.source == "python":
         yield from standard_library()
+    elif config.source == "english":
+        yield from python_manual()
     elif config.source == "tinypython":
         yield from mixed(
             [
@@ -230,18 +302,25 @@ def token_blocks(config: DataConfig, tokenizer: PreTrainedTokenizerBase, context
         blocks[split] = tokens[: count * context].reshape(count, context)
         digest.update(blocks[split].tobytes())
     counts = {split: len(texts) for split, texts in by_split.items()}
-    return TokenBlocks(blocks, counts, digest.hexdigest(), dict(skipped), text_fingerprint(documents))
+    return TokenBlocks(blocks, counts, digest.hexdigest(), dict(skipped))
 
 
-def bigram_log_probabilities(blocks: np.ndarray, vocab_size: int, smoothing: float = 4.0) -> Tensor:
+def bigram_log_probabilities(
+    blocks: np.ndarray, vocab_size: int, smoothing: float = 4.0, lengths: np.ndarray | None = None
+) -> Tensor:
     """log P(next | current) from counts, ``[V, V]``, backed off to the smoothed unigram.
 
     Args:
         blocks: token ids ``[n, context]``.
         vocab_size: V.
         smoothing: how many counts the unigram is worth in each row.
+        lengths: tokens of each row ``[n]``, what is behind them being padding; None: all of them.
     """
-    current, following = blocks[:, :-1].ravel().astype(np.int64), blocks[:, 1:].ravel().astype(np.int64)
+    current, following = (part.astype(np.int64) for part in (blocks[:, :-1], blocks[:, 1:]))
+    inside = slice(None)
+    if lengths is not None:
+        inside = (np.arange(1, blocks.shape[1]) < lengths[:, None]).ravel()  # type: ignore[assignment]
+    current, following = current.ravel()[inside], following.ravel()[inside]
     unigram = np.bincount(following, minlength=vocab_size) + 0.5
     unigram = unigram / unigram.sum()
     counts = np.bincount(current * vocab_size + following, minlength=vocab_size**2).reshape(vocab_size, vocab_size)

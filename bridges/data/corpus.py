@@ -101,6 +101,23 @@ def standard_library() -> Iterator[Document]:
         raise DataError(f"No Python sources below {root}. Use data=files data.path=<folder> with text of your own.")
 
 
+def python_manual() -> Iterator[Document]:
+    """The language reference that comes with the running Python: English prose, a document to a topic (0.7 MB).
+
+    Raises:
+        DataError: this Python came without it.
+    """
+    try:
+        from pydoc_data.topics import topics
+    except ImportError as error:
+        raise DataError(
+            "data.source=english reads the language reference in Python's package pydoc_data, which this Python came "
+            "without. Use data=files data.path=<folder> with English text of your own."
+        ) from error
+    for name, text in sorted(topics.items()):
+        yield Document(f"manual/{name}", text)
+
+
 def permissive_packages(max_chars: int = 4_000_000) -> Iterator[Document]:
     """Python sources of the installed packages whose metadata names a permissive licence and no copyleft one.
 

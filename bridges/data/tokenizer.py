@@ -15,17 +15,44 @@ END_OF_TEXT = "<|endoftext|>"
 PRE_TOKEN = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 
 
-def leading_token(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """Id of the token before every document and every prompt, as in the model's own training; None for none.
+# Where a tokenizer says which token stands before every text, once that was chosen; kept when it is saved.
+LEADING = "leading_token"
+NO_TOKEN = "none"
+# Where it says of how many tokens its model has embeddings (`bridges.dense.narrow`).
+VOCABULARY = "narrow_vocabulary"
 
-    The token that the tokenizer itself puts before a text. Where it puts none: its beginning-of-text token, or else
-    its end-of-text token, which stands between the documents of models that have no other (GPT-2).
+
+def vocabulary_size(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """Number of tokens that a narrowed model knows; ids from there on have no embedding. None: it knows all."""
+    size = tokenizer.init_kwargs.get(VOCABULARY)
+    return None if size is None else int(size)
+
+
+def leading_token(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """Id of the token before every document and every prompt; None for none.
+
+    The one that was chosen for the model at hand (`set_leading_token`). Where none was: the token that the tokenizer
+    itself puts before a text, or else its beginning-of-text token, or else its end-of-text token, which stands between
+    the documents of models that have no other (GPT-2).
     """
-    whole, bare = (list(tokenizer("a", add_special_tokens=added)["input_ids"]) for added in (True, False))
-    if bare and len(whole) > len(bare) and whole[: len(bare)] != bare:
-        return int(whole[0])
+    chosen = tokenizer.init_kwargs.get(LEADING)
+    if chosen is not None:
+        return None if chosen == NO_TOKEN else int(tokenizer.convert_tokens_to_ids(chosen))  # type: ignore[arg-type]
+    if (own := own_leading_token(tokenizer)) is not None:
+        return own
     token = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     return None if token is None else int(token)
+
+
+def own_leading_token(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """Id of the token that a tokenizer by itself puts before a text; None where it puts none."""
+    whole, bare = (list(tokenizer("a", add_special_tokens=added)["input_ids"]) for added in (True, False))
+    return int(whole[0]) if bare and len(whole) > len(bare) and whole[: len(bare)] != bare else None
+
+
+def set_leading_token(tokenizer: PreTrainedTokenizerBase, token: str | None) -> None:
+    """Let every document and prompt begin with ``token`` from here on; None for nothing."""
+    tokenizer.init_kwargs[LEADING] = NO_TOKEN if token is None else token
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int = 2048, context: int = 256) -> PreTrainedTokenizerFast:

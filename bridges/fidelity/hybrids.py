@@ -5,7 +5,7 @@ Figures of finished and of unfinished training come from these functions, with t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from bridges.bridge import Bridges
+from bridges.data.blocks import Text, in_batches
 from bridges.hybrid import Path, keep_prefix, prefix_streams
 from bridges.losses import Reference, head_values, kl_from_reference
 from bridges.stack import ResidualStack
@@ -73,17 +74,13 @@ def _ends(
     return {path: ends[path] for path in paths}
 
 
-def _batches(ids: Tensor, size: int, device: torch.device) -> Iterator[Tensor]:
-    return (chunk.to(device) for chunk in ids.split(size))
-
-
 @torch.no_grad()
 def measure_paths(
     paths: Sequence[Path],
     dense: ResidualStack,
     sparse: ResidualStack,
     bridges: Bridges,
-    ids: Tensor,
+    ids: Text,
     *,
     batch: int,
     bootstrap: int,
@@ -96,7 +93,7 @@ def measure_paths(
     """Cross-entropy and exact KL(dense ‖ path) of every path, with 95 % intervals over sequences.
 
     Args:
-        ids: held-out sequences ``[n, T]``.
+        ids: held-out sequences ``[n, T]``, or batches of such where they differ in length.
         label: what the ``bridges`` column says: ``trained``, ``untrained`` or ``ridge``.
 
     Returns:
@@ -104,7 +101,8 @@ def measure_paths(
     """
     ce: dict[Path, list[Tensor]] = {p: [] for p in paths}
     kl: dict[Path, list[Tensor]] = {p: [] for p in paths}
-    for chunk in _batches(ids, batch, device):
+    for chunk in in_batches(ids, batch):
+        chunk = chunk.to(device)
         with autocast or nullcontext():
             reference = Reference(dense, dense.run_segment(dense.embed(chunk), 0, dense.n_sublayers))
             ends = _ends(paths, dense, sparse, bridges, chunk)
@@ -133,9 +131,10 @@ def _intervals(ce: Tensor, kl: Tensor, bootstrap: int, seed: int) -> dict[str, f
     return out
 
 
-def _finish(rows: list[dict], ids: Tensor, split: str) -> pd.DataFrame:
-    frame = pd.DataFrame(rows)
-    frame["n_sequences"], frame["n_tokens"], frame["split"] = len(ids), ids.numel(), split
+def _finish(rows: list[dict], ids: Text, split: str) -> pd.DataFrame:
+    frame, batches = pd.DataFrame(rows), in_batches(ids, 1)
+    frame["n_sequences"], frame["n_tokens"] = len(batches), sum(batch.numel() for batch in batches)
+    frame["split"] = split
     return frame
 
 
@@ -143,7 +142,7 @@ def _finish(rows: list[dict], ids: Tensor, split: str) -> pd.DataFrame:
 def measure_table(
     table: Tensor,
     dense: ResidualStack,
-    ids: Tensor,
+    ids: Text,
     *,
     batch: int,
     bootstrap: int,
@@ -158,7 +157,8 @@ def measure_table(
     """
     table = table.to(device)
     ce, kl = [], []
-    for chunk in _batches(ids, batch, device):
+    for chunk in in_batches(ids, batch):
+        chunk = chunk.to(device)
         for row in chunk.split(1):
             logp = table[row]
             reference = dense.logits(row).float().log_softmax(-1)
@@ -173,7 +173,7 @@ def bridge_errors(
     dense: ResidualStack,
     sparse: ResidualStack,
     bridges: Bridges,
-    ids: Tensor,
+    ids: Text,
     *,
     batch: int,
     autocast: AbstractContextManager | None = None,
@@ -186,7 +186,7 @@ def bridge_errors(
     """
     sums: dict[tuple[int, str], list[Tensor]] = {}
     start = bridges.constant_prefix
-    chunks = list(_batches(ids, batch, device))
+    chunks = [chunk.to(device) for chunk in in_batches(ids, batch)]
     with autocast or nullcontext():
         means = [_site_means(stack, chunks, start) for stack in (dense, sparse)]
         for chunk in chunks:

@@ -18,7 +18,7 @@ from bridges.report.fidelity import fidelity_section
 from bridges.report.markup import Raw, html, join
 from bridges.report.rows import behaviour_section
 from bridges.report.source import Source
-from bridges.report.top import between, hero, meanings, tally
+from bridges.report.top import alarm, between, hero, meanings, tally
 from bridges.report.training import settings_section, training_section
 from bridges.report.verdicts import answer, behaviour_order
 
@@ -71,7 +71,7 @@ def report_html(folder: str | Path) -> str:
         style="\n".join(map(_asset, STYLES)),
         between=html(between(source)),
         navigation=join(f'<li><a href="#{name}">{title}</a></li>' for name, title in PARTS),
-        tally=tally(source),
+        tally=Raw(alarm(source) + tally(source)),
         hero=first,
         body=body,
         data=embedded(data | examples.data()),

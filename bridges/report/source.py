@@ -18,6 +18,8 @@ from bridges.storage.tables import read_table, table_path
 STAGES = {
     **dict.fromkeys(("training",), "train"),
     **dict.fromkeys(("sites", "paths", "sparsity"), "evaluate"),
+    "profile": "prepare",
+    "scope": "scope",
     **dict.fromkeys(("suite", "behaviours"), "behaviours"),
     **dict.fromkeys(("circuits", "nodes", "edges", "activations", "prompt_activations"), "circuits"),
     **dict.fromkeys(("controls", "faithfulness"), "circuits"),

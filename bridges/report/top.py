@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from typing import Any
 
+from bridges.fidelity.scope import scope_text
 from bridges.report.charts import Figures
 from bridges.report.circuits import graph_holder
 from bridges.report.depth import depth_chart
@@ -39,6 +40,12 @@ def tally(source: Source) -> Raw:
     if not buttons:
         return note(source.missing("verdicts"))
     return Raw(f'<div class="tally" role="group" aria-label="Show behaviours by verdict">{buttons}</div>')
+
+
+def alarm(source: Source) -> Raw:
+    """What a reader of a narrow run has to know before anything else: what its models know, and what they do not."""
+    rows = source.rows("scope")
+    return Raw(f'<p class="alarm" role="note">{html(scope_text(rows))}</p>') if rows else Raw("")
 
 
 def hero(source: Source, figures: Figures, anchors: dict[str, str], graphs: dict[str, int | None]) -> Raw:

@@ -74,6 +74,7 @@ class BehaviourWork:
             context.behaviours[name], context.tokenizer, config.behaviours.pairs, config.seed
         )
         self.rows: Rows = {table: [] for table in CIRCUIT_TABLES}
+        self.told = False
 
     def first(self, pairs: EncodedPairs, count: int) -> EncodedPairs:
         """The first pairs of a split, balanced over frames."""
@@ -89,9 +90,13 @@ class BehaviourWork:
         return Search(context.stacks[model], train, context.means(model), settings, seed, model, text, bridges)
 
     def run(self) -> Rows:
-        """All of it. What needs further searches is left out where a claim is missed already (``stop_early``)."""
+        """All of it, the verdict told as soon as it is known.
+
+        What needs further searches is left out where a claim is missed already (``stop_early``).
+        """
         context, expressed = self.context, self.expressed
         if expressed.train is None or expressed.heldout is None:
+            self.tell()
             return self.rows
         heldout = self.first(expressed.heldout, context.config.compare.pairs)
         diffs = {m: pair_logit_diffs(context.stacks[m], heldout) for m in ("dense", "sparse")}
@@ -110,6 +115,7 @@ class BehaviourWork:
             self.measure(circuit)
         elif "dense" in self.able and "dense" in circuits.models and not circuits.controls.stop_early:
             self.dense_circuit(heldout)
+        self.tell()
         return self.rows
 
     def sparse_circuit(self, heldout: EncodedPairs) -> Circuit | None:
@@ -186,6 +192,8 @@ class BehaviourWork:
             self.dense_circuit(self.first(expressed.heldout, config.compare.pairs))
         claims = [name for name in wanted if name in CLAIM_CONTROLS and name != "necessity"]
         self.rows["controls"] += run_controls(case, claims)
+        # What is left decides nothing of the verdict.
+        self.tell()
         left = [name for name in wanted if name not in CLAIM_CONTROLS]
         if early and self.missed():
             # A second search says nothing of a circuit that is not reproduced.
@@ -209,6 +217,12 @@ class BehaviourWork:
         if claims is not None:
             found = found[found["claim"].isin(claims)]
         return bool((found["state"] == "missed").any())
+
+    def tell(self) -> None:
+        """Say the verdict, once, as soon as it is known."""
+        if not self.told:
+            self.told = True
+            self.context.say(self.line())
 
     def line(self) -> str:
         """The verdict as far as it is known, as one line for a person to read."""

@@ -21,7 +21,7 @@ from bridges.circuits.bridge_context import BridgeContext, device_of
 from bridges.circuits.controls import Null
 from bridges.circuits.controls.null_searches import shuffled_model
 from bridges.config import Config
-from bridges.data.blocks import TokenBlocks, bigram_log_probabilities
+from bridges.data.blocks import TokenBlocks
 from bridges.dense import DenseStack
 from bridges.runs.initialise import FULL_BIGRAM_LIMIT, UNTRAINED_SEED, Start, fit_to_text, stream_pairs
 from bridges.runs.sources import select_behaviours
@@ -104,9 +104,17 @@ class RunContext:
         """At least one block and about so many tokens of a split, ids ``[n, context]``."""
         return self.data.take(split, max(1, tokens // self.data.context))
 
+    def rows(self, count: int) -> int:
+        """So many rows of ``data.context`` tokens of ordinary text, in rows of a narrow text, which are shorter."""
+        return max(1, round(count * self.config.data.context / self.data.mean_length))
+
+    def chunks(self, split: str, tokens: int) -> list[Tensor]:
+        """About so many tokens of a split without padding, in batches of rows of one length."""
+        return self.data.chunks(split, max(1, round(tokens / self.data.mean_length)), self.rows(_BATCH))
+
     def _batches(self, stack: ResidualStack) -> list[Tensor]:
-        text = self.text("train", self.config.circuits.reference_tokens)
-        return [ids.to(device_of(stack)) for ids in text.split(_BATCH)]
+        text = self.chunks("train", self.config.circuits.reference_tokens)
+        return [ids.to(device_of(stack)) for ids in text]
 
     @property
     def behaviours(self) -> dict[str, Behaviour]:
@@ -118,8 +126,7 @@ class RunContext:
         """Log-probabilities ``[V, V]`` of a bigram table; None where the vocabulary is too large for one."""
         if self.dense.vocab_size > FULL_BIGRAM_LIMIT:
             return None
-        make = lambda: bigram_log_probabilities(self.data.blocks["train"], self.dense.vocab_size)  # noqa: E731
-        return self._once("bigram", make)
+        return self._once("bigram", lambda: self.data.bigram(self.dense.vocab_size))
 
     def random_bridges(self, seed: int = 0) -> Bridges:
         """Random bridges of the trained ones' shape, means, scales and constant prefix."""
@@ -139,7 +146,9 @@ class RunContext:
         config, ridge = self.config, self.random_bridges()
         tokens, batch = config.eval.ridge_tokens, config.eval.batch
         fit_ridge(
-            ridge, stream_pairs(self.dense, self.sparse, self.data, tokens, batch, self.device), config.bridge.ridge
+            ridge,
+            stream_pairs(self.dense, self.sparse, self.data, tokens, self.rows(batch), self.device),
+            config.bridge.ridge,
         )
         return ridge
 
@@ -187,8 +196,9 @@ class RunContext:
     @property
     def peaks(self) -> Peaks:
         """Where the sparse model's nodes are most active in held-out text."""
-        count = self.config.circuits.top_activations
-        return self._once("peaks", lambda: Peaks.find(self.sparse, self.heldout_text, count, _BATCH))
+        count, text = self.config.circuits.top_activations, self.heldout_text
+        lengths = self.data.lengths_of("test", len(text))
+        return self._once("peaks", lambda: Peaks.find(self.sparse, text, count, _BATCH, lengths))
 
     def bar(self, total: int, name: str, unit: str = "behaviour") -> tqdm:
         """A progress bar over behaviours, or pieces of them."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from importlib.resources import files
 from pathlib import Path
@@ -12,10 +12,10 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from bridges.bridge import Bridges, fit_ridge, measure_scales, pair_sites
+from bridges.bridge import Bridges, SitePair, fit_ridge, measure_scales, pair_sites
 from bridges.config import Config, SparseConfig
 from bridges.config.paths import INITS as INITS
-from bridges.data.blocks import TokenBlocks, bigram_log_probabilities
+from bridges.data.blocks import TokenBlocks
 from bridges.dense import DenseStack
 from bridges.errors import CheckpointError, ConfigError, ModelError, in_brief
 from bridges.interop.openai import load_openai
@@ -29,6 +29,8 @@ FULL_BIGRAM_LIMIT = 8192
 BRIDGE_SEED, UNTRAINED_SEED, SPARE_SEED = 1, 2, 3
 # Dense models for which a trained pair ships.
 SHIPPED = ("tinypython",)
+# Tokens that means and deviations of streams are measured on.
+_SCALE_TOKENS = 4096
 # Before a folder of OpenAI's format.
 OPENAI = "openai:"
 # Settings of `sparse` that say how to train and not what the model is.
@@ -225,11 +227,17 @@ def _planted(config: Config, context: int) -> Start:
     return Start("planted", shape, fraction=config.sparsity, note=note)
 
 
-def build(config: Config, dense: DenseStack, start: Start) -> tuple[SparseTransformer, Bridges]:
-    """The sparse model and the bridges at their first step, but for what must be measured on text."""
+def build(
+    config: Config, dense: DenseStack, start: Start, pairs: Sequence[SitePair] | None = None
+) -> tuple[SparseTransformer, Bridges]:
+    """The sparse model and the bridges at their first step, but for what must be measured on text.
+
+    Args:
+        pairs: the sites that bridges join; None: evenly over both models' depth.
+    """
     torch.manual_seed(config.seed)
     sparse = start.model or SparseTransformer(start.shape)
-    pairs = pair_sites(dense.n_sublayers, 2 * start.shape.n_layer, config.bridge.every)
+    pairs = pairs or pair_sites(dense.n_sublayers, 2 * start.shape.n_layer, config.bridge.every)
     bridges = Bridges(
         dense.d_model, start.shape.d_model, pairs, config.bridge.activation_fraction, config.seed + BRIDGE_SEED
     )
@@ -261,7 +269,7 @@ def stream_pairs(
     dense: DenseStack, sparse: SparseTransformer, data: TokenBlocks, tokens: int, batch: int, device: torch.device
 ) -> Iterator[tuple[dict[int, Tensor], dict[int, Tensor]]]:
     """Both models' streams at every site over some training text, for a regression between them."""
-    for ids in data.take("train", max(1, tokens // data.context)).split(batch):
+    for ids in data.chunks("train", max(1, round(tokens / data.mean_length)), batch):
         ids = ids.to(device)
         yield dense.run(ids).sites, sparse.run(ids).sites
 
@@ -282,11 +290,13 @@ def fit_to_text(
     each model's own (`Bridges.constant_prefix`); bridges of a pair keep what they were trained with.
     """
     if start.kind not in ("pair", "openai") and sparse.config.bigram == "full":
-        table = bigram_log_probabilities(data.blocks["train"], sparse.vocab_size)
+        table = data.bigram(sparse.vocab_size)
         cast(nn.Embedding, sparse.bigram).weight.copy_(table)
-    some = data.take("train", 16).to(device)
     bridges.constant_prefix = data.constant_prefix
-    measure_scales(bridges, dense.run(some).sites, sparse.run(some).sites)
+    some = data.chunks("train", max(16, _SCALE_TOKENS // data.context), 16)
+    measure_scales(
+        bridges, [dense.run(ids.to(device)).sites for ids in some], [sparse.run(ids.to(device)).sites for ids in some]
+    )
     if start.folder is not None and (start.folder / "bridges").is_dir():
         trained = Bridges.from_pretrained(start.folder / "bridges")
         if trained.pairs == bridges.pairs and trained.config.d_dense == dense.d_model:

@@ -20,14 +20,16 @@ from bridges.circuits.bridge_context import BridgeContext, map_through_bridge
 from bridges.circuits.circuit import Circuit, ablated, circuit_logits, only
 from bridges.circuits.draw import draw_circuit
 from bridges.config import STACKS
-from bridges.data.blocks import TokenBlocks, token_blocks
-from bridges.dense import DenseStack, load_dense
+from bridges.data.blocks import TokenBlocks
+from bridges.data.tokenizer import leading_token, vocabulary_size
+from bridges.dense import DenseStack
 from bridges.errors import BridgesError, CheckpointError, nearest
 from bridges.hybrid import Path as MixedPath
 from bridges.hybrid import path_logits
 from bridges.report.names import read_names
 from bridges.runs.circuits import circuit_file
 from bridges.runs.inputs import check_inputs, model_inputs, text_inputs
+from bridges.runs.models import load_models, load_text
 from bridges.runs.sources import select_behaviours
 from bridges.sparse import SparseTransformer, load_sparse
 from bridges.stack import ResidualStack
@@ -128,9 +130,7 @@ class Run:
 
     @cached_property
     def _dense_and_tokenizer(self):
-        m = self.config.model
-        dtype = torch.bfloat16 if m.dtype == "bf16" else torch.float32
-        dense, tokenizer = load_dense(m.name, gguf_file=m.gguf_file, revision=m.revision, dtype=dtype)
+        dense, tokenizer = load_models(self.config, saved=self.folder.model)
         check_inputs(self.folder.path, model_inputs(self.config, dense), self._allow_changed)
         return dense, tokenizer
 
@@ -141,7 +141,8 @@ class Run:
         Raises:
             CheckpointError: it is not the text that the run had (unless that is allowed).
         """
-        data = token_blocks(self.config.data, self.tokenizer, self.config.data.context)
+        known = select_behaviours(self.config.behaviours, self.tokenizer)
+        data = load_text(self.config, self.tokenizer, known, self.dense.vocab_size)
         check_inputs(self.folder.path, text_inputs(self.config, data), self._allow_changed)
         return data
 
@@ -188,12 +189,28 @@ class Run:
         if sum(x is not None for x in (dense_until, sparse_until, path)) != 1:
             raise BridgesError("Give exactly one of dense_until, sparse_until and path.")
         if isinstance(ids, str):
-            ids = torch.tensor([self.tokenizer(ids)["input_ids"]])
+            ids = self._ids(ids)
         if path is not None:
             mixed = MixedPath.parse(path)
         else:
             mixed = MixedPath("D", (dense_until,)) if dense_until is not None else MixedPath("S", (sparse_until,))  # type: ignore[arg-type]
         return path_logits(mixed, self.dense, self.sparse, self.bridges, ids)
+
+    def _ids(self, text: str) -> Tensor:
+        """Token ids ``[1, T]`` of a text behind the token that all begin with.
+
+        Raises:
+            BridgesError: the run's models are narrowed to a vocabulary that the text goes beyond.
+        """
+        lead = leading_token(self.tokenizer)
+        ids = ([] if lead is None else [lead]) + self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        known = vocabulary_size(self.tokenizer)
+        if known is not None and (outside := [i for i in ids if i >= known]):
+            raise BridgesError(
+                f"{self.tokenizer.decode(outside[:1])!r} is not among the {known:,} tokens that this narrow run knows: "
+                "those of its prompts. Ask with such prompts (run.prompts), or train with data.vocabulary=all."
+            )
+        return torch.tensor([ids])
 
     @property
     def behaviours(self) -> list[str]:

@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import pandas as pd
-import torch
 from accelerate import Accelerator
+from transformers import PreTrainedTokenizerBase
 
 from bridges import kernels
-from bridges.bridge import Bridges, pair_sites
+from bridges.behaviours.pair import Behaviour
+from bridges.bridge import Bridges, SitePair, pair_sites
 from bridges.config import Config, flat
 from bridges.config.paths import absolute
-from bridges.data.blocks import token_blocks
+from bridges.data.blocks import TokenBlocks
 from bridges.data.tokenizer import leading_token
-from bridges.dense import DenseStack, load_dense
-from bridges.errors import CheckpointError, ConfigError, DataError, DiskFullError, in_brief
+from bridges.dense import DenseStack
+from bridges.errors import CheckpointError, ConfigError, DiskFullError, in_brief
 from bridges.report import write_report
 from bridges.runs.context import RunContext
 from bridges.runs.disk import bytes_missing, bytes_needed, full_message, is_disk_full, readable
 from bridges.runs.initialise import Start, build, choose_start, finish
 from bridges.runs.inputs import behaviour_inputs, check_inputs, model_inputs, other_versions, text_inputs
+from bridges.runs.models import load_models, load_text
+from bridges.runs.placement import PROFILE, place_pairs, profile_table
 from bridges.runs.sources import select_behaviours
 from bridges.runs.stages import wanted
 from bridges.runs.summary import headline, summary_text
@@ -38,50 +41,111 @@ from bridges.training.precision import resolve_precision
 log = logging.getLogger(__name__)
 
 
-def plan_of(config: Config, dense: DenseStack, start: Start, accelerator: Accelerator) -> Plan:
-    """What training takes."""
+def plan_of(
+    config: Config,
+    dense: DenseStack,
+    start: Start,
+    accelerator: Accelerator,
+    context: int | None = None,
+    length: float | None = None,
+) -> Plan:
+    """What training takes.
+
+    Args:
+        context: tokens of the longest row. length: of a row on average. None: ``data.context`` both.
+    """
     device, pairs = accelerator.device, pair_sites(dense.n_sublayers, 2 * start.shape.n_layer, config.bridge.every)
     precision, processes = resolve_precision(config.train.precision, device), accelerator.num_processes
-    return estimate(config, dense, start.shape, len(pairs), config.data.context, precision, processes, device)
+    context = context or config.data.context
+    return estimate(
+        config, dense, start.shape, len(pairs), context, precision, processes, device, length or float(context)
+    )
 
 
 def prepare(
     config: Config, folder: RunFolder, accelerator: Accelerator, say: Callable[[str], None]
 ) -> tuple[RunContext, Plan]:
     """Load the dense model and the text, decide whether it fits, and build what will be trained."""
-    device = accelerator.device
-    dtype = torch.bfloat16 if config.model.dtype == "bf16" else torch.float32
+    device, narrow = accelerator.device, config.data.focus > 0
     say(f"Loading {config.model.name} …")
-    dense, tokenizer = load_dense(
-        config.model.name, gguf_file=config.model.gguf_file, revision=config.model.revision, dtype=dtype, device=device
-    )
+    dense, tokenizer = load_models(config, device, say=say)
     if config.data.context > dense.context:
         raise ConfigError(
             f"data.context={config.data.context} is longer than the {dense.context} tokens {config.model.label} takes."
         )
-    start = choose_start(config, dense, config.data.context, tokenizer.eos_token_id)
-    start.shape.bos_token_id = leading_token(tokenizer)
-    plan = plan_of(config, dense, start, accelerator)
-    check_memory(plan)
     # A misspelt name or a broken file must not wait until training is over.
-    select_behaviours(config.behaviours, tokenizer)
-    say(f"Reading text ({config.data.source}) …")
-    data = token_blocks(config.data, tokenizer, config.data.context)
-    largest = max(int(blocks.max()) for blocks in data.blocks.values())
-    if largest >= dense.vocab_size:
-        raise DataError(
-            f"The text holds {tokenizer.convert_ids_to_tokens(largest)!r} (token {largest}), of which the dense model "
-            f"has no embedding: it has {dense.vocab_size}. Take it out of the text."
-        )
+    behaviours = select_behaviours(config.behaviours, tokenizer)
+    data = _text(config, dense, tokenizer, behaviours, say) if narrow else None
+    context = config.data.context if data is None else data.context
+    start = choose_start(config, dense, context, tokenizer.eos_token_id)
+    start.shape.bos_token_id = leading_token(tokenizer)
+    plan = plan_of(config, dense, start, accelerator, context, None if data is None else data.mean_length)
+    check_memory(plan)
+    # Ordinary text is long: what does not fit into memory need not wait for it.
+    data = data or _text(config, dense, tokenizer, behaviours, say)
     found = model_inputs(config, dense) | text_inputs(config, data) | behaviour_inputs(config)
     check_inputs(folder.path, found, config.allow_changed, write=accelerator.is_main_process, say=say)
-    sparse, bridges = build(config, dense, start)
+    pairs = _places(config, folder, dense, tokenizer, behaviours, start, accelerator.is_main_process, say)
+    sparse, bridges = build(config, dense, start, pairs)
     if start.note:
         say(start.note)
     parts = RunContext(
         config, folder, accelerator, dense, data, sparse.to(device), bridges.to(device), tokenizer, start, say
     )
     return parts, plan
+
+
+def _text(
+    config: Config,
+    dense: DenseStack,
+    tokenizer: PreTrainedTokenizerBase,
+    behaviours: Mapping[str, Behaviour],
+    say: Callable[[str], None],
+) -> TokenBlocks:
+    say(
+        f"Drawing prompts of {len(behaviours)} behaviours …"
+        if config.data.focus
+        else f"Reading text ({config.data.source}) …"
+    )
+    return load_text(config, tokenizer, behaviours, dense.vocab_size)
+
+
+def _places(
+    config: Config,
+    folder: RunFolder,
+    dense: DenseStack,
+    tokenizer: PreTrainedTokenizerBase,
+    behaviours: Mapping[str, Behaviour],
+    start: Start,
+    main: bool,
+    say: Callable[[str], None],
+) -> list[SitePair]:
+    """The sites that bridges join; measured where ``bridge.place=ceiling``, and then the table ``profile``.
+
+    Raises:
+        ConfigError: bridges are to stand where behaviours rise, and there are none.
+    """
+    n_sparse, every = 2 * start.shape.n_layer, config.bridge.every
+    if config.bridge.place == "even":
+        return pair_sites(dense.n_sublayers, n_sparse, every)
+    if not behaviours:
+        raise ConfigError(
+            "bridge.place=ceiling needs behaviours to measure; with behaviours=none use bridge.place=even."
+        )
+    if PROFILE in table_names(folder.path):
+        frame = read_table(folder.path, PROFILE)
+    else:
+        say("Measuring where the dense model moves what its behaviours depend on …")
+        frame = profile_table(config, dense, tokenizer, behaviours)
+        if main:
+            write_table(folder.path, PROFILE, frame)
+    profiles = {
+        str(name): dict(zip(rows["dense_site"].astype(int), rows["share_moved"], strict=True))
+        for name, rows in frame.groupby("behaviour", sort=False)
+    }
+    pairs = place_pairs(dense.n_sublayers, n_sparse, every, profiles)
+    say(f"Bridges at the dense sites {', '.join(str(pair.dense) for pair in pairs)} of {dense.n_sublayers}.")
+    return pairs
 
 
 def trainer_of(parts: RunContext, log_row: LogRow) -> Trainer:
@@ -114,6 +178,8 @@ def _train(parts: RunContext, plan: Plan, tracker: Tracker) -> None:
     else:
         parts.fit_to_text()
     if trainer.progress.step < trainer.steps:
+        if trainer.store():
+            parts.say("The dense model has been run once on all prompts; its streams are kept for training.")
         plan.seconds_per_step = time_step(trainer)
     parts.say(plan.text())
     training, timing = trainer.fit()

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 
+from bridges.behaviours import get_suite
+from bridges.behaviours.pair import Behaviour
 from bridges.behaviours.stage import measure_behaviour
 from bridges.circuits.bootstrap import Resampler
 from bridges.compare.agreement import text_rows
 from bridges.compare.similarity import similarity_rows
 from bridges.compare.verdict import decide
-from bridges.config import Config, VerdictConfig
+from bridges.config import Config, DataConfig, VerdictConfig
+from bridges.data.blocks import read_documents
+from bridges.data.corpus import Document
+from bridges.data.prompts import split_texts
+from bridges.errors import DataError
 from bridges.fidelity.hybrids import bridge_errors, measure_paths, measure_table, site_table
+from bridges.fidelity.scope import HELDOUT, OTHERS, REACH, ROWS, TEXT, TRAINED, readable, scope_rows, scope_text
 from bridges.hybrid import Path as MixedPath
 from bridges.hybrid import all_paths
 from bridges.runs.circuits import CIRCUIT_TABLES, BehaviourWork, searchable, warm_up
@@ -28,14 +37,16 @@ JUDGED_BY = ("suite", "behaviours", "circuits", "controls", "agreement", "transf
 _BATCH = 8
 # Of the cross-validated regressions between streams: penalty relative to the inputs' mean square, and folds.
 RIDGE, FOLDS = 1e-4, 5
+# Characters of an ordinary document that a narrow run is tried on.
+_BEGINNING = 400
 
 
 @torch.no_grad()
 def evaluate(context: RunContext) -> None:
     """The ``sites`` and ``paths`` tables on held-out documents, the baselines among them."""
     config, dense, sparse = context.config, context.dense, context.sparse
-    ids = context.data.take("test", config.eval.sequences)
-    shared: dict[str, Any] = {"batch": config.eval.batch, "device": context.device}
+    ids = context.data.chunks("test", context.rows(config.eval.sequences), context.rows(config.eval.batch))
+    shared: dict[str, Any] = {"batch": context.rows(config.eval.batch), "device": context.device}
     measured = shared | {"bootstrap": config.eval.bootstrap, "seed": config.seed, "split": "test"}
     count = len(context.bridges)
     singles = [MixedPath(first, (i,)) for first in "DS" for i in range(count)]
@@ -53,6 +64,47 @@ def evaluate(context: RunContext) -> None:
         paths.append(measure_table(context.bigram, dense, ids, **measured))
     write_table(context.folder.path, "paths", pd.concat(paths, ignore_index=True))
     write_table(context.folder.path, "sites", pd.concat(sites, ignore_index=True))
+
+
+def scope(context: RunContext) -> None:
+    """The ``scope`` table of a narrow run: how far its models reach beyond the prompts that they were trained on."""
+    config, tokenizer = context.config, context.tokenizer
+    mine = context.behaviours
+    suite = config.behaviours.suite
+    every = get_suite(suite if suite in ("python", "english") else "english")
+    others = {name: behaviour for name, behaviour in every.items() if name not in mine}
+    seed = config.seed
+
+    def drawn(some: Mapping[str, Behaviour], split: str) -> list[str]:
+        each = max(2, ROWS // max(1, len(some)))
+        return [text for behaviour in some.values() for text in split_texts(behaviour, split, each, seed)]
+
+    texts = {
+        TRAINED: drawn(mine, "train"),
+        HELDOUT: drawn(mine, "heldout"),
+        REACH: drawn(mine, "reach"),
+        OTHERS: drawn(others, "heldout"),
+        TEXT: [d.text[:_BEGINNING] for d in islice(_ordinary(config.data), 4 * ROWS) if d.split == "test"][:ROWS],
+    }
+    rows = scope_rows(
+        {kind: readable(some, tokenizer) for kind, some in texts.items() if some},
+        context.dense,
+        context.sparse,
+        bigram=None if context.bigram is None else context.bigram.to(context.device),
+        skip=context.bridges.constant_prefix,
+        bootstrap=config.eval.bootstrap,
+        seed=seed,
+        device=context.device,
+        autocast=context.autocast(),
+    )
+    write_table(context.folder.path, "scope", pd.DataFrame(rows))
+    context.say(scope_text(rows))
+
+
+def _ordinary(config: DataConfig) -> Iterator[Document]:
+    """Documents of the text that stands beside the prompts; none where it cannot be read."""
+    with suppress(DataError):
+        yield from read_documents(config)
 
 
 def behaviours(context: RunContext) -> None:
@@ -115,10 +167,7 @@ def circuits(context: RunContext) -> None:
 
     def work(mine: RunContext, name: str) -> Any:
         with mine.autocast():
-            found = BehaviourWork(mine, name, able(name))
-            rows = found.run()
-            mine.say(found.line())
-        return rows
+            return BehaviourWork(mine, name, able(name)).run()
 
     done = run_each(place, names, CIRCUIT_TABLES, own, work, lambda n: bar.set_postfix_str(n) or bar.update(), order)
     bar.close()
@@ -129,14 +178,14 @@ def compare(context: RunContext) -> None:
     """Likeness of the whole models on text, and the verdicts with their corrections over all behaviours."""
     config, folder = context.config, context.folder.path
     with context.autocast():
-        text = context.text("test", config.compare.text_tokens)
-        draws = Resampler(len(text), config.compare.bootstrap, config.seed)
+        text = context.chunks("test", config.compare.text_tokens)
+        draws = Resampler(sum(map(len, text)), config.compare.bootstrap, config.seed)
         whole = text_rows({"dense": context.dense, "sparse": context.sparse}, text, draws)
         likeness = similarity_rows(
             context.dense,
             context.sparse,
             context.bridges,
-            context.text("test", config.compare.similarity_tokens),
+            context.chunks("test", config.compare.similarity_tokens),
             RIDGE,
             FOLDS,
             _BATCH,
@@ -175,6 +224,8 @@ def _write(context: RunContext, tables: dict[str, pd.DataFrame], place: Path) ->
 def wanted(config: Config) -> dict[str, Callable[[RunContext], None]]:
     """The stages after training that these settings ask for, in order."""
     stages: dict[str, Callable[[RunContext], None]] = {"evaluate": evaluate}
+    if config.data.focus:
+        stages["scope"] = scope
     if config.behaviours.suite != "none":
         stages["behaviours"] = behaviours
         if config.circuits.models:

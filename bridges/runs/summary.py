@@ -11,6 +11,7 @@ import textwrap
 import numpy as np
 import pandas as pd
 
+from bridges.fidelity.scope import scope_text
 from bridges.storage.folder import RunFolder
 from bridges.storage.tables import read_table, table_names
 from bridges.storage.tables.verdicts import VERDICTS
@@ -186,9 +187,17 @@ def summary_text(folder: RunFolder) -> str:
             f"nonzero weights: {kept:,} of {numel:,} ({kept / numel:.3%}), {budget}",
             *able,
             *_sizes(figures),
+            *_scope(folder),
             *(["", text] if (text := verdict_text(folder)) else []),
         ]
     )
+
+
+def _scope(folder: RunFolder) -> list[str]:
+    """What a narrow run's models know and what they do not."""
+    if "scope" not in table_names(folder.path):
+        return []
+    return ["", scope_text(read_table(folder.path, "scope").to_dict("records"))]  # type: ignore[arg-type]
 
 
 def _sizes(figures: dict[str, float]) -> list[str]:

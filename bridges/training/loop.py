@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import psutil
 import torch
 from accelerate import Accelerator
 from torch import Tensor
@@ -21,12 +22,13 @@ from bridges.config import Config
 from bridges.data.blocks import TokenBlocks
 from bridges.errors import ConfigError, DivergenceError
 from bridges.sparse import Projector, Schedule, SparseTransformer
-from bridges.stack import ResidualStack
+from bridges.stack import ResidualStack, Streams
 from bridges.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from bridges.training.crossings import DIRECTIONS, Crossings, Sampler
 from bridges.training.moments import Moments
 from bridges.training.optimizers import OptimizerSet, ParameterGroup, build_optimizer
 from bridges.training.precision import autocast, resolve_precision
+from bridges.training.stored import StoredStreams, worth_storing
 from bridges.training.terms import Objective
 
 log = logging.getLogger(__name__)
@@ -79,7 +81,7 @@ class Trainer:
                 f"{accelerator.num_processes} × {train.accumulate}."
             )
         self.precision = resolve_precision(train.precision, accelerator.device)
-        self.steps = max(1, math.ceil(train.tokens / (train.batch * data.context)))
+        self.steps = max(1, math.ceil(train.tokens / (train.batch * data.mean_length)))
         self.schedule = Schedule(
             self.steps,
             config.sparsity,
@@ -103,6 +105,7 @@ class Trainer:
             train.terms.coefficients(),
             config.bridge.detach_encoder_target,
             self._shared_moments,
+            train.terms.answer,
         )
         wanted = len(bridges) if train.hybrid_sites == "all" else int(train.hybrid_sites)
         self.sampler = Sampler(len(bridges), wanted, config.seed, train.hybrid_sampling == "importance")
@@ -110,6 +113,7 @@ class Trainer:
         self.progress = Progress(0, 0.0, [], [], self.sampler.means)
         self.sizes = torch.ones(len(bridges))
         self.crossed: dict[str, tuple[Crossings, Tensor]] = {}
+        self.stored: StoredStreams | None = None
 
     def _optimizer(self) -> OptimizerSet:
         train = self.config.train
@@ -134,6 +138,10 @@ class Trainer:
             groups.append(ParameterGroup(biases, rate))
         return build_optimizer(groups, betas=(train.beta1, train.beta2), eps=train.eps, weight_decay=train.weight_decay)
 
+    def _tokens(self, steps: int) -> int:
+        """Tokens of so many steps, rows of different lengths counted as the mean one."""
+        return round(steps * self.config.train.batch * self.data.mean_length)
+
     @property
     def parameters(self) -> list[torch.nn.Parameter]:
         return [p for module in (self.sparse, self.bridges) for p in module.parameters() if p.requires_grad]
@@ -152,6 +160,32 @@ class Trainer:
         mine = ids.chunk(accelerator.num_processes)[accelerator.process_index].to(accelerator.device)
         return list(mine.chunk(train.accumulate))
 
+    def _stored(self, step: int, length: int) -> Streams | None:
+        """The dense streams of this process's share of a step, where they are kept."""
+        if self.stored is None:
+            return None
+        rows = torch.from_numpy(self.data.rows(step, self.config.train.batch, self.config.seed))
+        mine = rows.chunk(self.accelerator.num_processes)[self.accelerator.process_index]
+        return self.stored(mine.numpy(), length)
+
+    def store(self) -> bool:
+        """Compute the dense streams of the text once, where that is worth it and fits into memory.
+
+        Returns:
+            whether they are kept.
+        """
+        train, device = self.config.train, self.accelerator.device
+        dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
+        sites = [pair.dense for pair in self.bridges.pairs]
+        # Of the whole run and the whole machine: a run that is gone on with decides alike.
+        visits, memory = self.steps * train.batch, psutil.virtual_memory().total
+        if train.accumulate > 1 or not worth_storing(self.data, visits, len(sites), self.dense.d_model, dtype, memory):
+            return False
+        self.stored = StoredStreams(
+            self.dense, self.data, sites, dtype, device, lambda: autocast(self.precision, device)
+        )
+        return True
+
     def gradients(self, step: int) -> dict[str, Tensor]:
         """Forward and backward of one step; gradients stay on the parameters.
 
@@ -164,13 +198,14 @@ class Trainer:
         crossed: dict[str, Tensor] = {}
         sizes = torch.zeros(len(self.bridges), device=self.accelerator.device)
         batches = self.micro_batches(step)
+        answered = self.data.answers(step, self.config.train.batch, self.config.seed)
         moments = None
         if accumulate > 1 and self.objective.normalises:
             with autocast(self.precision, self.accelerator.device):
                 moments = self.objective.moments(batches)
         for ids in batches:
             with autocast(self.precision, self.accelerator.device):
-                losses = self.objective(ids, d2s, s2d, moments)
+                losses = self.objective(ids, d2s, s2d, moments, answered, self._stored(step, ids.shape[1]))
             # The tensor that is logged as `total` is the one that is back-propagated.
             self.accelerator.backward(losses.total / accumulate)
             named = {"total": losses.total.detach(), **losses.values}
@@ -228,7 +263,7 @@ class Trainer:
             return values
         nonzeros = sum(self.projector.nonzeros().values())
         numel = sum(p.numel() for p in self.projector.matrices.values())
-        row = {"step": self.progress.step, "tokens": self.progress.step * train.batch * self.data.context, **values}
+        row = {"step": self.progress.step, "tokens": self._tokens(self.progress.step), **values}
         row |= {
             "lr": self.rate * train.lr * self.schedule.lr_factor(step),
             "l0_target": fraction,
@@ -274,7 +309,7 @@ class Trainer:
     def fit(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Train to the end; returns the training and timing tables."""
         train, main = self.config.train, self.accelerator.is_main_process
-        tokens_per_step = train.batch * self.data.context
+        tokens_per_step = self._tokens(1)
         interactive = sys.stderr.isatty()
         bar = tqdm(
             total=self.steps,
@@ -312,7 +347,7 @@ class Trainer:
 
     def _log(self, row: dict[str, Any]) -> None:
         previous = self.progress.timing[-1] if self.progress.timing else {"step": 0, "seconds": 0.0}
-        tokens = (row["step"] - previous["step"]) * self.config.train.batch * self.data.context
+        tokens = self._tokens(row["step"] - previous["step"])
         spent = max(self.progress.seconds - previous["seconds"], 1e-9)
         timing = {"step": row["step"], "seconds": self.progress.seconds, "tokens_per_second": tokens / spent}
         self.progress.timing.append(timing)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 
@@ -94,6 +95,7 @@ def estimate(
     precision: str,
     processes: int,
     device: torch.device,
+    length: float | None = None,
 ) -> Plan:
     """The plan of a run, from shapes alone: nothing of the sparse model is allocated.
 
@@ -102,6 +104,7 @@ def estimate(
 
     Args:
         sparse: configuration of the sparse model. n_bridges: number of bridges.
+        context: tokens of the longest row of text. length: of a row on average (None: as many).
         processes: that share the global batch.
     """
     with torch.device("meta"):
@@ -116,7 +119,8 @@ def estimate(
     crossings = n_bridges
     if config.train.hybrid_sites != "all":
         crossings = min(n_bridges, int(config.train.hybrid_sites))
-    steps = -(-config.train.tokens // (config.train.batch * context))
+    a_step = config.train.batch * (context if length is None else length)
+    steps = math.ceil(config.train.tokens / a_step)
     element = 2 if precision == "bf16" else 4
     # fp32 weight, gradient and two moments of everything trained; bf16 copies of the weights where products need them.
     trained = total - frozen + bridge
@@ -141,7 +145,7 @@ def estimate(
         n_bridges=n_bridges,
         crossings=crossings,
         steps=steps,
-        tokens=steps * config.train.batch * context,
+        tokens=round(steps * a_step),
         precision=precision,
         states=states,
         activations=int(stack_bytes + dense_bytes + widest + streams + logits + head),

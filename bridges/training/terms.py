@@ -57,6 +57,7 @@ class Objective:
         coefficients: ``{term: coefficient}`` over `TERMS`; an absent term is not computed, one at 0 is only logged.
         detach_encoder_target: the encoder is drawn to the sparse stream, not the other way round.
         moments_of: how the moments of one stream are taken for the NMSE's normaliser; several processes share theirs.
+        answer: how much more each KL counts at the position before a prompt's answer, where a batch has one.
     """
 
     def __init__(
@@ -67,11 +68,12 @@ class Objective:
         coefficients: Mapping[str, float],
         detach_encoder_target: bool = True,
         moments_of: Callable[[Tensor], Moments] = Moments.of,
+        answer: float = 0.0,
     ):
         self.dense, self.sparse, self.bridges = dense, sparse, bridges
         self.coefficients = dict(coefficients)
         self.detach_encoder_target = detach_encoder_target
-        self.moments_of = moments_of
+        self.moments_of, self.answer = moments_of, answer
 
     @property
     def normalises(self) -> bool:
@@ -99,6 +101,8 @@ class Objective:
         d2s: Crossings | Sequence[int],
         s2d: Crossings | Sequence[int],
         moments: StreamMoments | None = None,
+        answered: bool = False,
+        dense: Streams | None = None,
     ) -> Losses:
         """All terms on one batch.
 
@@ -107,22 +111,26 @@ class Objective:
             d2s, s2d: the crossings that are computed in each direction, whose sum stands for that over all; bridges
                 without weights count alike.
             moments: of the whole batch where ``ids`` is a part of it, see `moments`; None: of these streams.
+            answered: whether every sequence is a prompt and its answer, the last token.
+            dense: the dense stack's streams at the bridges' sites where they are known already; None: it is run.
         """
+        answer = self.answer if answered else 0.0
         d2s, s2d = (c if isinstance(c, Crossings) else Crossings.alike(c, len(self.bridges)) for c in (d2s, s2d))
-        with torch.no_grad():
-            dense = self.dense.run(ids)
+        if dense is None:
+            with torch.no_grad():
+                dense = self.dense.run(ids)
         reference = Reference(self.dense, dense.final[0])
         parts: list[Tensor] = []
         losses = Losses(total=ids.new_zeros((), dtype=torch.float32))
 
-        h_sparse = self._sparse_pass(ids, dense, reference, d2s, losses, parts)
+        h_sparse = self._sparse_pass(ids, dense, reference, d2s, answer, losses, parts)
         if self.normalises:
             self._bridge_terms(dense.sites, h_sparse, moments or self._moments(dense.sites, h_sparse), losses, parts)
         start = self.bridges.constant_prefix
         losses.sizes = torch.stack(
             [token_sizes(h_sparse[pair.sparse][:, start:]).mean() for pair in self.bridges.pairs]
         )
-        self._dense_pass(ids, dense.sites, h_sparse, reference, s2d, losses, parts)
+        self._dense_pass(ids, dense.sites, h_sparse, reference, s2d, answer, losses, parts)
         losses.total = torch.stack(parts).sum()
         return losses
 
@@ -135,8 +143,38 @@ class Objective:
         # Not as a matrix product, which autocast would round to eight bits.
         self._put(losses, term, (values * values.new_tensor(crossings.weights)).sum())
 
+    def _put_answer(
+        self,
+        stack: ResidualStack,
+        streams: Sequence[Tensor],
+        ids: Tensor,
+        reference: Reference,
+        kl: Sequence[float],
+        answer: float,
+        losses: Losses,
+        parts: list[Tensor],
+    ) -> None:
+        """The KLs of some streams once more at the position before the last token alone."""
+        if not answer:
+            return
+        there = slice(ids.shape[1] - 2, ids.shape[1] - 1)
+        target = Reference(reference.stack, reference.stream[:, there])
+        weighted, _ = head_loss(
+            stack, [h[:, there] for h in streams], ids[:, there], target, [0.0] * len(streams), [answer * w for w in kl]
+        )
+        parts.append(weighted)
+        before = losses.weighted.get("answer")
+        losses.weighted["answer"] = weighted.detach() + (0 if before is None else before)
+
     def _sparse_pass(
-        self, ids: Tensor, dense: Streams, reference: Reference, d2s: Crossings, losses: Losses, parts: list[Tensor]
+        self,
+        ids: Tensor,
+        dense: Streams,
+        reference: Reference,
+        d2s: Crossings,
+        answer: float,
+        losses: Losses,
+        parts: list[Tensor],
     ) -> dict[int, Tensor]:
         """The sparse model's own pass with the dense→sparse hybrids stacked onto it; its own stream at every site."""
         coefficient = self.coefficients
@@ -153,6 +191,7 @@ class Objective:
         kl = [coefficient.get("kl", 0.0)] + [coefficient.get("kl_d2s", 0.0) * w for w in counts]
         weighted, values = head_loss(self.sparse, list(run.final.values()), ids, reference, ce, kl)
         parts.append(weighted)
+        self._put_answer(self.sparse, list(run.final.values()), ids, reference, kl, answer, losses, parts)
         for term, value in (("ce", values[0, 0]), ("kl", values[1, 0])):
             if term in coefficient:
                 self._put(losses, term, value)
@@ -192,6 +231,7 @@ class Objective:
         sparse: dict[int, Tensor],
         reference: Reference,
         s2d: Crossings,
+        answer: float,
         losses: Losses,
         parts: list[Tensor],
     ) -> None:
@@ -207,4 +247,5 @@ class Objective:
         weights = [self.coefficients["kl_s2d"] * w for w in s2d.weights]
         weighted, values = head_loss(self.dense, list(final.values()), ids, reference, [0.0] * len(entries), weights)
         parts.append(weighted)
+        self._put_answer(self.dense, list(final.values()), ids, reference, weights, answer, losses, parts)
         self._put_crossed(losses, "kl_s2d", values[1], s2d)

@@ -100,14 +100,14 @@ def _rounded(value: Any) -> Any:
 def fidelity(parts: RunContext) -> dict[str, float]:
     """KL from the dense model on the validation split, in nats: of the sparse model and of the mean single crossing."""
     singles = [MixedPath(first, (i,)) for first in "DS" for i in range(len(parts.bridges))]
-    ids = parts.data.take("validation", parts.config.eval.sequences)
+    ids = parts.data.chunks("validation", parts.rows(parts.config.eval.sequences), parts.rows(parts.config.eval.batch))
     frame = measure_paths(
         [MixedPath("S"), *singles],
         parts.dense,
         parts.sparse,
         parts.bridges,
         ids,
-        batch=parts.config.eval.batch,
+        batch=parts.rows(parts.config.eval.batch),
         bootstrap=1,
         seed=parts.config.seed,
         split="validation",

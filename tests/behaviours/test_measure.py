@@ -31,7 +31,6 @@ def tiny() -> EncodedPairs:
         ids=torch.tensor([[[0, 2, 1], [0, 0, 3]], [[4, 1, 1], [0, 5, 1]]]),
         lengths=torch.tensor([[2, 3], [1, 2]]),
         candidates=torch.tensor([[0, 1], [1, 0]]),
-        requested=2,
     )
 
 

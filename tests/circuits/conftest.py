@@ -94,7 +94,7 @@ def quote_pairs(n: int, seed: int) -> EncodedPairs:
     )
     pairs = tuple(Pair("", "", "", "", "quote") for _ in range(n))
     lengths = torch.full((n, 2), 8)
-    return EncodedPairs("quote", "train", seed, pairs, ids, lengths, right, n)
+    return EncodedPairs("quote", "train", seed, pairs, ids, lengths, right)
 
 
 def published(**changes: object) -> CircuitSettings:
@@ -184,7 +184,7 @@ def planted_pairs(split: str, count: int) -> EncodedPairs:
         Pair(f"{row[0].tolist()}", f"{row[1].tolist()}", "yes", "no", f"{split} {i % 4}") for i, row in enumerate(ids)
     )
     lengths = torch.full((count, 2), LENGTH)
-    return EncodedPairs("planted", split, 0, pairs, ids, lengths, torch.tensor([[YES, NO]] * count), count)
+    return EncodedPairs("planted", split, 0, pairs, ids, lengths, torch.tensor([[YES, NO]] * count))
 
 
 @dataclass

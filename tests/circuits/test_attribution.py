@@ -41,9 +41,8 @@ class Toy:
         self.reference = node_means(self.stack, [text])
         ids = torch.randint(VOCAB, (6, 2, 9), generator=generator)
         pairs = tuple(Pair(str(i), str(i), "", "", "only") for i in range(6))
-        self.pairs = EncodedPairs(
-            "toy", "train", 0, pairs, ids, torch.full((6, 2), 9), torch.tensor([[1, 2]] * 6), 6
-        )  # fmt: skip
+        lengths, candidates = torch.full((6, 2), 9), torch.tensor([[1, 2]] * 6)
+        self.pairs = EncodedPairs("toy", "train", 0, pairs, ids, lengths, candidates)
         self.some = prompts(self.pairs)
 
     def whole(self) -> Circuit:

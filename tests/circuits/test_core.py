@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bridges.circuits.circuit import only
-from bridges.circuits.core import core_sizes, core_shares
+from bridges.circuits.core import core_shares, core_sizes
 from bridges.circuits.measure import members, node_rows
 from bridges.circuits.task import logit_diff, prompts
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from bridges.circuits.ablation import node_means
+from bridges.circuits.attribution import attribution
 from bridges.circuits.circuit import Circuit, ablated, circuit_logits, count_edges, kept_edges, only
 from bridges.circuits.search import search as search_module
 from bridges.circuits.search.search import Search, find_circuit
@@ -170,21 +171,28 @@ def test_no_search_where_the_model_itself_is_hopeless(quote_model, reference, mo
     assert not circuit.reached and circuit.train_loss > published().max_model_loss
 
 
-def test_a_search_that_is_stuck_starts_again_from_attribution(quote_model, reference, monkeypatch):
-    """Its first ranking leads nowhere: everything but the circuit."""
+@pytest.mark.parametrize("found_at", [2, 3])
+def test_a_search_that_is_stuck_starts_again_from_attribution(quote_model, reference, monkeypatch, found_at):
+    """Its first ranking leads nowhere: everything but the circuit. The second starts from attribution, the third does
+    not; the circuit of the first ranking that leads to one is taken."""
     asked: list[dict] = []
     settings = CircuitSettings(max_node_fraction=0.3, pairs=32, warm_start=0.2)
     search = Search(quote_model, quote_pairs(64, 0), reference, settings)
     upside_down = {p: torch.ones(w) for p, w in quote_model.nodes.widths.items()}
     for point, channel in QUOTE_CIRCUIT:
         upside_down[point][channel] = -1.0
-    real = search_module.learn_gates
 
     def learn(*arguments, **more):
-        asked.append({"warm_start": arguments[3].warm_start, "order": more.get("order")})
-        return upside_down if len(asked) == 1 else real(*arguments, **more)
+        asked.append({"warm_start": arguments[3].warm_start, "seed": arguments[4], **more})
+        return {p: -scores if len(asked) == found_at else scores for p, scores in upside_down.items()}
 
     monkeypatch.setattr(search_module, "learn_gates", learn)
-    search.run()
-    assert len(asked) >= 2
-    assert [call["warm_start"] for call in asked[:2]] == [0.2, 0.4] and asked[1]["order"] is not None
+    circuit = search.run()
+    assert circuit.reached and nodes_of(circuit) == QUOTE_CIRCUIT
+    assert [call["warm_start"] for call in asked] == [0.2, 0.4, 0.4][:found_at]
+    expected = attribution(quote_model, search.prompts, search.ablation.reference)
+    for call in asked[:2]:
+        torch.testing.assert_close(call["order"], expected)
+    # From the same start the third would end where the first did: it begins from all nodes alike, with other noise.
+    assert all(call["order"] is None and call["seed"] != asked[0]["seed"] for call in asked[2:])
+    assert all("start" not in call for call in asked)

@@ -8,7 +8,7 @@ import torch
 
 from bridges.circuits.bootstrap import Resampler
 from bridges.circuits.faithful import faithfulness_estimates
-from bridges.circuits.task import Calibration, calibrate, fitted_loss, logit_diff, prompts, task_loss, unexplained
+from bridges.circuits.task import Calibration, calibrate, logit_diff, prompts, task_loss, unexplained
 
 from .conftest import quote_pairs
 
@@ -93,12 +93,6 @@ def test_calibration_finds_a_planted_shift_and_never_makes_things_worse():
     noise = torch.randn(400, generator=generator)
     assert task_loss(calibrate(noise, sign).apply(noise, sign)) <= task_loss(noise) + 1e-6
     assert Calibration().apply(noise, sign).equal(noise)
-
-
-def test_a_fitted_loss_cannot_be_helped_by_information_that_is_not_there():
-    sign = torch.tensor([1.0, -1.0] * 20)
-    assert fitted_loss(sign * 5, sign) == pytest.approx(np.log(2), abs=1e-3)
-    assert fitted_loss(torch.ones(40), sign) < 0.01
 
 
 def test_padding_changes_nothing(quote_model):

@@ -95,7 +95,7 @@ def quote_pairs(n: int, seed: int, split: str = "train") -> EncodedPairs:
         swap[:, None], torch.tensor([CLOSE_DOUBLE, CLOSE_SINGLE]), torch.tensor([CLOSE_SINGLE, CLOSE_DOUBLE])
     )
     pairs = tuple(Pair(str(ids[i, 0].tolist()), str(ids[i, 1].tolist()), "", "", f"at {at[i]}") for i in range(n))
-    return EncodedPairs("quote", split, seed, pairs, ids, torch.full((n, 2), 8), right, n)
+    return EncodedPairs("quote", split, seed, pairs, ids, torch.full((n, 2), 8), right)
 
 
 def quote_text() -> Tensor:

@@ -1,57 +1,17 @@
-"""The default text is the same wherever the minor version of Python is, and its fingerprint tells where it is not."""
+"""The default text is the same wherever the minor version of Python is, and blocks tell how much text they hold."""
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import sys
 import sysconfig
 
 import pytest
 
 from bridges.config import DataConfig
-from bridges.data import blocks, corpus
+from bridges.data import corpus
 from bridges.data.blocks import read_documents, token_blocks
-from bridges.data.corpus import Document, standard_library
-from bridges.data.fingerprint import TextFingerprint, text_fingerprint
+from bridges.data.corpus import standard_library
 from bridges.data.tokenizer import train_tokenizer
-
-DOCUMENTS = [Document("a", "one"), Document("b", "two\n"), Document("stdlib/abc.py", "ünï")]
-
-
-def test_a_fingerprint_counts_and_hashes_names_and_texts_in_order():
-    found = text_fingerprint(DOCUMENTS)
-    assert (found.documents, found.characters) == (3, 10)
-    raw = b"".join(
-        len(part.encode()).to_bytes(8, "big") + part.encode() for d in DOCUMENTS for part in (d.name, d.text)
-    )
-    assert found.blake2b == hashlib.blake2b(raw, digest_size=16).hexdigest()
-    assert found.python == f"{sys.version_info.major}.{sys.version_info.minor}"
-    assert text_fingerprint(DOCUMENTS[:2]).python is None
-    assert TextFingerprint(**found.as_dict()) == found
-
-
-@pytest.mark.parametrize(
-    "other",
-    [
-        DOCUMENTS[::-1],
-        DOCUMENTS[:2],
-        [Document("a", "onet"), Document("b", "wo\n"), DOCUMENTS[2]],
-        [Document("ao", "ne"), *DOCUMENTS[1:]],
-        [Document("a", "One"), *DOCUMENTS[1:]],
-    ],
-)
-def test_any_other_text_has_another_fingerprint(other):
-    first, second = text_fingerprint(DOCUMENTS), text_fingerprint(other)
-    assert first.blake2b != second.blake2b and first.difference(second)
-    assert first.difference(text_fingerprint(DOCUMENTS)) == ""
-
-
-def test_a_difference_is_told_by_its_cause():
-    first = TextFingerprint(5, 1000, "aa", "3.11")
-    assert "Python 3.11 and now with that of Python 3.13" in first.difference(TextFingerprint(6, 1200, "bb", "3.13"))
-    assert "5 documents with 1,000 characters" in first.difference(TextFingerprint(6, 1200, "bb", "3.11"))
-    assert "hash aa, now bb" in first.difference(TextFingerprint(5, 1000, "bb", "3.11"))
 
 
 def test_the_default_text_does_not_depend_on_what_is_installed(monkeypatch):
@@ -79,13 +39,17 @@ def test_only_what_every_python_of_this_version_has_counts_as_standard_library(t
     assert [d.name for d in standard_library()] == ["stdlib/abc.py", "stdlib/json/decoder.py"]
 
 
-def test_blocks_say_what_text_they_were_made_of(tmp_path):
+def test_blocks_count_their_documents_and_hash_their_tokens(tmp_path):
     for i in range(200):
         (tmp_path / f"doc-{i}").write_text(f"def f{i}(x):\n    return x + {i}\n")
     tokenizer = train_tokenizer(["def f(x):\n    return x\n"] * 3, vocab_size=280, context=8)
-    config = DataConfig(source="files", path=str(tmp_path), pattern="**/*")
-    data = token_blocks(config, tokenizer, 8)
-    assert data.text == text_fingerprint(read_documents(config)) and data.text.documents == 200
-    part = token_blocks(DataConfig(source="files", path=str(tmp_path), pattern="**/*", max_chars=5000), tokenizer, 4)
-    assert part.text.documents == sum(part.documents.values()) < 200
-    assert blocks.TokenBlocks({}, {}, "").text is None
+
+    def blocks_of(**more):
+        return token_blocks(DataConfig(source="files", path=str(tmp_path), pattern="**/*", **more), tokenizer, 8)
+
+    data = blocks_of()
+    assert sum(data.documents.values()) == 200
+    part = blocks_of(max_chars=5000)
+    assert 0 < sum(part.documents.values()) < 200 and part.fingerprint != data.fingerprint
+    (tmp_path / "doc-7").write_text("def f7(x):\n    return x + 8\n")
+    assert blocks_of().fingerprint != data.fingerprint

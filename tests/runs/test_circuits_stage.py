@@ -15,10 +15,12 @@ from bridges.circuits.circuit import Circuit
 from bridges.config import VerdictConfig
 from bridges.errors import BridgesError, CheckpointError
 from bridges.interop.mib import mib_graph
-from bridges.runs import stages
+from bridges.runs import notebook, stages
 from bridges.runs.circuits import CIRCUIT_TABLES, circuit_file
 from bridges.runs.notebook import Run
 from bridges.storage.tables import read_table, table_path
+
+from .conftest import exact_bridges
 
 
 def bytes_of(folder: Path, *names: str) -> dict[str, bytes]:
@@ -150,9 +152,12 @@ def test_two_workers_find_what_one_finds(context_in, finished, tmp_path):
 
 
 @pytest.fixture
-def opened(finished, world) -> Run:
+def opened(finished, world, monkeypatch) -> Run:
+    """The run with the models and prompts of the world of ``conftest``, which no setting names."""
+    monkeypatch.setattr(notebook, "select_behaviours", lambda config, tokenizer: dict(world.behaviours))
     run = Run(finished)
-    run.__dict__["sparse"], run.__dict__["_dense_and_tokenizer"] = world.sparse, (world.dense, world.tokenizer)
+    run.__dict__["sparse"], run.__dict__["bridges"] = world.sparse, exact_bridges(world)
+    run.__dict__["_dense_and_tokenizer"] = (world.dense, world.tokenizer)
     return run
 
 
@@ -178,6 +183,51 @@ def test_a_circuit_of_a_run_can_be_run_and_ablated(opened, world):
 def test_a_circuit_of_a_run_can_be_drawn(opened, tmp_path):
     figure = opened.circuit("copy").draw(tmp_path / "picture.svg")
     assert (tmp_path / "picture.svg").read_text().startswith("<?xml") and len(figure.axes) == 1
+
+
+def test_a_verdict_of_a_run(opened, finished):
+    found = opened.verdict("copy")
+    assert found.row["verdict"] == "reproduced" and set(found.claims["behaviour"]) == {"copy"}
+    claims = read_table(finished, "claims").query("behaviour == 'copy'")
+    assert found.claims["short"].tolist() == claims["short"].tolist()
+    shown = repr(found).splitlines()
+    assert shown[0] == f"copy: reproduced: {found.row['reason']}"
+    # One line a claim, each with its criteria.
+    assert len(shown) == 1 + claims["claim"].nunique()
+    parts = [f"{row['short']} ({row['state']})" for row in claims.to_dict("records")]
+    assert all(any(part in line for line in shown[1:]) for part in parts)
+    assert "<b>copy: reproduced</b>" in found._repr_html_()
+    assert opened.verdict("select").row["verdict"] == "not"
+    with pytest.raises(BridgesError, match=r"no behaviour 'copi'.*'copy'"):
+        opened.verdict("copi")
+
+
+def test_prompts_of_a_run(opened, world):
+    pairs = opened.prompts("copy")
+    assert pairs.ids.shape[:2] == (8, 2) and len(pairs.pairs) == 8 and pairs.behaviour == "copy"
+    # Those that the run measured, from its first on.
+    assert torch.equal(pairs.candidates, world.pairs("copy", "heldout", 48).candidates[:8])
+    train = opened.prompts("copy", split="train", count=3)
+    assert len(train) == 3 and not {p.clean for p in train.pairs} & {p.clean for p in pairs.pairs}
+    assert len(opened.prompts("copy", count=10_000)) == 48
+    with pytest.raises(BridgesError, match=r"no behaviour 'copi'.*'copy'"):
+        opened.prompts("copi")
+    with pytest.raises(BridgesError, match="split 'test'"):
+        opened.prompts("copy", split="test")
+
+
+def test_a_run_steers_the_dense_model_by_a_circuit(opened):
+    found = opened.steer("copy")
+    assert list(found.columns) == ["prompt", "before", "after"] and len(found) == 16
+    assert found[["before", "after"]].stack().between(0, 1).all()
+    # The bridges are exact: what the circuit computes on the other prompt turns the answer.
+    assert (found["after"] > found["before"]).all() and found["after"].mean() > found["before"].mean() + 0.2
+    still = opened.steer("copy", strength=0.0)
+    assert np.allclose(still["after"], still["before"]) and np.allclose(still["before"], found["before"])
+    few = opened.prompts("copy", split="train", count=2)
+    assert opened.steer("copy", few)["prompt"].tolist() == [t for p in few.pairs for t in (p.clean, p.counterfactual)]
+    with pytest.raises(BridgesError, match="No bridge was selected for 'select'"):
+        opened.steer("select")
 
 
 def test_asking_for_a_circuit_that_is_not_there(opened):

@@ -27,7 +27,7 @@ def best_nodes(scores: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
 
 
 def bisect(take: Take, most: int, opened: int | None = None, fewest: bool = True, everywhere: bool = False) -> Circuit:
-    """The smallest circuit that reaches its target; where none does, the last one tried, not `reached`.
+    """The smallest circuit that reaches its target; where none does, the one with the least loss, not `reached`.
 
     Sizes differ by orders of magnitude, so that the middle is taken between logarithms.
 
@@ -42,14 +42,20 @@ def bisect(take: Take, most: int, opened: int | None = None, fewest: bool = True
     best = take(most if opened is None else max(1, min(opened, most)))
     enough = best.reached
     if opened is not None:
+        # Nodes behind closed gates are in no order: more of them may well be worse.
+        least, size = best, best.size
         for _ in range(GROWN):
-            if best.reached or best.size >= most:
+            if best.reached or size >= most:
                 break
-            low = best.size
-            best = take(min(most, max(low + 1, round(GROWTH * low))))
-        high = best.size
-        if not best.reached and everywhere and best.size < most:
-            low, best, high = best.size, take(most), most
+            low, size = size, min(most, max(size + 1, round(GROWTH * size)))
+            best = take(size)
+            least = min(least, best, key=lambda c: c.train_loss)
+        high = size
+        if not best.reached and everywhere and size < most:
+            low, best, high = size, take(most), most
+            least = min(least, best, key=lambda c: c.train_loss)
+        if not best.reached:
+            best = least
     if not best.reached or (opened is not None and enough and not fewest):
         return best
     while high - low > max(1, high // (COARSE if opened is None else FINE)):

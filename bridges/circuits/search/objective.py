@@ -5,7 +5,6 @@ Shapes: n pairs of prompts, B = 2n prompts, the two of a pair one after the othe
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -63,7 +62,7 @@ class Objective(Protocol):
         """The loss on the prompts ``rows [2m]`` of the stack in a world, such as that of the gates; differentiable."""
         ...
 
-    def measure(self, world: AbstractContextManager, values: Mapping[str, Tensor] | None = None) -> Measured:
+    def measure(self, world: AbstractContextManager) -> Measured:
         """The same on all pairs, against the targets."""
         ...
 
@@ -103,7 +102,7 @@ class TaskLoss:
         return task_loss(found * self.log_scale.clamp(-3, 3).exp() + some.sign * self.shift)
 
     @torch.no_grad()
-    def measure(self, world: AbstractContextManager, values: Mapping[str, Tensor] | None = None) -> Measured:
+    def measure(self, world: AbstractContextManager) -> Measured:
         with world:
             found = logit_diff(self.stack, self.prompts)
         fitted = calibrate(found, self.prompts.sign)
@@ -196,7 +195,7 @@ class Faithful:
         return (loss + self.weight * carried.mean() / self.moved_variance[i]) / (1 + self.weight)
 
     @torch.no_grad()
-    def measure(self, world: AbstractContextManager, values: Mapping[str, Tensor] | None = None) -> Measured:
+    def measure(self, world: AbstractContextManager) -> Measured:
         every = torch.arange(len(self.prompts), device=self.prompts.ids.device)
         parts = self._parts(every, 2 * self.chunks if self.chunks > 1 else 1)
         own, streams = [], []

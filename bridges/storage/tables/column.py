@@ -91,9 +91,9 @@ class Table:
         return array
 
 
-def with_interval(name: str, meaning: str) -> tuple[Column, ...]:
+def with_interval(name: str, meaning: str, optional: bool = False) -> tuple[Column, ...]:
     return (
-        Column(name, "float", meaning),
-        Column(f"{name}_low", "float", f"lower end of the interval of {name}"),
-        Column(f"{name}_high", "float", f"upper end of the interval of {name}"),
+        Column(name, "float", meaning, optional=optional),
+        Column(f"{name}_low", "float", f"lower end of the interval of {name}", optional=optional),
+        Column(f"{name}_high", "float", f"upper end of the interval of {name}", optional=optional),
     )

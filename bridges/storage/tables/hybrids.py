@@ -38,6 +38,7 @@ BRIDGE_TABLES: tuple[Table, ...] = (
             Column("tokens", "int", "training tokens seen"),
             Column("total", "float", "the loss that is back-propagated: the sum of the weighted terms"),
             *_TERMS,
+            Column("answer_weighted", "float", "the KLs at prompts' answers times their coefficients", optional=True),
             Column("lr", "float", "learning rate of this step", optional=True),
             Column("l0_target", "float", "fraction of weights the schedule lets be nonzero", optional=True),
             Column("l0_actual", "float", "fraction of weights that are nonzero", optional=True),
@@ -91,6 +92,27 @@ BRIDGE_TABLES: tuple[Table, ...] = (
             _N_SEQUENCES,
             Column("n_tokens", "int", "predicted tokens measured on"),
             _SPLIT,
+        ),
+    ),
+    Table(
+        "scope",
+        "one kind of text, of a narrow run",
+        (
+            Column("text", "str", "what sort of text"),
+            Column("known", "float", "share of its tokens that the narrowed models know"),
+            *with_interval("kl", "KL(dense || sparse) where it can be read, nats per token", optional=True),
+            *with_interval("kl_bigram", "KL(dense || bigram table of the training text)", optional=True),
+            _N_SEQUENCES,
+        ),
+    ),
+    Table(
+        "profile",
+        "one behaviour at one dense site, where bridges are placed by it",
+        (
+            Column("behaviour", "str", "its name"),
+            Column("dense_site", "int", "site in the dense model"),
+            Column("share_moved", "float", "what the dense model's own exchange at shared positions moves there"),
+            Column("n", "int", "training pairs"),
         ),
     ),
     Table(

@@ -99,9 +99,10 @@ def tune_run(
         )
     if not tasks:
         raise BridgesError(f"The sparse model of {folder} does none of {', '.join(behaviours) or 'its behaviours'}.")
-    text = run.data.take("train", max(1, config.circuits.reference_tokens // run.data.context))
+    count = max(1, round(config.circuits.reference_tokens / run.data.mean_length))
+    text = run.data.take("train", count)
     device = next(stack.parameters()).device
-    means = node_means(stack, (ids.to(device) for ids in text.split(_BATCH)))
+    means = node_means(stack, (ids.to(device) for ids in run.data.chunks("train", count, _BATCH)))
     say(f"{trials} trials on {', '.join(tasks)}")
     place = Path(folder) / "circuits" / "study"
     study = tune(

@@ -1,0 +1,95 @@
+"""The dense model, its tokenizer and the text of a run: loaded, narrowed where that is asked for, and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from itertools import islice
+from pathlib import Path
+
+import torch
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from bridges.behaviours.pair import Behaviour
+from bridges.config import Config
+from bridges.data.blocks import TokenBlocks, read_documents, token_blocks
+from bridges.data.leading import TEXTS, choose_leading_token
+from bridges.data.prompts import prompt_blocks, sample_texts, tokens_needed
+from bridges.data.tokenizer import LEADING, vocabulary_size
+from bridges.dense import DenseStack, load_dense
+from bridges.dense.narrow import narrow, narrow_alike
+from bridges.errors import ConfigError, DataError
+from bridges.runs.sources import select_behaviours
+
+# Characters of a document that tell which token should stand before it.
+_BEGINNING = 400
+
+
+def load_models(
+    config: Config,
+    device: torch.device | str = "cpu",
+    saved: Path | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> tuple[DenseStack, PreTrainedTokenizerBase]:
+    """The frozen dense stack and its tokenizer as the run uses them.
+
+    The token that every text begins with is chosen, and the vocabulary narrowed where ``data.vocabulary=seen``.
+
+    Args:
+        saved: folder of a finished run's sparse model, whose tokenizer says both already; None to work it out.
+        say: told what was chosen.
+
+    Raises:
+        ModelError, ConfigError: the model cannot be loaded or narrowed.
+    """
+    m = config.model
+    dtype = torch.bfloat16 if m.dtype == "bf16" else torch.float32
+    dense, tokenizer = load_dense(m.name, gguf_file=m.gguf_file, revision=m.revision, dtype=dtype, device=device)
+    if saved is not None and (saved / "tokenizer_config.json").exists():
+        known = AutoTokenizer.from_pretrained(saved, trust_remote_code=False)
+        if LEADING in known.init_kwargs:
+            tokenizer.init_kwargs[LEADING] = known.init_kwargs[LEADING]
+        if vocabulary_size(known) is not None:
+            tokenizer = narrow_alike(dense, tokenizer, known)
+        return dense, tokenizer
+    if note := choose_leading_token(dense, tokenizer, _beginnings(config, tokenizer), m.leading_token):
+        say(note)
+    if config.data.vocabulary == "seen":
+        tokens = tokens_needed(config.data, select_behaviours(config.behaviours, tokenizer), tokenizer, config.seed)
+        say(f"Narrowing the dense model to {len(tokens):,} of {dense.vocab_size:,} tokens.")
+        tokenizer = narrow(dense, tokenizer, tokens)
+    return dense, tokenizer
+
+
+def _beginnings(config: Config, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Some texts of the kind that the run reads."""
+    if config.data.focus:
+        return sample_texts(select_behaviours(config.behaviours, tokenizer), TEXTS, config.seed)
+    try:
+        return [document.text[:_BEGINNING] for document in islice(read_documents(config.data), TEXTS)]
+    except DataError:
+        # Said again, and better, where the text is read.
+        return []
+
+
+def load_text(
+    config: Config, tokenizer: PreTrainedTokenizerBase, behaviours: Mapping[str, Behaviour], vocab_size: int
+) -> TokenBlocks:
+    """The run's text: ordinary text, or where ``data.focus`` is above 0 its behaviours' prompts.
+
+    Raises:
+        DataError: it cannot be read, or holds tokens that the dense model has no embedding of.
+        ConfigError: prompts are wanted and there are no behaviours.
+    """
+    if not config.data.focus:
+        data = token_blocks(config.data, tokenizer, config.data.context)
+    elif not behaviours:
+        raise ConfigError(f"data.focus={config.data.focus:g} trains on the behaviours' prompts, and behaviours=none.")
+    else:
+        data = prompt_blocks(config.data, behaviours, tokenizer, config.seed)
+    largest = max(int(blocks.max()) for blocks in data.blocks.values())
+    if largest >= vocab_size:
+        raise DataError(
+            f"The text holds {tokenizer.convert_ids_to_tokens(largest)!r} (token {largest}), of which the dense model "
+            f"has no embedding: it has {vocab_size}. Take it out of the text."
+        )
+    return data

@@ -1,0 +1,117 @@
+"""Where bridges stand: evenly over depth, or where the dense model moves what its behaviours depend on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from bridges.behaviours.encoded import EncodedPairs
+from bridges.behaviours.pair import Behaviour
+from bridges.behaviours.stage import express
+from bridges.bridge import SitePair, pair_sites
+from bridges.circuits.bridge_context import (
+    device_of,
+    last_logits,
+    on_other,
+    share_moved,
+    shared_positions,
+)
+from bridges.circuits.task import logit_diff_of, prompts
+from bridges.config import Config
+from bridges.stack import ResidualStack
+
+# Pairs of each behaviour, and sites of each at most, that the profile is measured with: it says roughly where.
+PROFILE = "profile"
+PAIRS, SITES = 8, 24
+# Share of the bridges that stand evenly over depth whatever the profile says.
+EVEN = 0.35
+# Tokens that are run at once.
+_TOKENS = 4096
+
+
+@torch.no_grad()
+def ceiling_profile(dense: ResidualStack, pairs: EncodedPairs, sites: Sequence[int]) -> list[float]:
+    """How far the dense model's own exchange at shared positions moves its logit difference, at each site.
+
+    Args:
+        pairs: of one behaviour. sites: dense sites, rising.
+
+    Returns:
+        `share_moved` at each site: 0 before the model has moved the cue to positions that both prompts share.
+    """
+    some = prompts(pairs, device_of(dense))
+    streams = dense.run(some.ids)
+    shared = shared_positions(some).unsqueeze(-1)
+    plain = logit_diff_of(last_logits(dense, [streams.final[0]], some), some)[0]
+    found: list[float] = []
+    each = max(1, _TOKENS // some.ids.numel())
+    for start in range(0, len(sites), each):
+        entries = [
+            (site, torch.where(shared, on_other(h), h))
+            for site, h in ((site, streams.sites[site]) for site in sites[start : start + each])
+        ]
+        moved = logit_diff_of(last_logits(dense, list(dense.run_from(entries).final.values()), some), some)
+        found += [share_moved(plain, diff) for diff in moved]
+    return found
+
+
+def profile_table(
+    config: Config, dense: ResidualStack, tokenizer: PreTrainedTokenizerBase, behaviours: Mapping[str, Behaviour]
+) -> pd.DataFrame:
+    """The table ``profile``: `ceiling_profile` of every behaviour that the tokenizer expresses, on training pairs."""
+    rows = []
+    sites = measured_sites(dense.n_sublayers)
+    for name, behaviour in behaviours.items():
+        train = express(behaviour, tokenizer, config.behaviours.pairs, config.seed).train
+        if train is None or not bool(train.equal_length.all()):
+            continue
+        found = ceiling_profile(dense, train.take(range(min(PAIRS, len(train)))), sites)
+        rows += [
+            {"behaviour": name, "dense_site": site, "share_moved": share, "n": min(PAIRS, len(train))}
+            for site, share in zip(sites, found, strict=True)
+        ]
+    return pd.DataFrame(rows, columns=["behaviour", "dense_site", "share_moved", "n"])
+
+
+def measured_sites(n_dense: int) -> list[int]:
+    """The dense sites that a profile is measured at: both ends, and as many between as are worth their time."""
+    return sorted({round(i * n_dense / min(SITES, n_dense)) for i in range(min(SITES, n_dense) + 1)})
+
+
+def place_pairs(
+    n_dense: int, n_sparse: int, every: int | None, profiles: Mapping[str, Mapping[int, float]]
+) -> list[SitePair]:
+    """Pairs of sites whose dense ones stand close together where the profiles rise.
+
+    As many as `pair_sites` gives, at the same sparse sites; first and last stay.
+
+    Args:
+        n_dense, n_sparse: sublayers of the two stacks. every: see `pair_sites`.
+        profiles: ``{behaviour: {dense site: share moved}}``; one that never reaches a half says nothing.
+    """
+    even = pair_sites(n_dense, n_sparse, every)
+    rises = [_rise(profile, n_dense) for profile in profiles.values() if max(profile.values()) >= 0.5]
+    if not rises:
+        return even
+    weight = EVEN / n_dense + (1 - EVEN) * np.mean(rises, axis=0)
+    reached = np.concatenate([[0.0], np.cumsum(weight)]) / weight.sum()
+    count = len(even)
+    sites = [int(np.searchsorted(reached, k / (count - 1) - 1e-9)) for k in range(count)]
+    sites[0], sites[-1] = 0, n_dense
+    for k in range(1, count):
+        sites[k] = max(sites[k], sites[k - 1] + 1)
+    for k in reversed(range(count - 1)):
+        sites[k] = min(sites[k], sites[k + 1] - 1, n_dense - (count - 1 - k))
+    return [SitePair(site, pair.sparse) for site, pair in zip(sites, even, strict=True)]
+
+
+def _rise(profile: Mapping[int, float], n_dense: int) -> np.ndarray:
+    """How much of a profile's way up lies in each sublayer, ``[n_dense]``; adds up to 1."""
+    sites = sorted(profile)
+    values = np.maximum.accumulate(np.clip(np.nan_to_num([profile[s] for s in sites]), 0, None))
+    rise = np.clip(np.diff(np.interp(np.arange(n_dense + 1), sites, values)), 0, None)
+    return rise / rise.sum()
