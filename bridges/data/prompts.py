@@ -157,9 +157,7 @@ def _rows(pairs: EncodedPairs) -> list[list[int]]:
     ]
 
 
-def _ordinary_rows(
-    config: DataConfig, tokenizer: PreTrainedTokenizerBase, count: int, split: str
-) -> list[list[int]]:
+def _ordinary_rows(config: DataConfig, tokenizer: PreTrainedTokenizerBase, count: int, split: str) -> list[list[int]]:
     """Beginnings of documents and what follows them, ``data.context`` tokens each; none where only prompts are wanted.
 
     Args:
