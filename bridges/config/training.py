@@ -171,6 +171,8 @@ class BridgeConfig:
         init: ``ridge`` starts from the closed-form regression between the two untrained streams, ``random`` does not.
         ridge: penalty of that regression relative to the inputs' mean square.
         detach_encoder_target: draw the encoder to the sparse stream, not the sparse stream to the encoder.
+        refit: how often during annealing, evenly and last at its end, the bridges are fitted anew by that regression: a
+            sparse model that loses its weights in a few hundred steps changes faster than gradients move the bridges.
         place: where in the dense model bridges stand: ``even``ly over its depth, or densely where the behaviours' own
             ``ceiling`` rises, that is, where the dense model moves what they depend on to shared positions.
     """
@@ -180,10 +182,12 @@ class BridgeConfig:
     init: str = "ridge"
     ridge: float = 1e-4
     detach_encoder_target: bool = True
+    refit: int = 0
     place: str = "even"
 
     def __post_init__(self) -> None:
         one_of("bridge.place", self.place, PLACES)
+        between("bridge.refit", self.refit, 0, 1000)
         one_of("bridge.init", self.init, BRIDGE_INITS)
         positive("bridge.every", self.every)
         positive("bridge.ridge", self.ridge)

@@ -51,6 +51,9 @@ def load_models(
         raise ConfigError(_NO_BEHAVIOURS.format(config.data.focus))
     dtype = torch.bfloat16 if m.dtype == "bf16" else torch.float32
     dense, tokenizer = load_dense(m.name, gguf_file=m.gguf_file, revision=m.revision, dtype=dtype, device=device)
+    if saved is None and config.data.vocabulary == "seen":
+        # A pair that training goes on from knows its own tokens.
+        saved = Path(config.sparse.init).expanduser() / "model"
     if saved is not None and (saved / "tokenizer_config.json").exists():
         known = AutoTokenizer.from_pretrained(saved, trust_remote_code=False)
         if LEADING in known.init_kwargs:

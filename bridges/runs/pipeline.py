@@ -76,7 +76,8 @@ def prepare(
     # A misspelt name or a broken file must not wait until training is over.
     behaviours = select_behaviours(config.behaviours, tokenizer)
     data = _text(config, dense, tokenizer, behaviours, say) if narrow else None
-    context = config.data.context if data is None else data.context
+    # Prompts that are judged may be longer than those that are trained on.
+    context = config.data.context if data is None else max(config.data.context, data.context)
     start = choose_start(config, dense, context, tokenizer.eos_token_id)
     start.shape.bos_token_id = leading_token(tokenizer)
     plan = plan_of(config, dense, start, accelerator, context, None if data is None else data.mean_length)
