@@ -50,9 +50,13 @@ def test_the_answer_comes_first(page):
         re.sub(r"\s+", " ", unescape(re.search(f"<{tag}>(.*?)</{tag}>", page, re.S)[1]))  # type: ignore[index]
         for tag in ("title", "h1")
     )
-    assert title == heading == (
-        "Sparse circuits reproduce 2 of the 5 behaviours that tinypython does: 1 more in part, 1 undecided and "
-        "1 not reproduced."
+    assert (
+        title
+        == heading
+        == (
+            "Sparse circuits reproduce 2 of the 5 behaviours that tinypython does: 1 more in part, 1 undecided and "
+            "1 not reproduced."
+        )
     )
     # Nothing but the navigation stands before it.
     assert page.index("<h1>") < page.index("<main") and page.count("<h1>") == 1
