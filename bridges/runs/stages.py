@@ -19,6 +19,7 @@ from bridges.config import Config, VerdictConfig
 from bridges.fidelity.hybrids import bridge_errors, measure_paths, measure_table, site_table
 from bridges.hybrid import Path as MixedPath
 from bridges.hybrid import all_paths
+from bridges.runs.cautions import cautions
 from bridges.runs.circuits import CIRCUIT_TABLES, BehaviourWork, searchable, warm_up
 from bridges.runs.context import RunContext
 from bridges.storage.runner import run_each
@@ -32,7 +33,7 @@ RIDGE, FOLDS = 1e-4, 5
 
 @torch.no_grad()
 def evaluate(context: RunContext) -> None:
-    """The ``sites`` and ``paths`` tables on held-out documents, the baselines among them."""
+    """The ``sites`` and ``paths`` tables on held-out documents, the baselines among them; warns of what they show."""
     config, dense, sparse = context.config, context.dense, context.sparse
     ids = context.data.take("test", config.eval.sequences)
     shared: dict[str, Any] = {"batch": config.eval.batch, "device": context.device}
@@ -53,6 +54,8 @@ def evaluate(context: RunContext) -> None:
         paths.append(measure_table(context.bigram, dense, ids, **measured))
     write_table(context.folder.path, "paths", pd.concat(paths, ignore_index=True))
     write_table(context.folder.path, "sites", pd.concat(sites, ignore_index=True))
+    for line in cautions(context.folder):
+        context.say(line)
 
 
 def behaviours(context: RunContext) -> None:

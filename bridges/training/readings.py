@@ -13,8 +13,8 @@ SHOWN = {"kl": ("kl", False), "kl_d2s": ("d→s", True), "kl_s2d": ("s→d", Tru
 class Readings:
     """Running means of the KLs that steps compute anyway.
 
-    ``kl`` is that of the sparse model, ``d→s`` and ``s→d`` are means over the bridges of the single crossings' KL; where
-    crossings are sampled, an unbiased estimate of it.
+    ``kl`` is that of the sparse model, ``d→s`` and ``s→d`` are means over the bridges of the single crossings' KL, or
+    unbiased estimates of them where crossings are sampled.
 
     Args:
         bridges: how many there are.
@@ -22,23 +22,23 @@ class Readings:
 
     def __init__(self, bridges: int):
         self.bridges = bridges
-        self.sums: dict[str, float] = {}
-        self.weight = 0.0
+        self.means: dict[str, float] = {}
+        self.weights: dict[str, float] = {}
 
     def add(self, values: Mapping[str, float]) -> None:
         """Take in one step's raw terms; those that the step did not compute are left out."""
-        self.weight = MEMORY * self.weight + 1
         for term in ("total", *SHOWN):
             if term in values:
-                self.sums[term] = MEMORY * self.sums.get(term, 0.0) + values[term]
+                weight = self.weights[term] = MEMORY * self.weights.get(term, 0.0) + 1
+                mean = self.means.get(term, 0.0)
+                self.means[term] = mean + (values[term] - mean) / weight
 
     def text(self) -> str:
         """Such as ``kl 0.84 d→s 0.51 s→d 0.70``; the loss where no KL is computed."""
         shown = []
         for term, (label, summed) in SHOWN.items():
-            if term in self.sums:
-                mean = self.sums[term] / self.weight / (self.bridges if summed else 1)
-                shown.append(f"{label} {mean:.2f}")
-        if not shown and "total" in self.sums:
-            shown.append(f"loss {self.sums['total'] / self.weight:.3f}")
+            if term in self.means:
+                shown.append(f"{label} {self.means[term] / (self.bridges if summed else 1):.2f}")
+        if not shown and "total" in self.means:
+            shown.append(f"loss {self.means['total']:.3f}")
         return " ".join(shown)

@@ -199,7 +199,7 @@ def test_a_verdict_of_a_run(opened, finished):
     )
     assert "<b>copy: reproduced</b>" in found._repr_html_()
     assert opened.verdict("select").row["verdict"] == "not"
-    with pytest.raises(BridgesError, match="no behaviour 'copi'.*'copy'"):
+    with pytest.raises(BridgesError, match=r"no behaviour 'copi'.*'copy'"):
         opened.verdict("copi")
 
 
@@ -211,7 +211,7 @@ def test_prompts_of_a_run(opened, world):
     train = opened.prompts("copy", split="train", count=3)
     assert len(train) == 3 and not {p.clean for p in train.pairs} & {p.clean for p in pairs.pairs}
     assert len(opened.prompts("copy", count=10_000)) == 48
-    with pytest.raises(BridgesError, match="no behaviour 'copi'.*'copy'"):
+    with pytest.raises(BridgesError, match=r"no behaviour 'copi'.*'copy'"):
         opened.prompts("copi")
     with pytest.raises(BridgesError, match="split 'test'"):
         opened.prompts("copy", split="test")
