@@ -28,6 +28,7 @@ from bridges.fidelity.hybrids import bridge_errors, measure_paths, measure_table
 from bridges.fidelity.scope import HELDOUT, OTHERS, REACH, ROWS, TEXT, TRAINED, readable, scope_rows, scope_text
 from bridges.hybrid import Path as MixedPath
 from bridges.hybrid import all_paths
+from bridges.runs.cautions import cautions
 from bridges.runs.circuits import CIRCUIT_TABLES, BehaviourWork, searchable, warm_up
 from bridges.runs.context import RunContext
 from bridges.storage.runner import run_each
@@ -43,7 +44,7 @@ _BEGINNING = 400
 
 @torch.no_grad()
 def evaluate(context: RunContext) -> None:
-    """The ``sites`` and ``paths`` tables on held-out documents, the baselines among them."""
+    """The ``sites`` and ``paths`` tables on held-out documents, the baselines among them; warns of what they show."""
     config, dense, sparse = context.config, context.dense, context.sparse
     ids = context.data.chunks("test", context.rows(config.eval.sequences), context.rows(config.eval.batch))
     shared: dict[str, Any] = {"batch": context.rows(config.eval.batch), "device": context.device}
@@ -64,6 +65,8 @@ def evaluate(context: RunContext) -> None:
         paths.append(measure_table(context.bigram, dense, ids, **measured))
     write_table(context.folder.path, "paths", pd.concat(paths, ignore_index=True))
     write_table(context.folder.path, "sites", pd.concat(sites, ignore_index=True))
+    for line in cautions(context.folder):
+        context.say(line)
 
 
 def scope(context: RunContext) -> None:

@@ -28,6 +28,7 @@ from bridges.training.crossings import DIRECTIONS, Crossings, Sampler
 from bridges.training.moments import Moments
 from bridges.training.optimizers import OptimizerSet, ParameterGroup, build_optimizer
 from bridges.training.precision import autocast, resolve_precision
+from bridges.training.readings import Readings
 from bridges.training.stored import StoredStreams, worth_storing
 from bridges.training.terms import Objective
 
@@ -349,17 +350,19 @@ class Trainer:
         )
         for module in (self.sparse, self.bridges):
             module.train()
+        readings = Readings(len(self.bridges))
         before, started = self.progress.seconds, time.monotonic()
         # Closed also where a step fails, so that the message stands alone.
         with bar:
             while self.progress.step < self.steps:
                 values = self.step()
+                readings.add(values)
                 self.progress.seconds = before + time.monotonic() - started
                 done = self.progress.step
                 if "l0_actual" in values:
                     self._log(values)
                     rate = tokens_per_step * bar.format_dict["n"] / max(bar.format_dict["elapsed"], 1e-9)
-                    bar.set_postfix_str(f"loss {values['total']:.3f}, {rate:,.0f} tokens/s", refresh=False)
+                    bar.set_postfix_str(f"{readings.text()}, {rate:,.0f} tokens/s", refresh=False)
                 if main and (done % train.checkpoint_every == 0 or done == self.steps):
                     save_checkpoint(
                         self.checkpoints,
