@@ -65,6 +65,8 @@ def load_models(
         say(note)
     if config.data.vocabulary == "seen":
         chosen = select_behaviours(config.behaviours, tokenizer)
+        if not chosen:
+            raise ConfigError(_NO_BEHAVIOURS.format(config.data.focus))
         tokens = tokens_needed(config.data, chosen, tokenizer, config.seed, config.behaviours.pairs)
         say(f"Narrowing the dense model to {len(tokens):,} of {dense.vocab_size:,} tokens.")
         tokenizer = narrow(dense, tokenizer, tokens)

@@ -100,12 +100,17 @@ def place_pairs(
     weight = EVEN / n_dense + (1 - EVEN) * np.mean(rises, axis=0)
     reached = np.concatenate([[0.0], np.cumsum(weight)]) / weight.sum()
     count = len(even)
-    sites = [int(np.searchsorted(reached, k / (count - 1) - 1e-9)) for k in range(count)]
-    # Each behind the one before it, and with room left for those that follow.
-    for k in range(count):
-        sites[k] = min(max(sites[k], sites[k - 1] + 1 if k else 0), n_dense - (count - 1 - k))
-    sites[0], sites[-1] = 0, n_dense
+    wanted = np.interp(np.arange(count) / (count - 1), reached, np.arange(n_dense + 1))
+    # The nearest sites that are all different: a rise within one sublayer has as many before it as behind it.
+    free = np.clip(_rising(wanted - np.arange(count)), 0, n_dense - (count - 1))
+    sites = (free.round().astype(int) + np.arange(count)).tolist()
     return [SitePair(site, pair.sparse) for site, pair in zip(sites, even, strict=True)]
+
+
+def _rising(values: np.ndarray) -> np.ndarray:
+    """The numbers that never fall and are nearest to these in squared distance (isotonic regression)."""
+    n = len(values)
+    return np.array([max(min(values[i : j + 1].mean() for j in range(k, n)) for i in range(k + 1)) for k in range(n)])
 
 
 def _rise(profile: Mapping[int, float], n_dense: int) -> np.ndarray | None:
