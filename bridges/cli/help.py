@@ -34,7 +34,8 @@ OFTEN = (
 EXAMPLES = (
     ("", "the bundled model, on two cores"),
     ("train=smoke", "some tens of steps, to see that all works"),
-    ("model=gpt2 train=standard", "a model from the Hugging Face Hub"),
+    ("experiment=narrow model=gpt2", "a real language model, on prompts of its behaviours"),
+    ("model=gpt2 train=standard", "a model from the Hugging Face Hub, on all text"),
     ("model=hf model.name=<folder>", "a local folder, or any Hub id"),
     ("-m sparsity=0.1,0.03 seed=0,1", "a sweep"),
     ("resume=runs/<folder>", "go on exactly where a run stopped"),
