@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import random
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 
 import numpy as np
@@ -68,11 +68,9 @@ def tokens_needed(
     """
     text = prompt_blocks(config, behaviours, tokenizer, seed)
     found = {int(i) for rows in text.blocks.values() for i in np.unique(rows)}
+    for drawn in _measured(behaviours, tokenizer, pairs, seed):
+        found.update(drawn.ids.unique().tolist(), drawn.candidates.unique().tolist())
     for behaviour in behaviours.values():
-        shown = express(behaviour, tokenizer, pairs, seed)
-        for drawn in (shown.train, shown.heldout, shown.reach):
-            if drawn is not None:
-                found.update(drawn.ids.unique().tolist(), drawn.candidates.unique().tolist())
         for split in SPLITS:
             # Each pair of a file that a user wrote has to be readable.
             count = sys.maxsize if behaviour.strict else _LOOKED_AT * config.prompts
@@ -84,6 +82,21 @@ def tokens_needed(
     lead = leading_token(tokenizer)
     special = (lead, tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.unk_token_id)
     return sorted(found | {int(i) for i in special if i is not None})
+
+
+def longest_prompt(
+    behaviours: Mapping[str, Behaviour], tokenizer: PreTrainedTokenizerBase, pairs: int, seed: int
+) -> int:
+    """Tokens of the longest prompt among the pairs that are measured of each behaviour's splits; 0 without any."""
+    return max((int(drawn.lengths.max()) for drawn in _measured(behaviours, tokenizer, pairs, seed)), default=0)
+
+
+def _measured(
+    behaviours: Mapping[str, Behaviour], tokenizer: PreTrainedTokenizerBase, pairs: int, seed: int
+) -> Iterator[EncodedPairs]:
+    for behaviour in behaviours.values():
+        shown = express(behaviour, tokenizer, pairs, seed)
+        yield from (drawn for drawn in (shown.train, shown.heldout, shown.reach) if drawn is not None)
 
 
 def prompt_blocks(

@@ -25,7 +25,7 @@ from bridges.data.corpus import Document
 from bridges.data.prompts import split_texts
 from bridges.errors import DataError
 from bridges.fidelity.hybrids import bridge_errors, measure_paths, measure_table, site_table
-from bridges.fidelity.scope import HELDOUT, OTHERS, REACH, ROWS, TEXT, TRAINED, readable, scope_rows, scope_text
+from bridges.fidelity.scope import HELDOUT, OTHERS, REACH, ROWS, TEXT, TOKENS, TRAINED, readable, scope_rows, scope_text
 from bridges.hybrid import Path as MixedPath
 from bridges.hybrid import all_paths
 from bridges.runs.cautions import cautions
@@ -89,8 +89,10 @@ def scope(context: RunContext) -> None:
         OTHERS: drawn(others, "heldout"),
         TEXT: [d.text[:_BEGINNING] for d in islice(_ordinary(config.data), 4 * ROWS) if d.split == "test"][:ROWS],
     }
+    # With the token that all begin with, as many as both models have positions for.
+    limit = min(TOKENS, context.dense.context - 1, context.sparse.context - 1)
     rows = scope_rows(
-        {kind: readable(some, tokenizer) for kind, some in texts.items() if some},
+        {kind: readable(some, tokenizer, limit) for kind, some in texts.items() if some},
         context.dense,
         context.sparse,
         bigram=None if context.bigram is None else context.bigram.to(context.device),

@@ -219,6 +219,8 @@ def test_prompts_of_ones_own(narrow, saved, place):
     assert run.behaviours == ["mine"] and run.dense.vocab_size < 60
     assert set(run.table("scope")["text"]) >= {TRAINED, HELDOUT, TEXT}
     assert run.hybrid("self.a = [3", dense_until=0).shape[-1] == run.dense.vocab_size
+    # Ordinary text is longer than any prompt here.
+    assert max(len(ids) for ids in run.data.blocks["train"]) < 12 < run.sparse.context
 
 
 # --- what goes wrong --------------------------------------------------------------------------------------------------
