@@ -71,5 +71,10 @@ def test_the_default_command_runs_where_only_the_wheel_is(wheel: Path, tmp_path:
     done = run(python, "-m", "bridges.run", *smoke, cwd=empty)
     assert done.returncode == 0, done.stdout + done.stderr
     assert RunFolder(empty / "runs" / "run").status["status"] == "finished"
-    compared = run(python, "-m", "analysis.summary", "runs/", cwd=empty)
+    compared = run(python, "-m", "bridges.analysis.summary", "runs/", cwd=empty)
     assert compared.returncode == 0 and "tinypython" in compared.stdout, compared.stderr
+    # A top-level package of that name would clash with other people's.
+    assert run(python, "-c", "import analysis", cwd=empty).returncode != 0
+    (empty / "analysis.py").write_text("raise SystemExit('a file of the user was imported')\n")
+    told = run(python, "-m", "bridges", "compare", "--help", cwd=empty)
+    assert told.returncode == 0 and "python -m bridges.analysis.compare" in told.stdout, told.stderr

@@ -15,6 +15,8 @@ from bridges.stack import ResidualStack
 
 # Sizes of the core that are measured: fine where a reader looks, coarse where little changes.
 _FINE = (1, 5, 10, 12, 15, 20, 30, 40, 60, 80, 100)
+# Beyond so many nodes only the whole circuit: a reader does not look at them one by one.
+MOST = 400
 
 
 class CoreShares(NamedTuple):
@@ -31,7 +33,7 @@ class CoreShares(NamedTuple):
 def core_sizes(total: int) -> list[int]:
     """The sizes k that are measured of a circuit of so many nodes, in rising order; the last is the whole circuit."""
     sizes: list[int] = [*_FINE]
-    while sizes[-1] < total:
+    while sizes[-1] < min(total, MOST):
         sizes.append(int(round(1.3 * sizes[-1], -1)))
     return [*(k for k in sizes if k < total), total] if total else []
 

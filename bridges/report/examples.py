@@ -72,6 +72,11 @@ class Examples:
             self._tokens.append([self._texts.setdefault(text, len(self._texts)) for text in shown])
         return self._windows[tokens]
 
+    def peaks(self, key: str) -> list[str]:
+        """The tokens that a node is most active on, the strongest first, each once."""
+        marked = (_list(tokens, "tokens")[at] for _, at, tokens, _ in self._rows.get(key, []))
+        return list(dict.fromkeys(text for text in (visible(str(token)).strip() for token in marked) if text))
+
     def pair(self, name: str, model: str, nodes: list[tuple[str, int]]) -> tuple[list[int], list[Any]]:
         """The example pair of a behaviour as nodes of one of its circuits see it.
 

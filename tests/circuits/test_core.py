@@ -17,7 +17,7 @@ from bridges.circuits.task import logit_diff, prompts
 def test_sizes_rise_and_end_with_the_whole_circuit():
     assert core_sizes(0) == [] and core_sizes(1) == [1] and core_sizes(7) == [1, 5, 7]
     sizes = core_sizes(1400)
-    assert sizes == sorted(set(sizes)) and sizes[-1] == 1400 and {10, 12} < set(sizes) and len(sizes) < 25
+    assert sizes == sorted(set(sizes)) and sizes[-1] == 1400 and {10, 12} < set(sizes) and len(sizes) < 20
     assert all(type(size) is int for size in sizes)
 
 

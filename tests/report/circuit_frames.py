@@ -14,6 +14,8 @@ from .frames import CASES, NAN, NASTY, WIDTH, Row, around
 
 FLOW = (("q", "attn_in", "q"), ("k", "attn_in", "k"), ("v", "attn_in", "v"), ("out", "v", "attn_out"))
 FLOW += (("up", "mlp_in", "mlp_neuron"), ("down", "mlp_neuron", "mlp_out"))
+# Tokens around a peak, all different where there are more than the eight written below; of the example pair's prompts.
+WINDOW, PROMPT_TOKENS = 8, 5
 KINDS = ("attn_in", "q", "k", "v", "attn_out", "mlp_in", "mlp_neuron", "mlp_out")
 
 
@@ -83,7 +85,9 @@ def _activations(rng: np.random.Generator, name: str, nodes: list[Row]) -> list[
     for node in nodes:
         for rank in range(3):
             tokens = ["if", " x", "\t", "</script>", "(", '"', "\n", "y"]
-            values = (rng.normal(size=8) * (3 - rank)).round(4).tolist()
+            if len(tokens) < WINDOW:
+                tokens = [f" token{i}" for i in rng.integers(0, 2000, WINDOW)]
+            values = (rng.normal(size=WINDOW) * (3 - rank)).round(4).tolist()
             row = {"behaviour": name, "model": "sparse", "point": node["point"], "channel": node["channel"]}
             row |= {"rank": rank, "value": max(values), "token": int(np.argmax(values))}
             rows.append(row | {"tokens": json.dumps(tokens), "values": json.dumps(values)})
@@ -95,10 +99,10 @@ def _prompt_activations(rng: np.random.Generator, name: str, nodes: list[Row]) -
     rows = []
     for node in nodes:
         for prompt, third in (("clean", "["), ("counterfactual", " </b>")):
-            values = [0.0, *rng.uniform(-1, 1, 4).round(4).tolist()]
+            values = [0.0, *rng.uniform(-1, 1, PROMPT_TOKENS - 1).round(4).tolist()]
             values[2] = 2.0 if prompt == "clean" else -1.0
             row = {"behaviour": name, "model": "sparse", "point": node["point"], "channel": node["channel"]}
-            row |= {"prompt": prompt, "tokens": json.dumps(["x", " = [", third, "1,", " 2"])}
+            row |= {"prompt": prompt, "tokens": json.dumps(["x", " = [", third, "1,", *[" 2"] * (PROMPT_TOKENS - 4)])}
             rows.append(row | {"values": json.dumps(values)})
     return rows
 

@@ -1,194 +1,339 @@
-"""The page in a headless Chromium: no errors, and a graph that answers to mouse, keyboard and finger."""
+"""The page in a headless Chromium: every interaction by mouse, finger and keyboard, without an error or a request."""
 
 from __future__ import annotations
 
-import os
-import shutil
+import json
+import struct
+import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from bridges.report import write_report
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-DRIVER = shutil.which("chromedriver")
-selenium = pytest.importorskip("selenium", reason="the page is tried in a browser only where selenium is installed")
-if not CHROMIUM or not DRIVER:
-    pytest.skip("the page is tried in a browser only where chromium and chromedriver are", allow_module_level=True)
+from .browser import CHROMIUM, Browser
+from .conftest import full_run, old_run
+from .frames import CASES
 
-from selenium.webdriver import ActionChains, Chrome, ChromeOptions  # noqa: E402
-from selenium.webdriver.chrome.service import Service  # noqa: E402
-from selenium.webdriver.common.by import By  # noqa: E402
-from selenium.webdriver.common.keys import Keys  # noqa: E402
-from selenium.webdriver.support.ui import Select, WebDriverWait  # noqa: E402
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="the page is tried in a browser only where Chromium is")
 
-WIDTHS = (320, 420, 768, 1400)
+DRAWN = "return $$('.hero .graph .node:not(.end)').length"
+PRESSED = "return $$('.hero .node[aria-pressed=true]').map((n) => n.getAttribute('aria-label'))"
+NEURON = "$$('.hero .node').find((n) => n.getAttribute('aria-label').includes('neuron 242'))"
+SCALE = "return Number($('.hero .canvas > svg > g').getAttribute('transform').match(/scale\\((.+)\\)/)[1])"
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
-    os.environ["SE_OFFLINE"] = "true"
-    options = ChromeOptions()
-    options.binary_location = CHROMIUM
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = Chrome(options=options, service=Service(DRIVER))
-    driver.set_page_load_timeout(60)
-    yield driver
-    driver.quit()
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The page of a run with small circuits, with large ones, and of one without any."""
+    root = tmp_path_factory.mktemp("pages")
+    runs = {"small": full_run(root / "small"), "large": full_run(root / "large", size=6), "old": old_run(root / "old")}
+    return {name: write_report(run) for name, run in runs.items()}
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    found = Browser(tmp_path_factory.mktemp("browser"))
+    found.send("Network.enable")
+    yield found
+    found.close()
 
 
 @pytest.fixture
-def open_page(browser: Chrome):
-    def open_(folder: Path, width: int = 1400) -> Chrome:
-        metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
-        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-        browser.get(write_report(folder).as_uri())
-        # On a busy machine the driver comes back earlier now and then.
-        WebDriverWait(browser, 30).until(lambda b: b.execute_script("return document.readyState") == "complete")
-        return browser
-
-    return open_
+def page(browser: Browser, pages: dict[str, Path]) -> Iterator[Browser]:
+    """The page of the small run, on which nothing was named yet."""
+    browser.open(pages["small"])
+    browser.js("localStorage.clear()")
+    browser.open(pages["small"])
+    yield browser
+    assert browser.complaints() == []
 
 
-def nodes(driver: Chrome) -> list[Any]:
-    return driver.find_elements(By.CSS_SELECTOR, ".behaviour[open] .graph .node")
+def slide(browser: Browser, step: str) -> None:
+    browser.js(f"const r = $('.hero input[type=range]'); r.value = {step}; r.dispatchEvent(new Event('input'))")
+    browser.settle()
 
 
-def heading(driver: Chrome) -> str:
-    return driver.find_element(By.CSS_SELECTOR, ".behaviour[open] .inspector h5").text
+def type_(browser: Browser, element: str, text: str) -> None:
+    browser.js(f"{element}.focus(); {element}.select()")
+    browser.send("Input.insertText", text=text)
+    browser.settle()
 
 
-@pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("kind", ["full", "old"])
-def test_no_errors_and_nothing_sticks_out(open_page, tmp_path, make_full, make_old, kind, width):
-    driver = open_page((make_full if kind == "full" else make_old)(tmp_path / kind), width)
-    for button in driver.find_elements(By.CSS_SELECTOR, "[data-fold=open]"):
-        button.click()
-    drawn = "return [...document.querySelectorAll('[data-charts]')].every(h => h.querySelector('.panel > svg'))"
-    driver.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
-    assert driver.execute_script(drawn)
-    assert driver.execute_script("return document.documentElement.scrollWidth") <= width
-    assert [entry for entry in driver.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
-    bar = "const nav = document.querySelector('nav ul'); return nav.scrollWidth <= nav.clientWidth"
-    assert driver.execute_script(bar), "the navigation scrolls"
-    small = "return [...document.querySelectorAll('.panel > svg')].every(s => s.getBoundingClientRect().width >= 220)"
-    assert driver.execute_script(small)
+@pytest.mark.parametrize("width", [390, 768, 1400])
+@pytest.mark.parametrize("kind", ["small", "old"])
+def test_no_errors_no_requests_and_nothing_sticks_out(browser, pages, kind, width):
+    browser.open(pages[kind], width, dark=width == 768)
+    browser.js("$('[data-fold=open]')?.click()")
+    browser.settle()
+    assert browser.js("return $$('[data-charts]').every((h) => !h.clientWidth || $('.panel > svg', h))")
+    assert browser.js("return document.documentElement.scrollWidth") <= width
+    assert browser.js("return $$('.panel > svg').every((s) => s.getBoundingClientRect().width >= 220)")
+    assert browser.complaints() == []
+    asked = [e["params"]["request"]["url"] for e in browser.events if e.get("method") == "Network.requestWillBeSent"]
+    assert {url for url in asked if not url.startswith(("data:", "blob:"))} <= {pages[kind].as_uri()}
 
 
-def test_graph_answers_to_the_mouse(open_page, tmp_path, make_full):
-    driver = open_page(make_full(tmp_path / "run"))
-    neuron = next(n for n in nodes(driver) if "layer 1, mlp neuron" in n.get_attribute("aria-label"))
-    driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", neuron)
-    ActionChains(driver).move_to_element(neuron).perform()
-    name = neuron.get_attribute("aria-label").split(", importance")[0]
-    assert heading(driver) == name and neuron.get_attribute("aria-pressed") == "false"
-    panel = driver.find_element(By.CSS_SELECTOR, ".inspector")
-    assert "Most active on" in panel.text and "Importance" in panel.text
-    tokens = [t.text for t in panel.find_elements(By.CSS_SELECTOR, ".snippet:first-of-type .token")]
-    assert "</script>" in tokens and len(panel.find_elements(By.CSS_SELECTOR, "mark.token")) == 3
-    neuron.click()
-    assert neuron.get_attribute("aria-pressed") == "true"
-    lit = driver.find_elements(By.CSS_SELECTOR, ".graph .edge.on")
-    every = driver.find_elements(By.CSS_SELECTOR, ".behaviour[open] .graph .edge")
-    assert 0 < len(lit) < len(every)
-    # An edge is followed to its other end.
-    reads = panel.find_element(By.CSS_SELECTOR, ".follow")
-    target = reads.find_element(By.CSS_SELECTOR, "span").text
-    reads.click()
-    assert heading(driver) == target and driver.switch_to.active_element.get_attribute("aria-label").startswith(target)
+@pytest.mark.parametrize("width", [390, 1400])
+def test_the_answer_and_the_core_are_above_the_fold(browser, pages, width):
+    browser.open(pages["small"], width)
+    heading, first = browser.js("return ['h1', '.hero .node'].map((s) => $(s).getBoundingClientRect().bottom)")
+    assert heading < 300 and first < 900
+    if width == 1400:
+        assert browser.js("return Math.max(...$$('.hero .node').map((n) => n.getBoundingClientRect().bottom))") < 900
+    assert browser.js("return $$('.hero .node-name').every((t) => t.getBoundingClientRect().height > 7)")
 
 
-def test_a_finger_holds_a_node_and_sees_it(open_page, tmp_path, make_full):
-    driver = open_page(make_full(tmp_path / "run", size=30), 420)
-    canvas = driver.find_element(By.CSS_SELECTOR, ".behaviour[open] .canvas")
-    driver.execute_script("scrollBy(0, arguments[0].getBoundingClientRect().bottom - innerHeight)", canvas)
-    neuron = next(n for n in nodes(driver) if "layer 1, mlp out" in n.get_attribute("aria-label"))
-    driver.execute_script("arguments[1].scrollLeft += arguments[0].getBoundingClientRect().x - 200", neuron, canvas)
-    middle = "const r = arguments[0].getBoundingClientRect(); return {x: r.x + r.width / 2, y: r.y + r.height / 2}"
-    at = driver.execute_script(middle, neuron)
-    assert 700 < at["y"] < 900, "the panel would lie over it"
-    for kind, points in (("touchStart", [at]), ("touchEnd", [])):
-        driver.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
-    driver.execute_async_script("setTimeout(arguments[0], 300)")
-    assert neuron.get_attribute("aria-pressed") == "true"
-    panel = driver.find_element(By.CSS_SELECTOR, ".behaviour[open] .inspector")
-    top = driver.execute_script("return arguments[0].getBoundingClientRect().top", panel)
-    assert driver.execute_script(middle, neuron)["y"] < top < 900
+def test_cards_do_not_overlap(browser, pages):
+    browser.open(pages["large"])
+    boxes = browser.js("return $$('.hero .node .shape').map((s) => s.getBoundingClientRect()).map((r) => r.toJSON())")
+    assert len(boxes) > 12
+    for i, a in enumerate(boxes):
+        for b in boxes[:i]:
+            apart = (
+                a["right"] <= b["left"] or b["right"] <= a["left"] or a["bottom"] <= b["top"] or b["bottom"] <= a["top"]
+            )
+            assert apart, (a, b)
 
 
-def test_highlight_goes_up_or_down(open_page, tmp_path, make_full):
-    driver = open_page(make_full(tmp_path / "run"))
-    neuron = next(n for n in nodes(driver) if "layer 1, mlp neuron" in n.get_attribute("aria-label"))
-    driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", neuron)
-    neuron.click()
-    select = Select(driver.find_elements(By.CSS_SELECTOR, ".behaviour[open] select")[-1])
-    lit = {}
-    for way in ("both", "upstream", "downstream"):
-        select.select_by_value(way)
-        found = driver.find_elements(By.CSS_SELECTOR, ".behaviour[open] .node.on")
-        lit[way] = {n.get_attribute("aria-label") for n in found}
-    assert lit["upstream"] | lit["downstream"] == lit["both"]
-    assert lit["upstream"] & lit["downstream"] == {neuron.get_attribute("aria-label")}
-    assert any("layer 1, mlp in" in n for n in lit["upstream"])
-    assert any("layer 1, mlp out" in n for n in lit["downstream"])
+def test_the_slider_goes_from_ten_nodes_to_all_with_the_share_of_the_effect_at_each(browser, pages):
+    browser.open(pages["large"])
+    assert browser.js(DRAWN) == 12
+    last = int(browser.js("return $('.hero input[type=range]').max"))
+    graph = json.loads(browser.js("return $('#data').textContent"))["graphs"][0]["circuits"][0]
+    shares = {k: (recovered, lost) for k, recovered, lost in graph["core"]}
+    slide(browser, "0")
+    assert browser.js(DRAWN) == 10
+    for step in range(last + 1):
+        slide(browser, str(step))
+        k = browser.js(DRAWN)
+        alone, without = (f"{100 * share:.0f} %" for share in shares[k])
+        said = browser.js("return $('.hero .core').textContent")
+        assert f"alone recover {alone} of the effect; without them {without} is lost" in said
+    assert k == len(graph["nodes"]) and browser.js("return $$('.hero .core-node').length") == k
+    # The arrow keys of the keyboard move it as well.
+    browser.js("$('.hero input[type=range]').focus()")
+    browser.key("ArrowLeft")
+    browser.settle()
+    assert browser.js(DRAWN) < k
 
 
-def test_graph_answers_to_the_keyboard(open_page, tmp_path, make_full):
-    driver = open_page(make_full(tmp_path / "run"))
-    stops = driver.find_elements(By.CSS_SELECTOR, ".behaviour[open] .node[tabindex='0']")
-    assert len(stops) == 1, "the graph is one stop of the Tab key"
-    driver.execute_script("arguments[0].focus()", stops[0])
-    first = heading(driver)
-    seen = {first}
-    for key in (Keys.ARROW_RIGHT, Keys.ARROW_DOWN, Keys.ARROW_RIGHT, Keys.ARROW_UP, Keys.ARROW_DOWN):
-        driver.switch_to.active_element.send_keys(key)
-        seen.add(heading(driver))
-    assert len(seen) > 2
-    here = driver.switch_to.active_element
-    here.send_keys(Keys.ENTER)
-    assert here.get_attribute("aria-pressed") == "true"
-    kept = heading(driver)
-    here.send_keys(Keys.ESCAPE)
-    assert here.get_attribute("aria-pressed") == "false" and heading(driver) != kept
+def test_a_node_s_panel_says_what_it_does(page):
+    page.click(NEURON)
+    assert page.js("return $('.hero .inspector h5').textContent") == "layer 1, neuron 242"
+    rows = "$$('.hero .inspector dl > div').map((d) => [...d.children].map((c) => c.textContent))"
+    facts = page.js(f"return Object.fromEntries({rows})")
+    assert facts["Attribution"] == "+4" and facts["Exact effect"] == "+3.6" and facts["Protected"] == "no"
+    assert facts["Rank"] == "1 of 17"
+    prompts = page.js("return $$('.hero .pair-shades .snippet').map((s) => $$('.token', s).map((t) => t.textContent))")
+    assert prompts == [["x", " = [", "[", "1,", " 2"], ["x", " = [", " </b>", "1,", " 2"]]
+    seen = "$$('.hero .pair-shades .snippet').map((s) => s.children[2])"
+    third = page.js(f"return {seen}.map((t) => [t.className, t.style.getPropertyValue('--a')])")
+    assert third == [["token above differs", "1.00"], ["token below differs", "0.48"]]
+    assert "Most active on" in page.js("return $('.hero .inspector').textContent")
+    lit = page.js("return [$$('.hero .link.on').length, $$('.hero .link').length]")
+    assert 0 < lit[0] < lit[1]
+    # Mouse over another node changes nothing while one is selected; the close button releases it.
+    page.click("$('.hero .inspector .close')")
+    assert page.js(PRESSED) == [] and page.js("return $$('.hero .core-node').length") == 12
 
 
-def test_slider_draws_the_strongest_edges(open_page, tmp_path, make_full):
-    driver = open_page(make_full(tmp_path / "run", size=30))
-    shown = "return document.querySelectorAll('.behaviour[open] .graph svg[role=group] .edge:not(.off)').length"
-    slider = driver.find_element(By.CSS_SELECTOR, ".behaviour[open] input[type=range]")
-    every = len(driver.find_elements(By.CSS_SELECTOR, ".behaviour[open] .graph svg[role=group] .edge"))
-    assert every > 150 and driver.execute_script(shown) == 150
-    slider.send_keys(Keys.HOME)
-    assert driver.execute_script(shown) == 1
-    slider.send_keys(Keys.END)
-    assert driver.execute_script(shown) == every
-    Select(driver.find_element(By.CSS_SELECTOR, ".behaviour[open] select")).select_by_index(1)
-    assert "dense model" in driver.find_element(By.CSS_SELECTOR, ".inspector h5").text
+def test_what_a_node_writes_to_the_two_answers(page):
+    page.click("$$('.hero .node').find((n) => n.getAttribute('aria-label').includes('mlp out 3'))")
+    text = page.js("return $('.hero .inspector').textContent")
+    assert "Writes to the behaviour’s answers (2)" in text and "yes: an adversary" not in text
+    page.click("$$('.hero .node').find((n) => n.getAttribute('aria-label').includes('mlp out 9'))")
+    assert "yes: an adversary needs it kept" in page.js("return $('.hero .inspector').textContent")
 
 
-def test_links_open_their_behaviour_and_tables_unfold(open_page, tmp_path, make_full, nasty):
-    driver = open_page(make_full(tmp_path / "run"))
-    link = next(a for a in driver.find_elements(By.CSS_SELECTOR, ".verdict a") if a.text == nasty)
-    target = driver.find_element(By.CSS_SELECTOR, link.get_attribute("href")[link.get_attribute("href").index("#") :])
-    assert target.get_attribute("open") is None and not target.find_elements(By.CSS_SELECTOR, "svg")
-    driver.execute_script("arguments[0].click()", link)
-    driver.execute_async_script("setTimeout(arguments[0], 100)")
-    assert target.get_attribute("open") is not None and target.find_elements(By.CSS_SELECTOR, ".graph .node")
-    fold = target.find_element(By.XPATH, ".//summary[text()='Nodes and edges as tables']")
-    driver.execute_script("arguments[0].click()", fold)
-    driver.execute_async_script("setTimeout(arguments[0], 100)")
-    assert len(target.find_elements(By.CSS_SELECTOR, ".graph + details table")) == 4
+def test_search_finds_a_node_that_is_not_shown(page):
+    assert not page.js("return $$('.hero .node').some((n) => n.getAttribute('aria-label').includes('neuron 11,'))")
+    type_(page, "$('.hero .finder input')", "2.mlp_neuron:11")
+    assert page.js("return $$('.hero .hits button').length") == 1
+    page.key("Enter")
+    page.settle()
+    assert [name.split(",")[1] for name in page.js(PRESSED)] == [" neuron 11"]
+    assert page.js("return document.activeElement.classList.contains('node')")
+    type_(page, "$('.hero .finder input')", "no such node")
+    assert "No node" in page.js("return $('.hero .hits').textContent")
 
 
-def test_printing_opens_everything(open_page, tmp_path, make_full):
-    driver = open_page(make_full(tmp_path / "run"))
-    driver.execute_script("dispatchEvent(new Event('beforeprint'))")
-    folded = "return document.querySelectorAll('details.behaviour:not([open])').length"
-    assert driver.execute_script(folded) == 0
-    assert driver.execute_script("return [...document.querySelectorAll('.graph')].every(g => g.querySelector('.node'))")
-    driver.execute_script("dispatchEvent(new Event('afterprint'))")
-    assert driver.execute_script(folded) == 5
+def test_the_keyboard_reaches_every_node_and_lets_go(page):
+    assert page.js("return $$('.hero .node[tabindex=\"0\"]').length") == 1, "the drawing is one stop of the Tab key"
+    page.js("$('.hero [aria-label=\"Find a node by kind, number, name or token\"]').focus()")
+    for _ in range(12):
+        page.key("Tab")
+        if page.js("return document.activeElement.classList.contains('node')"):
+            break
+    assert page.js("return document.activeElement.classList.contains('node')")
+    outline = "const s = getComputedStyle($('.shape', document.activeElement)); return [s.strokeWidth, s.stroke]"
+    assert page.js(outline) == ["3px", page.js("return getComputedStyle($('.hero .slide input')).accentColor")]
+    seen = set()
+    for key in ("ArrowDown", "ArrowDown", "ArrowDown", "ArrowRight", "ArrowUp", "ArrowLeft"):
+        page.key(key)
+        seen.add(page.js("return document.activeElement.getAttribute('aria-label')"))
+    assert len(seen) >= 4
+    page.key("Enter")
+    chosen = page.js(PRESSED)
+    assert chosen == [page.js("return document.activeElement.getAttribute('aria-label')")]
+    # Escape works in the panel as well and gives the focus back.
+    page.js("$('.hero .inspector input').focus()")
+    page.key("Escape")
+    assert page.js(PRESSED) == [] and page.js("return document.activeElement.getAttribute('aria-label')") == chosen[0]
+
+
+def test_focus_can_be_seen_on_buttons_and_rows(page):
+    for element in ("$('.tally button')", "$('details.behaviour summary')", "$('.hero .menu summary')"):
+        page.js(f"{element}.focus()")
+        page.key("Tab")
+        style = (
+            "const s = getComputedStyle(document.activeElement); return [s.outlineStyle, parseFloat(s.outlineWidth)]"
+        )
+        kind, width = page.js(style)
+        assert kind != "none" and width >= 2
+
+
+def test_zoom_and_pan_by_mouse(page):
+    assert page.js(SCALE) == 1
+    page.click("$('.hero [aria-label=\"Zoom in\"]')")
+    assert page.js(SCALE) == 1.5
+    x, y = page.middle("$('.hero .canvas')")
+    page.send("Input.dispatchMouseEvent", type="mouseWheel", x=x, y=y, deltaX=0, deltaY=-120, modifiers=2)
+    page.settle()
+    assert page.js(SCALE) > 1.5
+    before = page.js("return $('.hero .canvas > svg > g').getAttribute('transform')")
+    page.send("Input.dispatchMouseEvent", type="mousePressed", x=x + 40, y=y + 5, button="left", clickCount=1)
+    for step in (10, 30, 60):
+        page.send("Input.dispatchMouseEvent", type="mouseMoved", x=x + 40 + step, y=y + 5, button="left", buttons=1)
+    page.send("Input.dispatchMouseEvent", type="mouseReleased", x=x + 100, y=y + 5, button="left", clickCount=1)
+    page.settle()
+    assert page.js("return $('.hero .canvas > svg > g').getAttribute('transform')") != before
+    page.click("$('.hero [aria-label=\"Fit the drawing to its box\"]')")
+    assert page.js(SCALE) == 1
+
+
+def test_a_finger_holds_a_node_and_two_zoom(browser, pages):
+    browser.open(pages["small"], 390)
+    browser.tap(NEURON)
+    assert [name.split(",")[1] for name in browser.js(PRESSED)] == [" neuron 242"]
+    x, y = browser.middle("$('.hero .canvas')")
+    fingers = lambda gap: [{"x": x - gap, "y": y, "id": 1}, {"x": x + gap, "y": y, "id": 2}]  # noqa: E731
+    browser.send("Input.dispatchTouchEvent", type="touchStart", touchPoints=fingers(20))
+    for gap in (30, 45, 60):
+        browser.send("Input.dispatchTouchEvent", type="touchMove", touchPoints=fingers(gap))
+    browser.send("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
+    browser.settle()
+    assert browser.js(SCALE) > 1.2
+    assert browser.complaints() == []
+
+
+def test_names_and_groups_are_kept_saved_and_read_back(page, pages):
+    page.click(NEURON)
+    for label, text in (("Name", "finds the bracket"), ("Group", "brackets")):
+        field = f"$$('.hero .naming label').find((l) => l.textContent.includes('{label}')).querySelector('input')"
+        type_(page, field, text)
+        page.js(f"{field}.dispatchEvent(new Event('change'))")
+        page.settle()
+    assert page.js("return $('.hero .node.chosen .node-name').textContent") == "finds the bracket"
+    assert page.js("return $$('.hero .tag').length") == 1
+    # Loaded again, the browser still knows them.
+    page.open(pages["small"])
+    assert page.js("return $$('.hero .node-name').some((t) => t.textContent === 'finds the bracket')")
+    page.js("$$('.hero button').find((b) => b.textContent === 'Save names.json').click()")
+    saved = json.loads(page.downloaded("names.json"))
+    assert saved == {"names": {"1.mlp_neuron:242": "finds the bracket"}, "groups": {"brackets": ["1.mlp_neuron:242"]}}
+    # The page itself with the names inside is a whole page again.
+    page.js("$$('.hero button').find((b) => b.textContent === 'Save this page with them').click()")
+    copy = pages["small"].with_name("copy.html")
+    copy.write_bytes(page.downloaded("report.html"))
+    page.js("localStorage.clear()")
+    page.open(copy)
+    assert page.js("return $$('.hero .node-name').some((t) => t.textContent === 'finds the bracket')")
+    assert page.complaints() == []
+
+
+def test_names_of_a_file_are_read_and_forgotten(page, tmp_path):
+    file = tmp_path / "names.json"
+    file.write_text(json.dumps({"names": {"1.mlp_neuron:242": "from a file"}, "groups": {}}))
+    page.send("DOM.enable")
+    root = page.send("DOM.getDocument", depth=0)["root"]["nodeId"]
+    found = page.send("DOM.querySelector", nodeId=root, selector=".hero input[type=file]")["nodeId"]
+    page.send("DOM.setFileInputFiles", nodeId=found, files=[str(file)])
+    page.js("await new Promise((done) => setTimeout(done, 300))")
+    named = "return $$('.hero .node-name').some((t) => t.textContent === 'from a file')"
+    assert page.js(named)
+    page.js("$$('.hero button').find((b) => b.textContent === 'Forget what was given here').click()")
+    page.settle()
+    assert not page.js(named)
+
+
+def test_the_drawing_is_saved_as_svg_and_png(page):
+    page.js("$$('.hero .menu button').find((b) => b.textContent === 'SVG').click()")
+    drawing = ElementTree.fromstring(page.downloaded("bracket_counting-sparse.svg"))
+    text = " ".join(drawing.itertext())
+    assert drawing.tag.endswith("svg") and "neuron 242" in text and "12 of 17 nodes" in text
+    # By itself: colours stand in the elements, not in a style sheet.
+    shapes = [e for e in drawing.iter() if e.tag.endswith("rect")]
+    assert all(e.get("fill") for e in shapes) and not any(e.get("class") for e in drawing.iter())
+    page.js("$$('.hero .menu button').find((b) => b.textContent === 'PNG').click()")
+    content = page.downloaded("bracket_counting-sparse.png")
+    assert content[:8] == b"\x89PNG\r\n\x1a\n"
+    width, height = struct.unpack(">II", content[16:24])
+    assert width > 600 and height > 600
+
+
+def test_rows_are_found_filtered_and_sorted(page):
+    shown = "return $$('details.behaviour').filter((d) => !d.hidden).map((d) => d.dataset.kind)"
+    assert len(page.js(shown)) == len(CASES)
+    page.click("$$('.tally-item').find((b) => b.textContent.includes('partial'))")
+    assert page.js(shown) == ["partial"]
+    page.click("$$('.tally-item').find((b) => b.textContent.includes('partial'))")
+    type_(page, "$('[data-find]')", "straddles")
+    assert page.js(shown) == ["undecided"] and "1 of 8" in page.js("return $('.found').textContent")
+    page.js("const f = $('[data-find]'); f.value = ''; f.dispatchEvent(new Event('input'))")
+    moved = "return $$('details.behaviour').map((d) => d.dataset.share).filter(Boolean).map(Number)"
+    page.click("$('[data-sort=share]')")
+    down = page.js(moved)
+    assert down == sorted(down, reverse=True)
+    page.click("$('[data-sort=share]')")
+    up = page.js(moved)
+    assert up == sorted(up) != down
+
+
+def test_a_row_has_its_pair_its_curve_and_opens_its_circuit(page):
+    row = "$$('details.behaviour').find((d) => d.dataset.behaviour === 'with_as')"
+    parts = page.js(f"return [$$('.fork', {row}).length, $$('.spark path', {row}).length, {row}.open]")
+    assert parts[0] >= 2 and parts[1] >= 4 and parts[2] is False
+    page.click(f"{row}.querySelector('summary')")
+    page.js("await new Promise((done) => setTimeout(done, 200))")
+    assert page.js(f"return $$('.graph .node', {row}).length") > 10
+    legend = page.js(f"return $$('.judgement .legend li', {row}).map((l) => l.textContent)")
+    assert {"ceiling: the dense model’s own exchange", "whole sparse model", "circuit alone"} <= set(legend)
+    # A link to a behaviour opens it.
+    page.js("location.hash = $('.hero h2 a').hash")
+    page.js("await new Promise((done) => setTimeout(done, 200))")
+    assert page.js("return document.getElementById(location.hash.slice(1)).open")
+
+
+def test_the_dense_model_s_circuit_is_another_choice(page):
+    page.js("const s = $('.hero select'); s.value = 'dense'; s.dispatchEvent(new Event('change'))")
+    page.settle()
+    assert page.js("return $('.hero .canvas svg').getAttribute('aria-label')").startswith(
+        "bracket_counting, dense model"
+    )
+
+
+def test_printing_opens_everything_and_leaves_out_what_needs_a_mouse(page):
+    page.send("Emulation.setEmulatedMedia", media="print")
+    page.js("dispatchEvent(new Event('beforeprint'))")
+    page.settle()
+    assert page.js("return $$('details.behaviour:not([open])').length") == 0
+    assert page.js("return $$('.graph').every((g) => $('.node', g))")
+    hidden = (
+        "return $$('nav, .list-tools, .graph-tools, .inspector').every((e) => getComputedStyle(e).display === 'none')"
+    )
+    assert page.js(hidden)
+    page.js("dispatchEvent(new Event('afterprint'))")
+    page.send("Emulation.setEmulatedMedia", media="")
+    assert page.js("return $$('details.behaviour[open]').length") == 0

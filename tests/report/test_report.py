@@ -15,6 +15,10 @@ from bridges.report import write_report
 from bridges.report.page import report_html
 from bridges.storage.tables import read_table
 
+from . import circuit_frames, frames
+from .conftest import full_run
+from .frames import Case
+
 
 @pytest.fixture(scope="module")
 def page(full: Path) -> str:
@@ -94,3 +98,18 @@ def test_a_folder_that_is_no_run_is_named(tmp_path, capsys):
     with pytest.raises(BridgesError, match="is no run folder"):
         report_html(tmp_path)
     assert main([str(tmp_path)]) == 1 and "is no run folder" in capsys.readouterr().err
+
+
+def test_twenty_behaviours_of_three_hundred_nodes_weigh_less_than_three_megabytes(tmp_path, monkeypatch):
+    verdicts = ("reproduced", "partial", "undecided", "not")
+    cases = {f"behaviour_{i}": Case(verdicts[i % 4], "some reason", moved=0.5, back=0.4, fvu=0.15) for i in range(20)}
+    for module in (frames, circuit_frames):
+        monkeypatch.setattr(module, "CASES", cases)
+    # As much text as real runs have, and no stretch of it twice.
+    monkeypatch.setattr(circuit_frames, "WINDOW", 17)
+    monkeypatch.setattr(circuit_frames, "PROMPT_TOKENS", 40)
+    text = report_html(full_run(tmp_path / "heavy", size=10))
+    data = json.loads(re.search(r'<script type="application/json"[^>]*>(.*?)</script>', text, re.S)[1])  # type: ignore[index]
+    circuits = [circuit for one in data["graphs"] for circuit in one["circuits"] if circuit["model"] == "sparse"]
+    assert len(circuits) == 20 and all(len(circuit["nodes"]) >= 300 for circuit in circuits)
+    assert len(text.encode()) < 3_000_000
