@@ -9,13 +9,13 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from bridges.behaviours.narrow_text import prompt_blocks, sample_texts, tokens_needed
 from bridges.behaviours.pair import Behaviour
 from bridges.config import Config
 from bridges.data.blocks import TokenBlocks, read_documents, token_blocks
-from bridges.data.leading import TEXTS, choose_leading_token
-from bridges.data.prompts import prompt_blocks, sample_texts, tokens_needed
 from bridges.data.tokenizer import LEADING, vocabulary_size
 from bridges.dense import DenseStack, load_dense
+from bridges.dense.leading import TEXTS, choose_leading_token
 from bridges.dense.narrow import narrow, narrow_alike
 from bridges.errors import ConfigError, DataError
 from bridges.runs.sources import select_behaviours

@@ -12,12 +12,12 @@ from accelerate import Accelerator
 from transformers import PreTrainedTokenizerBase
 
 from bridges import kernels
+from bridges.behaviours.narrow_text import longest_prompt
 from bridges.behaviours.pair import Behaviour
 from bridges.bridge import Bridges, SitePair, pair_sites
 from bridges.config import Config, flat
 from bridges.config.paths import absolute
 from bridges.data.blocks import TokenBlocks
-from bridges.data.prompts import longest_prompt
 from bridges.data.tokenizer import leading_token
 from bridges.dense import DenseStack
 from bridges.errors import CheckpointError, ConfigError, DiskFullError, in_brief

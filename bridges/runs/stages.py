@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 
 from bridges.behaviours import get_suite
+from bridges.behaviours.narrow_text import split_texts
 from bridges.behaviours.pair import Behaviour
 from bridges.behaviours.stage import measure_behaviour
 from bridges.circuits.bootstrap import Resampler
@@ -22,17 +23,18 @@ from bridges.compare.verdict import decide
 from bridges.config import Config, DataConfig, VerdictConfig
 from bridges.data.blocks import read_documents
 from bridges.data.corpus import Document
-from bridges.data.prompts import split_texts
 from bridges.errors import DataError
 from bridges.fidelity.hybrids import bridge_errors, measure_paths, measure_table, site_table
-from bridges.fidelity.scope import HELDOUT, OTHERS, REACH, ROWS, TEXT, TOKENS, TRAINED, readable, scope_rows, scope_text
+from bridges.fidelity.scope import ROWS, TOKENS, readable, scope_rows
 from bridges.hybrid import Path as MixedPath
 from bridges.hybrid import all_paths
+from bridges.report.scope import scope_text
 from bridges.runs.cautions import cautions
 from bridges.runs.circuits import CIRCUIT_TABLES, BehaviourWork, searchable, warm_up
 from bridges.runs.context import RunContext
 from bridges.storage.runner import run_each
 from bridges.storage.tables import TABLES, read_table, table_names, write_table
+from bridges.storage.tables.hybrids import HELDOUT, OTHERS, REACH, TEXT, TRAINED
 
 JUDGED_BY = ("suite", "behaviours", "circuits", "controls", "agreement", "transfer")
 _BATCH = 8

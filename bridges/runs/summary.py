@@ -9,7 +9,7 @@ import textwrap
 import numpy as np
 import pandas as pd
 
-from bridges.fidelity.scope import scope_text
+from bridges.report.scope import scope_text
 from bridges.runs.cautions import cautions, command_of
 from bridges.storage.folder import RunFolder
 from bridges.storage.tables import read_table, table_names

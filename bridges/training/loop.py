@@ -44,9 +44,9 @@ _REFIT_TOKENS = 2048
 LogRow = Callable[[dict[str, Any], int], None]
 
 
-def refit_steps(steps: int, anneal: float, count: int) -> set[int]:
-    """The steps before which bridges are fitted anew: ``count`` of them, evenly up to the end of annealing."""
-    return {min(steps - 1, round(j * anneal * steps / count)) for j in range(1, count + 1)}
+def refit_steps(steps: int, count: int) -> set[int]:
+    """The steps before which bridges are fitted anew: ``count`` of them, evenly, the last before the last step."""
+    return {round(j * (steps - 1) / count) for j in range(1, count + 1)}
 
 
 class Trainer:
@@ -123,7 +123,7 @@ class Trainer:
         self.sizes = torch.ones(len(bridges))
         self.crossed: dict[str, tuple[Crossings, Tensor]] = {}
         self.stored: StoredStreams | None = None
-        self.refits = refit_steps(self.steps, train.anneal, config.bridge.refit)
+        self.refits = refit_steps(self.steps, config.bridge.refit)
 
     def _optimizer(self) -> OptimizerSet:
         train = self.config.train

@@ -19,7 +19,7 @@ import bridges
 from bridges.data.tokenizer import leading_token, vocabulary_size
 from bridges.dense import family_of
 from bridges.errors import BridgesError
-from bridges.fidelity.scope import HELDOUT, KINDS, OTHERS, REACH, TEXT, TRAINED
+from bridges.storage.tables.hybrids import HELDOUT, OTHERS, REACH, SCOPE_TEXTS, TEXT, TRAINED
 
 VOCAB = 2048
 ENDS = {"vocab_size": VOCAB, "bos_token_id": VOCAB - 1, "eos_token_id": VOCAB - 1, "pad_token_id": None}
@@ -134,7 +134,7 @@ def test_a_narrow_run_of_every_family(narrow, saved, place, family):
     _loss_stays_low(run)
     assert "answer_weighted" in run.table("training")
     scope = run.table("scope").set_index("text")
-    assert set(scope.index) == set(KINDS) == {TRAINED, HELDOUT, REACH, OTHERS, TEXT}
+    assert set(scope.index) == set(SCOPE_TEXTS) == {TRAINED, HELDOUT, REACH, OTHERS, TEXT}
     assert scope.loc[[TRAINED, HELDOUT], "kl"].gt(0).all() and scope.loc[[TRAINED, HELDOUT], "known"].eq(1).all()
     assert 0 < scope.loc[TEXT, "known"] <= 1
     profile = run.table("profile")

@@ -14,8 +14,8 @@ from bridges.behaviours import encode
 from bridges.behaviours.from_file import load
 from bridges.config import DataConfig
 from bridges.data.blocks import token_blocks
-from bridges.data.leading import candidates, choose_leading_token
 from bridges.data.tokenizer import END_OF_TEXT, LEADING, leading_token, set_leading_token
+from bridges.dense.leading import candidates, choose_leading_token
 from bridges.errors import ConfigError
 from bridges.stack import ResidualStack
 

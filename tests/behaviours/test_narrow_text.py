@@ -16,10 +16,10 @@ from transformers import PreTrainedTokenizerFast
 
 from bridges.behaviours import encode, get_behaviour
 from bridges.behaviours.from_file import load
+from bridges.behaviours.narrow_text import prompt_blocks, split_texts, tokens_needed
 from bridges.behaviours.stage import express
 from bridges.config import DataConfig
 from bridges.data.blocks import TokenBlocks, bigram_log_probabilities
-from bridges.data.prompts import prompt_blocks, split_texts, tokens_needed
 from bridges.data.tokenizer import leading_token, set_leading_token, vocabulary_size
 from bridges.dense.narrow import narrow_tokenizer
 from bridges.errors import DataError
