@@ -161,8 +161,8 @@ class Search:
         """Another ranking, where the last one led to no circuit.
 
         Where that came near, learning goes on from it with a lower loss as its target. Where it got stuck, gates had
-        closed faster than their loss was felt: it starts again with a smaller penalty that follows the loss more slowly,
-        and more steps, first with the nodes of large attribution open twice as far, then from all nodes alike.
+        closed faster than their loss was felt: it starts again with more steps and a smaller penalty that follows the
+        loss more slowly, first with the nodes of large attribution open twice as far, then from all nodes alike.
         """
         settings, seed = self.settings, self.seed + 7919 * (attempt - 1)
         if circuit.train_loss > STUCK or not circuit.size:
