@@ -95,8 +95,9 @@ def test_a_trial_changes_its_settings_alone(config):
 
 def test_a_trial_is_worth_what_a_run_measures(config, tmp_path, monkeypatch):
     """Were the validation split the held-out one, the figures would be those of the run's own table."""
-    take = TokenBlocks.take
-    monkeypatch.setattr(TokenBlocks, "take", lambda self, split, n: take(self, split.replace("validation", "test"), n))
+    chunks = TokenBlocks.chunks
+    shown = lambda self, split, *n: chunks(self, split.replace("validation", "test"), *n)  # noqa: E731
+    monkeypatch.setattr(TokenBlocks, "chunks", shown)
     found = tune(config, 1, ["train.lr"], **quiet).iloc[0]
     config.behaviours.suite, config.eval.bootstrap = "none", 20
     pipeline.run(config, tmp_path / "run", Accelerator(cpu=True), lambda text: None)

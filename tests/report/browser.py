@@ -119,6 +119,14 @@ class Browser:
         assert "exceptionDetails" not in found, found["exceptionDetails"]
         return found["result"].get("value")
 
+    def soon(self, code: str, seconds: float = 30.0) -> Any:
+        """The value that code returns, asked for again while it is not true: a busy machine draws late."""
+        end = time.monotonic() + seconds
+        while not (found := self.js(code)) and time.monotonic() < end:
+            time.sleep(0.1)
+            self.settle()
+        return found
+
     def key(self, name: str) -> None:
         """Press and release a key."""
         codes = {"Enter": 13, "Escape": 27, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "Tab": 9}

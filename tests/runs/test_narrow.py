@@ -93,7 +93,7 @@ def narrow(cli: Callable[..., Any], place: Path) -> Callable[..., tuple[int, str
             "data.path": str(place / "text"),
             "data.context": "64",
             "data.prompts": "64",
-            "train.tokens": "4000",
+            "train.tokens": "7400",
             "train.batch": "16",
             "train.log_every": "1",
             "train.precision": "fp32",
@@ -145,7 +145,7 @@ def test_a_narrow_run_of_every_family(narrow, saved, place, family):
     assert "streams are kept for training" in out and "Narrowing the dense model to" in out
     assert (run.folder.path / "report.html").stat().st_size > 10_000
     # What is read back: the logits are the full model's own.
-    assert run.dense.vocab_size == run.sparse.vocab_size == vocabulary_size(run.tokenizer) < 400
+    assert run.dense.vocab_size == run.sparse.vocab_size == vocabulary_size(run.tokenizer) < 600
     assert run.bridges.constant_prefix >= 1
     pair = run.prompts("while_return_true", count=1).pairs[0]
     ids = torch.tensor(
@@ -176,7 +176,7 @@ def test_massive_activations_do_not_blow_up_a_narrow_run(narrow, saved, place):
     run = bridges.load(place / "runs" / "massive")
     ids = run.prompts("while_return_true", count=4).ids[:, 0]
     sizes = run.dense.run(ids).sites[2].norm(dim=-1)
-    assert float(sizes[:, 0].min()) > 20 * float(sizes[:, 1:].median())
+    assert float(sizes[:, 0].min()) > 5 * float(sizes[:, 1:].median())
     _loss_stays_low(run)
     training = run.table("training")
     assert training["total"].tail(3).mean() < training["total"].iloc[0]
