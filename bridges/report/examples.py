@@ -21,7 +21,7 @@ PLACES = 3  # in text, of one node
 # Activations are shaded in this many steps above and below zero, written as one letter each: Z is zero.
 STEPS = 25
 # Beyond the limits of what a page should weigh, only nodes of higher attribution have examples.
-FULL, SINGLE = 120, 300
+FULL, SINGLE = 80, 200
 
 
 class Examples:
@@ -81,11 +81,11 @@ class Examples:
         """The example pair of a behaviour as nodes of one of its circuits see it.
 
         Args:
-            nodes: point and channel.
+            nodes: point and channel, the largest attribution first.
 
         Returns:
-            the stretches of text of its two prompts, none where nothing was measured; and for each node the largest
-            absolute activation and both prompts' shades relative to it, or None.
+            the stretches of text of its two prompts, none where nothing was measured; and for each node but those far
+            down the largest absolute activation and both prompts' shades relative to it, or None.
         """
         frame = self._pairs
         if frame is not None:
@@ -96,7 +96,7 @@ class Examples:
         prompts = [self._window(first[side]) for side in PROMPTS]
         columns = (frame[c] for c in ("point", "channel", "prompt", "values"))
         found = {(str(p), int(c), str(side)): values for p, c, side, values in zip(*columns, strict=True)}
-        return prompts, [self._seen([found.get((*node, side)) for side in PROMPTS]) for node in nodes]
+        return prompts, [self._seen([found.get((*node, side)) for side in PROMPTS]) for node in nodes[:SINGLE]]
 
     @staticmethod
     def _seen(values: list[str | None]) -> list[Any] | None:

@@ -8,6 +8,7 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,10 @@ from typing import Any
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 ARGUMENTS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars")
 ARGUMENTS += ("--no-first-run", "--disable-extensions", "--remote-debugging-pipe")
+LAUNCH = (
+    "import fcntl, os, sys; high = [fcntl.fcntl(int(n), fcntl.F_DUPFD, 10) for n in sys.argv[1:3]]; "
+    "[os.dup2(fd, to) for fd, to in zip(high, (3, 4))]; os.execv(sys.argv[3], sys.argv[3:])"
+)
 PATIENCE = 120.0  # seconds for one answer, on a machine that does other things
 
 
@@ -31,9 +36,10 @@ class Browser:
         theirs_in, self._to = os.pipe()
         self._from, theirs_out = os.pipe()
         command = [str(CHROMIUM), *ARGUMENTS, f"--user-data-dir={folder / 'profile'}", "about:blank"]
-        shell = ["sh", "-c", f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}', "sh", *command]
+        # In the way stands a small program: a shell may only know files of one digit.
+        start = [sys.executable, "-IS", "-c", LAUNCH, str(theirs_in), str(theirs_out), *command]
         quiet = subprocess.DEVNULL
-        self._process = subprocess.Popen(shell, pass_fds=(theirs_in, theirs_out), stdout=quiet, stderr=quiet)
+        self._process = subprocess.Popen(start, pass_fds=(theirs_in, theirs_out), stdout=quiet, stderr=quiet)
         os.close(theirs_in)
         os.close(theirs_out)
         self._buffer, self._sent, self._session = b"", 0, ""

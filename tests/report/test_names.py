@@ -11,7 +11,6 @@ import pytest
 from bridges.cli.report import main
 from bridges.errors import CheckpointError
 from bridges.report.names import Names, read_names
-from bridges.runs import notebook
 
 GIVEN = {"names": {"1.mlp_neuron:242": "finds the bracket"}, "groups": {"brackets": ["1.mlp_neuron:242", "0.v:1"]}}
 
@@ -54,6 +53,9 @@ def test_a_run_without_the_file_has_no_names(full):
 
 
 def test_python_reads_them_back(tmp_path, make_full, monkeypatch):
+    # Not at the top: the notebook's classes import torch.
+    from bridges.runs import notebook
+
     folder = make_full(tmp_path / "run")
     (folder / "names.json").write_text(json.dumps(GIVEN))
     run = object.__new__(notebook.Run)
