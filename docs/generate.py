@@ -5,13 +5,6 @@ MkDocs loads this file as a hook too, to find the pages beside ``mkdocs.yml``: a
 
 from __future__ import annotations
 
-import ast
-import dataclasses
-import inspect
-import re
-import textwrap
-from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -28,60 +21,11 @@ def on_config(config: Any) -> Any:
 # --- settings -----------------------------------------------------------------------------------------------------
 
 
-@dataclasses.dataclass(frozen=True)
-class Setting:
-    """One setting: its dotted name, type, default, the words it takes, and what it means."""
-
-    name: str
-    type: str
-    default: Any
-    choices: tuple[str, ...]
-    text: str
-
-
-def settings() -> list[Any]:
-    """Every setting in the order of the configuration."""
-    try:
-        from bridges.config import describe  # type: ignore[attr-defined]
-    except ImportError:
-        from bridges.config import Config
-
-        return list(_read(Config, ""))
-    return list(describe.settings())
-
-
-def _read(cls: type, prefix: str) -> Iterator[Setting]:
-    """The settings of a section: a text below a field, or else what the class's own docstring says of it."""
-    texts: dict[str, str] = {}
-    for base in reversed([c for c in cls.__mro__ if dataclasses.is_dataclass(c)]):
-        body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0].body  # type: ignore[attr-defined]
-        for field, below in pairwise(body):
-            if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr):
-                texts[field.target.id] = " ".join(str(below.value.value).split())  # type: ignore[union-attr]
-    for field in dataclasses.fields(cls):
-        section: Any = field.default_factory
-        if isinstance(section, type) and dataclasses.is_dataclass(section):
-            yield from _read(section, f"{prefix}{field.name}.")
-            continue
-        default = field.default if field.default is not dataclasses.MISSING else section()
-        text = texts.get(field.name) or _from_class(cls, field.name)
-        yield Setting(prefix + field.name, str(field.type), default, (), text)
-
-
-def _from_class(cls: type, name: str) -> str:
-    """What the list of attributes in a class's docstring says of one; else the first line of the docstring."""
-    first, _, listed = inspect.getdoc(cls).partition("Attributes:\n")  # type: ignore[union-attr]
-    names = r"[a-z_0-9]+(?:, [a-z_0-9]+)*: "
-    for item in re.split(r"\n(?=    \S)", "\n" + listed):
-        for part in re.split(rf"(?<=[.)] )(?={names})", " ".join(item.split())):
-            key, colon, text = part.partition(": ")
-            if colon and name in key.split(", "):
-                return text.strip().replace("``", "`")
-    return first.strip().splitlines()[0].replace("``", "`")
-
-
 def settings_page() -> str:
     """``settings.md``: a table for each section."""
+    from bridges.config.describe import sections, settings
+
+    about = {section.name: section.text for section in sections()}
     lines = ["# Settings", "", NOTE, ""]
     lines += [
         "Every setting of `bridges run`, written `key=value` on the command line. `null` means none. The defaults are "
@@ -95,12 +39,12 @@ def settings_page() -> str:
         if above != section:
             section = above
             title = f"`{section}`" if section else "At the top"
-            lines += ["", f"## {title}", "", "| setting | type | default | meaning |", "|---|---|---|---|"]
-        kind = str(setting.type).replace(" | None", " or null").replace(" | ", " or ")
-        text = str(setting.text)
-        if setting.choices and not all(f"`{choice}`" in text for choice in setting.choices):
+            lines += ["", f"## {title}", "", *([about[section], ""] if about.get(section) else [])]
+            lines += ["| setting | type | default | meaning |", "|---|---|---|---|"]
+        text = setting.text
+        if not all(f"`{choice}`" in text for choice in setting.choices):
             text += f" One of {', '.join(f'`{choice}`' for choice in setting.choices)}."
-        lines.append(_row(f"`{setting.name}`", kind, f"`{_yaml(setting.default)}`", text))
+        lines.append(_row(f"`{setting.name}`", setting.type, f"`{_yaml(setting.default)}`", text))
     return "\n".join(lines) + "\n"
 
 

@@ -30,6 +30,7 @@ from bridges.config import (
 )
 from bridges.config.search import CircuitSettings
 from bridges.errors import ConfigError
+from bridges.runs.initialise import shipped_pair
 
 TERMS = ("ce", "kl", "nmse_encoder", "nmse_decoder", "kl_d2s", "kl_s2d")
 files = partial(DataConfig, source="files", path="somewhere")
@@ -296,3 +297,9 @@ def test_a_hand_written_value_of_the_wrong_type_names_its_key():
     # What YAML makes of 1e-3.
     with pytest.raises(ConfigError, match=r"train\.lr.*1e-3"):
         from_dict({"train": {"lr": "1e-3"}})
+
+
+def test_the_shipped_pair_s_settings_can_be_read():
+    values = yaml.safe_load((shipped_pair("tinypython") / "config.yaml").read_text())
+    config = from_dict(values)
+    assert config.sparsity == 0.05 and config.train.tokens == 45_228_032 and config.circuits.models == []

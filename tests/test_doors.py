@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from omegaconf.errors import InterpolationKeyError
 
+import bridges
 from bridges.cli.overrides import check_command_line, groups, in_words
 from bridges.errors import ConfigError
 
@@ -130,3 +134,14 @@ def test_errors_of_libraries_in_words():
     assert in_words(PermissionError(13, "Permission denied", "/x")) == (
         "PermissionError: [Errno 13] Permission denied: '/x'."
     )
+
+
+@pytest.mark.parametrize("theirs", ["analysis.py", "analysis/__init__.py"])
+def test_a_module_of_the_user_s_with_our_name_is_not_taken_for_ours(tmp_path, theirs):
+    """`bridges compare` where the working directory, which Python searches first, holds an `analysis` too."""
+    (tmp_path / theirs).parent.mkdir(exist_ok=True)
+    (tmp_path / theirs).write_text("raise SystemExit('a file of the user was imported')\n")
+    env = os.environ | {"PYTHONPATH": str(Path(bridges.__file__).parent.parent)}
+    line = [sys.executable, "-m", "bridges", "compare", "--help"]
+    done = subprocess.run(line, capture_output=True, text=True, cwd=tmp_path, env=env, timeout=120)
+    assert done.returncode == 0 and "usage: python -m analysis.compare" in done.stdout, done.stdout + done.stderr

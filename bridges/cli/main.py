@@ -5,6 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
 
 from bridges.cli.allocator import tune_allocator
 from bridges.errors import nearest
@@ -29,6 +32,29 @@ def usage() -> str:
     return "\n".join(["usage: bridges <command> [arguments]", "", *lines, "", "`bridges <command> --help` tells more."])
 
 
+def analysis_module(name: str) -> ModuleType:
+    """A module of the package ``analysis``: inside this package in a wheel, beside it in a checkout.
+
+    It is found by its place, not by its name, which a folder of the user's may have too.
+
+    Args:
+        name: such as ``analysis.compare``.
+    """
+    package = Path(__file__).resolve().parent.parent
+    if (package / "analysis" / "__init__.py").is_file():
+        return import_module(f"bridges.{name}")
+    place = package.parent / "analysis" / "__init__.py"
+    loaded = sys.modules.get("analysis")
+    if loaded is None or Path(loaded.__file__ or "").resolve() != place:
+        spec = spec_from_file_location("analysis", place, submodule_search_locations=[str(place.parent)])
+        assert spec is not None and spec.loader is not None
+        for other in [m for m in sys.modules if m.split(".")[0] == "analysis"]:
+            del sys.modules[other]
+        sys.modules["analysis"] = module_from_spec(spec)
+        spec.loader.exec_module(sys.modules["analysis"])
+    return import_module(name)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command.
 
@@ -44,16 +70,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if name not in COMMANDS:
         sys.exit(f"error: there is no command {name!r}. {nearest(name, COMMANDS)}")
     module, _, computes = COMMANDS[name]
-    if computes:
+    if computes and not {"-h", "--help"} & set(rest):
         # Before torch is imported: it replaces the process.
         tune_allocator()
-    if module.startswith("analysis."):
-        try:
-            command = import_module(module)
-        except ModuleNotFoundError:
-            command = import_module(f"bridges.{module}")
-    else:
-        command = import_module(module)
+    command = analysis_module(module) if module.startswith("analysis.") else import_module(module)
     # Hydra and argparse read the process's own arguments.
     sys.argv = [f"bridges {name}", *rest]
     sys.exit(command.main())

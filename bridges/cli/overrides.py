@@ -63,11 +63,6 @@ def _settings() -> set[str]:
     return keys | {key.rsplit(".", n)[0] for key in keys for n in range(1, key.count(".") + 1)}
 
 
-def _named_by_user(key: str) -> str | None:
-    """The setting that ``key`` would be an entry of, where the user names its entries, as those of circuits.targets."""
-    return next((k for k, value in flat(Config()).items() if isinstance(value, dict) and key.startswith(f"{k}.")), None)
-
-
 def _values(override: Override) -> list[Any]:
     if override.is_sweep_override():
         return [_plain(v) for v in override.sweep_string_iterator()] if override.is_choice_sweep() else []
@@ -191,7 +186,7 @@ def _guess(word: str) -> str:
         return f"Did you mean resume={word}?"
     meant = [f"{group}={word}" for group, known in groups().items() if word in known]
     question = f"Did you mean {' or '.join(meant)}?" if meant else nearest(word, _settings()).split("Valid:")[0].strip()
-    return f"{question} `python -m bridges.run --help` lists all settings.".strip()
+    return f"{question} `python -m bridges.run --help all` lists all settings.".strip()
 
 
 def check_command_line(arguments: list[str]) -> list[str]:
@@ -252,21 +247,14 @@ def _check(argument: str, override: Override, choices: dict[str, list[str]], set
                 if "${" not in str(choice) and str(choice).removesuffix(".yaml") not in choices[key]:
                     raise ConfigError(f"{key}={choice}: there is no such choice. {nearest(choice, choices[key])}")
     elif key in settings:
-        # Entries are added to a table, and a table of entries with them.
-        if override.is_add() and not isinstance(flat(Config()).get(key, {}), dict):
+        if override.is_add() and key in flat(Config()):
             raise ConfigError(f"{argument}: {key} is there already; write {argument.lstrip('+')}.")
         for value in _values(override):
             _check_type(key, value)
-    elif table := _named_by_user(key):
-        entry = key.removeprefix(f"{table}.")
-        if not (override.is_add() or override.is_force_add()):
-            raise ConfigError(f"{argument}: {table} has no entries by itself. To give it one, write +{argument}.")
-        for value in _values(override):
-            _check_type(table, {entry: value})
     else:
         close = nearest(key.rsplit(".", 1)[-1], {k.rsplit(".", 1)[-1] for k in settings})
         near = sorted(k for k in settings if k.rsplit(".", 1)[-1] in close.split("Valid:")[0])
         hint = f"Did you mean {' or '.join(near[:3])}?" if near else f"{nearest(key, settings).split('Valid:')[0]}"
         raise ConfigError(
-            f"{key} is no setting. {hint} `python -m bridges.run --help` lists them all.".replace("  ", " ")
+            f"{key} is no setting. {hint} `python -m bridges.run --help all` lists them all.".replace("  ", " ")
         )

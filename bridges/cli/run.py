@@ -17,6 +17,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from bridges.cli.help import help_text
+from bridges.cli.help import wanted as help_wanted
 from bridges.cli.overrides import check_command_line, conf_folder, in_words
 from bridges.cli.sweep import AGAIN, Outcome, begun, summarise
 from bridges.config import Config
@@ -133,6 +135,15 @@ def _go_on(path: Path) -> str:
     return "Nothing was computed yet."
 
 
+def _print_help(words: list[str]) -> None:
+    text = help_text(words)
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        # `--help all | head`: the reader has seen enough; nor may the interpreter complain as it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _fail(error: BridgesError) -> NoReturn:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(1)
@@ -176,6 +187,9 @@ def main() -> None:
     # Hydra then raises its errors instead of printing them in words of its own.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
+        if (words := help_wanted(sys.argv[1:])) is not None:
+            _print_help(words)
+            return
         sys.argv[1:] = check_command_line(sys.argv[1:])
         _task()
     except BridgesError as error:

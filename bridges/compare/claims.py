@@ -158,6 +158,12 @@ class Facts:
         return found[0] if found else None
 
     @property
+    def dense_found(self) -> bool:
+        """Whether a circuit of the dense model was found; the whole of it is none."""
+        dense = self.dense_circuit
+        return dense is not None and bool(dense["reached"]) and bool(dense["nodes"] < dense["total_nodes"])
+
+    @property
     def best_ceiling(self) -> float:
         """What the dense model's own exchange moves at the inner bridge where it moves most."""
         rows = pick(self.transfer, measurement="interchange", direction="dense", quantity="share_moved")
@@ -255,9 +261,7 @@ def small(facts: Facts) -> list[Criterion]:
     """The circuit has fewer edges than the dense model's own, and than that of a consistent meaningless task."""
     edges = number(facts.circuit, "edges") if facts.reached else NAN
     dense = facts.dense_circuit
-    # Where only the whole dense model reaches the target, no circuit of it was found.
-    found_dense = dense is not None and bool(dense["reached"]) and dense["nodes"] < dense["total_nodes"]
-    dense_edges = number(dense, "edges") if found_dense else NAN
+    dense_edges = number(dense, "edges") if facts.dense_found else NAN
     null = facts.control("consistent_labels", "null_edges")
     found = []
     for name, label, bar, searched, meaning in (

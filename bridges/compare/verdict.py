@@ -122,7 +122,6 @@ def verdict_row(name: str, facts: Facts, criteria: Sequence[Criterion]) -> Row:
         verdict, reason, failed = judged(criteria)
     circuit = facts.circuit if facts.reached else None
     dense = facts.dense_circuit
-    dense_found = dense is not None and bool(dense["reached"])
     selected = facts.moved("interchange", "dense", "share_moved")
     return {
         "behaviour": name,
@@ -134,7 +133,7 @@ def verdict_row(name: str, facts: Facts, criteria: Sequence[Criterion]) -> Row:
         "circuit_accuracy": facts.explains("accuracy")["value"],
         "nodes": None if circuit is None else int(circuit["nodes"]),
         "edges": None if circuit is None else int(circuit["edges"]),
-        "dense_edges": int(dense["edges"]) if dense is not None and dense_found else None,
+        "dense_edges": int(dense["edges"]) if dense is not None and facts.dense_found else None,
         "fvu": facts.explains("fvu")["value"],
         "faithfulness": facts.explains("faithfulness")["value"],
         "accuracy_without": number(facts.control("necessity", "accuracy_without")),

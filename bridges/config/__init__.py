@@ -1,7 +1,8 @@
 """Every setting with its meaning, unit and check. Hydra fills these in; a notebook can too.
 
 Checks run where an object is made, so a wrong value never reaches the pipeline, and each message names the key as it is
-written on the command line. What is trained stands in `training`, what is measured in `measuring`.
+written on the command line. What is trained stands in `training`, what is measured in `measuring`. The text below a
+field is what ``--help`` and the documentation say of it (`describe`).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bridges.config.checks import MAX_SEED, file_name, length, sound
-from bridges.config.literals import KERNELS, one_of
+from bridges.config.literals import KERNELS, check_literals, literal
 from bridges.config.measuring import (
     CONTROLS,
     STACKS,
@@ -59,21 +60,21 @@ BOOKKEEPING = ("runs_dir", "name", "resume", "allow_changed", "tracking")
 
 @dataclass
 class TrackingConfig:
-    """Weights & Biases.
+    """Weights & Biases."""
 
-    Attributes:
-        mode: ``wandb``, ``offline`` (sync later) or ``off``. The tables on disk are written in every mode.
-        project, entity, group, tags: as in W&B.
-    """
-
-    mode: str = "off"
+    mode: str = literal("off", TRACKERS)
+    """`wandb`, `offline` (sync later) or `off`; the tables on disk are written in every mode."""
     project: str = "bridges"
+    """W&B project."""
     entity: str | None = None
+    """W&B user or team (null: your default)."""
     group: str | None = None
+    """Group of runs that W&B shows together."""
     tags: list[str] = field(default_factory=list)
+    """Tags of the run in W&B."""
 
     def __post_init__(self) -> None:
-        one_of("tracking.mode", self.mode, TRACKERS)
+        check_literals("tracking", self)
         for key, most in (("project", 128), ("entity", 128), ("group", 128)):
             length(f"tracking.{key}", getattr(self, key) or "", most, "W&B")
         if wrong := sorted(set(self.project) & set(NO_PROJECT)):
@@ -86,36 +87,44 @@ class TrackingConfig:
 
 @dataclass
 class Config:
-    """One run.
-
-    Attributes:
-        seed: of every random draw.
-        sparsity: fraction of nonzero entries in every weight matrix of the finished sparse model.
-        runs_dir: where run folders are made. name: the folder's name (null: made from date and settings).
-        resume: a run folder to go on with; every other setting then comes from it.
-        allow_changed: go on with a run whose text, dense model or file of prompt pairs is no longer the one it began
-            with.
-        kernels: ``cpp`` on the CPU, ``python`` (plain PyTorch) or ``auto``: C++ where it can be compiled.
-    """
+    """One run."""
 
     seed: int = 0
+    """Seed of every random draw."""
     sparsity: float = 0.05
+    """Fraction of nonzero weights in every weight matrix of the finished sparse model."""
     runs_dir: str = "runs"
+    """Folder that run folders are made in."""
     name: str | None = None
+    """The run folder's name (null: made from date and settings)."""
     resume: str | None = None
+    """A run folder to go on with; every other setting then comes from it."""
     allow_changed: bool = False
-    kernels: str = "auto"
+    """Go on with a run whose text, dense model or file of prompt pairs is no longer the one it began with."""
+    kernels: str = literal("auto", KERNELS)
+    """`cpp` on the CPU, `python` (plain PyTorch) or `auto`: C++ where it can be compiled."""
     model: ModelConfig = field(default_factory=ModelConfig)
+    """The pretrained dense model."""
     data: DataConfig = field(default_factory=DataConfig)
+    """The text that is trained and measured on."""
     sparse: SparseConfig = field(default_factory=SparseConfig)
+    """The weight-sparse transformer."""
     bridge: BridgeConfig = field(default_factory=BridgeConfig)
+    """The bridges between the two models."""
     train: TrainConfig = field(default_factory=TrainConfig)
+    """The optimisation."""
     eval: EvalConfig = field(default_factory=EvalConfig)
+    """How hybrids are measured on held-out text."""
     behaviours: BehavioursConfig = field(default_factory=BehavioursConfig)
+    """What the models are asked to do."""
     circuits: CircuitsConfig = field(default_factory=CircuitsConfig)
+    """Which circuits are searched for, how, and what is measured of them."""
     compare: CompareConfig = field(default_factory=CompareConfig)
+    """How dense model, sparse model and circuits are held against each other."""
     verdict: VerdictConfig = field(default_factory=VerdictConfig)
+    """The bars of the five claims."""
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    """Weights & Biases."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed <= MAX_SEED:
@@ -124,7 +133,7 @@ class Config:
             sound(key, value)
         if self.name is not None:
             file_name("name", self.name)
-        one_of("kernels", self.kernels, KERNELS)
+        check_literals("", self)
         if not 0 < self.sparsity <= 1:
             raise ConfigError(
                 f"sparsity={self.sparsity} must lie in (0, 1]: it is the fraction of weights that are not zero."

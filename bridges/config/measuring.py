@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bridges.config.checks import between, positive
-from bridges.config.literals import one_of
+from bridges.config.literals import check_literals, choices, literal
 from bridges.config.search import METHODS, CircuitSettings
 from bridges.errors import ConfigError
 
@@ -25,9 +25,9 @@ class EvalConfig:
     """Measuring the hybrids on held-out documents."""
 
     sequences: int = 32
-    """Held-out sequences."""
+    """Held-out sequences that hybrids are measured on."""
     batch: int = 8
-    """How many of them at once."""
+    """Held-out sequences in one pass."""
     double_paths: int | None = 12
     """Two-crossing paths that are measured, drawn at random (null: all)."""
     bootstrap: int = 1000
@@ -46,19 +46,19 @@ class EvalConfig:
 class BehavioursConfig:
     """What the models are asked to do."""
 
-    suite: str = "python"
+    suite: str = literal("python", SUITES)
     """`python`, `english`, `file` (JSON lines at `path`), `planted` (a world's own) or `none`."""
     path: str | None = None
-    """The file of pairs, or the seed of the world."""
+    """File of prompt pairs for `file`, seed of the world for `planted`."""
     names: list[str] | None = None
     """Only these behaviours of the suite (null: all)."""
     pairs: int = 512
     """Prompt pairs of each split."""
     hybrid_pairs: int = 64
-    """How many of them the hybrids at every bridge are measured on."""
+    """Prompt pairs that the hybrids at every bridge are measured on."""
 
     def __post_init__(self) -> None:
-        one_of("behaviours.suite", self.suite, SUITES)
+        check_literals("behaviours", self)
         if self.suite == "file" and not self.path:
             raise ConfigError("behaviours.suite=file needs behaviours.path=<JSONL file of prompt pairs>.")
         for key in ("pairs", "hybrid_pairs"):
@@ -69,7 +69,7 @@ class BehavioursConfig:
 class ControlsConfig:
     """What a circuit is put to beside the claims of the verdict (paper, appendix E; the critique)."""
 
-    names: list[str] | None = None
+    names: list[str] | None = field(default=None, metadata=choices(CONTROLS))
     """Only these controls (null: those of the claims and of the robustness line; an empty list: none)."""
     pairs: int = 64
     """Held-out pairs of every control."""
@@ -82,13 +82,12 @@ class ControlsConfig:
     adversary_steps: int = 6
     """Gradient steps of the adversary, from each of two starts."""
     adversary_budget: float = 0.1
-    """How many nodes it may flip, as a share of the circuit's."""
+    """Nodes that the adversary may flip, as a share of the circuit's."""
     stop_early: bool = True
     """Leave out what needs further searches where a claim is missed already."""
 
     def __post_init__(self) -> None:
-        for name in self.names or ():
-            one_of("circuits.controls.names", name, CONTROLS)
+        check_literals("circuits.controls", self)
         for key in ("pairs", "draws", "random_sets", "adversary_steps", "adversary_budget"):
             positive(f"circuits.controls.{key}", getattr(self, key))
         if self.seeds < 2:
@@ -105,9 +104,9 @@ class ControlsConfig:
 class CircuitsConfig(CircuitSettings):
     """Which circuits are searched for and what is measured of them; how they are searched for: `CircuitSettings`."""
 
-    models: list[str] = field(default_factory=lambda: ["sparse", "dense"])
+    models: list[str] = field(default_factory=lambda: ["sparse", "dense"], metadata=choices(STACKS))
     """Stacks that are searched (an empty list: no circuits). The dense model's are for their size."""
-    baselines: list[str] = field(default_factory=list)
+    baselines: list[str] = field(default_factory=list, metadata=choices(METHODS[1:]))
     """Further methods of ranking nodes, tried on the sparse model."""
     curves: bool = False
     """Whether circuits of growing size are measured as the MIB benchmark does (table `faithfulness`)."""
@@ -116,24 +115,20 @@ class CircuitsConfig(CircuitSettings):
     top_activations: int = 5
     """Places in text that are kept for every node of a sparse circuit (0: none)."""
     activation_tokens: int = 8192
-    """Held-out tokens they are looked for in."""
+    """Held-out tokens in which those places are looked for."""
     workers: int | None = None
     """Behaviours worked on at a time, each in copies of the models (null: as many as the processor's threads, 4 at
     most; 1 on a GPU). Like the number of threads, it may change the last digits of a sum."""
     controls: ControlsConfig = field(default_factory=ControlsConfig)
-    """What the sparse circuits are put to."""
+    """What the sparse circuits are put to beside the claims of the verdict."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in self.models:
-            one_of("circuits.models", name, STACKS)
         if self.method != "learned":
             raise ConfigError(
                 f"circuits.method={self.method}: a run's circuits are learned, and verdicts are given on them. Other "
                 f"rankings stand beside them with circuits.baselines=[{self.method}]."
             )
-        for name in self.baselines:
-            one_of("circuits.baselines", name, [m for m in METHODS if m != "learned"])
         for key in ("reference_tokens", "activation_tokens", "workers"):
             positive(f"circuits.{key}", getattr(self, key))
         if self.top_activations < 0:

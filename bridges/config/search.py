@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bridges.config.checks import positive
-from bridges.config.literals import one_of
+from bridges.config.literals import check_literals, literal
 from bridges.errors import ConfigError
 
 METHODS = ("learned", "attribution", "integrated_gradients", "random", "magnitude")
@@ -19,12 +19,12 @@ FROM_TEXT = ("resample", "mixed")
 class CircuitSettings:
     """One search: learned pruning and what follows it (paper, sections 2.2 and A.5)."""
 
-    method: str = "learned"
-    """How nodes are ranked: `learned`; baselines: `attribution`, `integrated_gradients`, `random`, `magnitude`."""
-    objective: str = "faithful"
+    method: str = literal("learned", METHODS)
+    """How nodes are ranked: by `learned` gates, always so in a run; other methods stand beside it as `baselines`."""
+    objective: str = literal("faithful", OBJECTIVES)
     """What the circuit has to do: `faithful`: explain the model's own logit difference, in the model and across the
     bridges; `task_loss`: reach a calibrated two-way loss, as published."""
-    ablation: str = "mean"
+    ablation: str = literal("mean", ABLATIONS)
     """What replaces a removed node: its `mean` over text, `zero`, `resample`: its value in other text, or `mixed`: the
     mean in one half of the pairs, values from text in the other."""
     target: float = 0.06
@@ -42,7 +42,7 @@ class CircuitSettings:
     steps: int = 60
     """Steps of learned pruning."""
     batch: int = 16
-    """Pairs per step."""
+    """Training pairs per step of learned pruning."""
     early_stop_loss: float | None = None
     """Learned pruning ends after half of its steps where its running loss is above this (null: never)."""
     penalty: float = 2e-3
@@ -50,7 +50,7 @@ class CircuitSettings:
     penalty_rate: float = 0.12
     """How fast the penalty follows the loss, per step in logarithms; 0 keeps it fixed, as published."""
     min_penalty: float = 0.05
-    """Least penalty, as a share of the first."""
+    """Least penalty of an open gate, as a share of the first."""
     loss_target_fraction: float = 0.8
     """Where the penalty steers the loss to, as a share of the target."""
     tied: bool = False
@@ -58,16 +58,16 @@ class CircuitSettings:
     lr: float = 2e-2
     """AdamW's rate on the gates' parameters."""
     weight_decay: float = 1e-3
-    """AdamW's weight decay on them."""
+    """AdamW's weight decay on the gates' parameters."""
     temperature: float = 1.0
     """Temperature of the gates' surrogate gradient."""
     init_bias: float = 0.1
     """Mean of the gates' parameters at the start."""
     init_noise: float = 0.01
-    """Their standard deviation at the start."""
+    """Standard deviation of the gates' parameters at the start."""
     warm_start: float = 0.4
     """How much further the gate of the node with the largest attribution is open at the start; the others' by the root
-    of theirs."""
+    of their share."""
     edges: bool = False
     """Whether edges are removed too, once the nodes are found."""
     prune_attempts: int = 0
@@ -78,9 +78,7 @@ class CircuitSettings:
     """Further steps of learned pruning against an adversary on training pairs; 0: none, as published."""
 
     def __post_init__(self) -> None:
-        one_of("circuits.method", self.method, METHODS)
-        one_of("circuits.objective", self.objective, OBJECTIVES)
-        one_of("circuits.ablation", self.ablation, ABLATIONS)
+        check_literals("circuits", self)
         for key in ("target", "carried_target", "max_model_loss", "pairs", "steps", "batch", "early_stop_loss", "lr",
                     "temperature", "loss_target_fraction"):  # fmt: skip
             positive(f"circuits.{key}", getattr(self, key))

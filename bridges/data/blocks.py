@@ -109,13 +109,14 @@ class TokenBlocks:
 
     def batch(self, step: int, size: int, seed: int) -> Tensor:
         """The training batch of one step, ids ``[size, T]``; see `rows`."""
-        return self._ids("train", self.rows(step, size, seed))
+        return self.ids("train", self.rows(step, size, seed))
 
     def answers(self, step: int, size: int, seed: int) -> bool:
         """Whether the rows of a step are prompts with their answers."""
         return self.answered is not None and bool(self.answered["train"][self.rows(step, size, seed)].all())
 
-    def _ids(self, split: str, rows: np.ndarray) -> Tensor:
+    def ids(self, split: str, rows: np.ndarray) -> Tensor:
+        """Rows of one length as tokens without padding, ``[n, T]``."""
         width = self.context if self.lengths is None else int(self.lengths[split][rows].max())
         return torch.from_numpy(self.blocks[split][rows, :width]).long()
 
@@ -133,14 +134,18 @@ class TokenBlocks:
         full = np.full(len(spread), self.context)
         return torch.from_numpy(full if self.lengths is None else self.lengths[split][spread]).long()
 
-    def chunks(self, split: str, count: int, size: int) -> list[Tensor]:
-        """The same rows without padding, in batches of at most ``size`` rows of one length, ids ``[≤ size, T]``."""
+    def chunk_rows(self, split: str, count: int, size: int) -> list[np.ndarray]:
+        """``count`` rows spread evenly over a split, in groups of at most ``size`` rows of one length, ``[≤ size]``."""
         spread = self._spread(split, count)
         if self.lengths is None:
-            return list(self._ids(split, spread).split(size))
+            return [spread[i : i + size] for i in range(0, len(spread), size)]
         lengths = self.lengths[split][spread]
         alike = [spread[lengths == n] for n in np.unique(lengths)]
-        return [self._ids(split, group[i : i + size]) for group in alike for i in range(0, len(group), size)]
+        return [group[i : i + size] for group in alike for i in range(0, len(group), size)]
+
+    def chunks(self, split: str, count: int, size: int) -> list[Tensor]:
+        """The same rows as tokens without padding, ids ``[≤ size, T]``."""
+        return [self.ids(split, rows) for rows in self.chunk_rows(split, count, size)]
 
     def bigram(self, vocab_size: int) -> Tensor:
         """log P(next | current) of the training rows, ``[V, V]``; see `bigram_log_probabilities`."""

@@ -15,8 +15,9 @@ END_OF_TEXT = "<|endoftext|>"
 PRE_TOKEN = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 
 
-# Where a tokenizer says which token stands before every text, once that was chosen; kept when it is saved.
-LEADING = "leading_token"
+# Where a tokenizer says which token stands before every text, once that was chosen; kept when it is saved. Transformers
+# takes a setting whose name ends in "_token" for a special token of the model and drops it from the others.
+LEADING = "texts_begin_with"
 NO_TOKEN = "none"
 # Where it says of how many tokens its model has embeddings (`bridges.dense.narrow`).
 VOCABULARY = "narrow_vocabulary"

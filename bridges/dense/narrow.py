@@ -43,7 +43,10 @@ def narrow_tokenizer(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) 
     entries = model["vocab"]
     old = dict(entries) if isinstance(entries, dict) else {piece: i for i, (piece, _) in enumerate(entries)}
     if not isinstance(entries, dict) and any(t["id"] >= len(entries) for t in added):
-        raise ModelError("data.vocabulary=seen: this tokenizer has special tokens outside its table of unigrams.")
+        raise ModelError(
+            "data.vocabulary=seen: this tokenizer has special tokens outside its table of unigrams. "
+            "Use data.vocabulary=all."
+        )
     old |= {t["content"]: t["id"] for t in added}
     kept = {int(i): n for n, i in enumerate(tokens)}
     rest = sorted(set(old.values()) - set(kept))
@@ -58,6 +61,8 @@ def narrow_tokenizer(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) 
     for token in added:
         token["id"] = new[token["id"]]
     _renumber(state.get("post_processor"), new)
+    if state.get("padding"):
+        state["padding"]["pad_id"] = new[state["padding"]["pad_id"]]
     narrowed = copy.deepcopy(tokenizer)
     narrowed._tokenizer = Tokenizer.from_str(json.dumps(state))  # type: ignore[attr-defined]
     narrowed.init_kwargs[VOCABULARY] = len(kept)
@@ -83,7 +88,7 @@ def narrow_dense(dense: DenseStack, tokens: Sequence[int]) -> None:
     """Leave a dense stack the embeddings and logits of these tokens, in their order, in place.
 
     Raises:
-        ModelError: it is no Hugging Face model.
+        ModelError: it is no Hugging Face model, or has no embedding of one of them.
     """
     if not isinstance(dense, DenseStack):
         raise ModelError("data.vocabulary=seen needs a Hugging Face model. Use data.vocabulary=all.")
@@ -91,6 +96,12 @@ def narrow_dense(dense: DenseStack, tokens: Sequence[int]) -> None:
     into, out = dense.model.get_input_embeddings(), dense.model.get_output_embeddings()
     if not isinstance(into, nn.Embedding) or not isinstance(out, nn.Linear):
         raise ModelError("data.vocabulary=seen: this model's embeddings are no plain tables. Use data.vocabulary=all.")
+    known = min(len(into.weight), len(out.weight))
+    if (largest := max(tokens)) >= known:
+        raise ModelError(
+            f"data.vocabulary=seen: the prompts hold a token that the dense model has no embedding of: token {largest} "
+            f"of {known}. Choose other behaviours."
+        )
     # Tied matrices are two from here on; frozen, they stay equal.
     rows = out.weight[at].clone()
     into.weight = nn.Parameter(into.weight[at].clone(), requires_grad=False)

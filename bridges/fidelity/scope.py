@@ -5,7 +5,7 @@ Shapes: rows of T tokens, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -22,10 +22,6 @@ from bridges.stack import ResidualStack
 
 # Rows of each kind that are measured, and their tokens at most.
 ROWS, TOKENS = 128, 32
-TRAINED, HELDOUT, REACH, OTHERS, TEXT = (
-    "trained prompts", "held-out prompts", "reach frames", "other behaviours", "ordinary text"
-)  # fmt: skip
-KINDS = (TRAINED, HELDOUT, REACH, OTHERS, TEXT)
 
 
 @dataclass(frozen=True)
@@ -105,23 +101,3 @@ def _kl(ids: Tensor, dense: ResidualStack, sparse: ResidualStack, bigram: Tensor
         return [float(kl.mean()), float("nan")]
     reference = dense.unembed(ends[0], there).float().log_softmax(-1)
     return [float(kl.mean()), float(kl_from_reference(reference, bigram[there]).mean())]
-
-
-def scope_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """What a reader of a narrow run has to know first, in two sentences."""
-    by_kind = {row["text"]: row for row in rows}
-    parts = [
-        f"{by_kind[kind]['kl']:.2f} on {kind}"
-        for kind in KINDS
-        if kind in by_kind and by_kind[kind]["kl"] == by_kind[kind]["kl"]
-    ]
-    text = (
-        "This pair was trained on these behaviours' prompts and knows those alone: KL to the dense model "
-        + ", ".join(parts)
-    )
-    if TEXT in by_kind:
-        text += f" (of which it reads {by_kind[TEXT]['known']:.0%} of the tokens)"
-    trained, judged = (by_kind.get(kind) for kind in (TRAINED, HELDOUT))
-    if trained and judged and judged["kl_low"] > 1.5 * trained["kl_high"]:
-        text += ". It is much worse on the prompts that it is judged on: read its verdicts with care"
-    return text + "."

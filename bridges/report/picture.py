@@ -200,11 +200,11 @@ class _Picture:
             )
         same = self.dense == self.sparse
         for i in range(self.dense):
-            top, end = self._dense(i), self._dense(i + 1)
-            drawing.box(DENSE[0], top + 3, DENSE[1] - DENSE[0], end - top - 6, "box", 6)
+            start, stop = self._dense(i), self._dense(i + 1)
+            drawing.box(DENSE[0], start + 3, DENSE[1] - DENSE[0], stop - start - 6, "box", 6)
             said = f"{'mlp' if i % 2 else 'attention'} {i // 2}" if same else f"sublayer {i}"
-            if end - top >= 18:
-                drawing.text(sum(DENSE) / 2, (top + end) / 2 + 4, said, "ink small")
+            if stop - start >= 18:
+                drawing.text(sum(DENSE) / 2, (start + stop) / 2 + 4, said, "ink small")
 
     def _dense(self, site: int) -> float:
         """The height of a site of the dense model: that of the same site of the sparse model, if it is as deep."""

@@ -6,12 +6,12 @@ import re
 from collections import Counter
 from typing import Any
 
-from bridges.fidelity.scope import scope_text
 from bridges.report.charts import Figures
 from bridges.report.circuits import graph_holder
 from bridges.report.depth import depth_chart
 from bridges.report.markup import Raw, facts, html, join, note, tag
 from bridges.report.prompts import compact_pair, has_example
+from bridges.report.scope import scope_text
 from bridges.report.source import Source
 from bridges.report.text import brief, count, counted, escape, known, percent
 from bridges.report.verdicts import MEANINGS, SIGNS, badge, label, model_name, verdict_rows

@@ -297,7 +297,8 @@ def fit_to_text(
     measure_scales(
         bridges, [dense.run(ids.to(device)).sites for ids in some], [sparse.run(ids.to(device)).sites for ids in some]
     )
-    if start.folder is not None and (start.folder / "bridges").is_dir():
+    # Where bridges are fitted anew on the way, they are at the start as well.
+    if start.folder is not None and (start.folder / "bridges").is_dir() and not config.bridge.refit:
         trained = Bridges.from_pretrained(start.folder / "bridges")
         if trained.pairs == bridges.pairs and trained.config.d_dense == dense.d_model:
             bridges.load_state_dict(trained.state_dict())

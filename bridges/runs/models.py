@@ -9,19 +9,23 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from bridges.behaviours.narrow_text import prompt_blocks, sample_texts, tokens_needed
 from bridges.behaviours.pair import Behaviour
 from bridges.config import Config
 from bridges.data.blocks import TokenBlocks, read_documents, token_blocks
-from bridges.data.leading import TEXTS, choose_leading_token
-from bridges.data.prompts import prompt_blocks, sample_texts, tokens_needed
 from bridges.data.tokenizer import LEADING, vocabulary_size
 from bridges.dense import DenseStack, load_dense
+from bridges.dense.leading import TEXTS, choose_leading_token
 from bridges.dense.narrow import narrow, narrow_alike
 from bridges.errors import ConfigError, DataError
 from bridges.runs.sources import select_behaviours
 
 # Characters of a document that tell which token should stand before it.
 _BEGINNING = 400
+_NO_BEHAVIOURS = (
+    "data.focus={:g} trains on the behaviours' prompts, and there are none. Choose some with behaviours= or "
+    "behaviours.names=, or use data.focus=0."
+)
 
 
 def load_models(
@@ -39,11 +43,17 @@ def load_models(
         say: told what was chosen.
 
     Raises:
-        ModelError, ConfigError: the model cannot be loaded or narrowed.
+        ModelError, ConfigError: the model cannot be loaded or narrowed, or prompts are wanted and there are none.
+        DataError: its tokenizer expresses none of the behaviours that it is to be narrowed to.
     """
     m = config.model
+    if config.data.focus and config.behaviours.suite == "none":
+        raise ConfigError(_NO_BEHAVIOURS.format(config.data.focus))
     dtype = torch.bfloat16 if m.dtype == "bf16" else torch.float32
     dense, tokenizer = load_dense(m.name, gguf_file=m.gguf_file, revision=m.revision, dtype=dtype, device=device)
+    if saved is None and config.data.vocabulary == "seen":
+        # A pair that training goes on from knows its own tokens.
+        saved = Path(config.sparse.init).expanduser() / "model"
     if saved is not None and (saved / "tokenizer_config.json").exists():
         known = AutoTokenizer.from_pretrained(saved, trust_remote_code=False)
         if LEADING in known.init_kwargs:
@@ -54,7 +64,10 @@ def load_models(
     if note := choose_leading_token(dense, tokenizer, _beginnings(config, tokenizer), m.leading_token):
         say(note)
     if config.data.vocabulary == "seen":
-        tokens = tokens_needed(config.data, select_behaviours(config.behaviours, tokenizer), tokenizer, config.seed)
+        chosen = select_behaviours(config.behaviours, tokenizer)
+        if not chosen:
+            raise ConfigError(_NO_BEHAVIOURS.format(config.data.focus))
+        tokens = tokens_needed(config.data, chosen, tokenizer, config.seed, config.behaviours.pairs)
         say(f"Narrowing the dense model to {len(tokens):,} of {dense.vocab_size:,} tokens.")
         tokenizer = narrow(dense, tokenizer, tokens)
     return dense, tokenizer
@@ -83,7 +96,7 @@ def load_text(
     if not config.data.focus:
         data = token_blocks(config.data, tokenizer, config.data.context)
     elif not behaviours:
-        raise ConfigError(f"data.focus={config.data.focus:g} trains on the behaviours' prompts, and behaviours=none.")
+        raise ConfigError(_NO_BEHAVIOURS.format(config.data.focus))
     else:
         data = prompt_blocks(config.data, behaviours, tokenizer, config.seed)
     largest = max(int(blocks.max()) for blocks in data.blocks.values())

@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from transformers import PreTrainedTokenizerBase
 
 from bridges import kernels
+from bridges.behaviours.narrow_text import longest_prompt
 from bridges.behaviours.pair import Behaviour
 from bridges.bridge import Bridges, SitePair, pair_sites
 from bridges.config import Config, flat
@@ -77,7 +78,12 @@ def prepare(
     behaviours = select_behaviours(config.behaviours, tokenizer)
     data = _text(config, dense, tokenizer, behaviours, say) if narrow else None
     context = config.data.context if data is None else data.context
-    start = choose_start(config, dense, context, tokenizer.eos_token_id)
+    room = context
+    if data is not None:
+        # Positions for what is judged too, which may be longer than any row that is trained on.
+        judged = longest_prompt(behaviours, tokenizer, config.behaviours.pairs, config.seed)
+        room = max(context, config.data.context, judged)
+    start = choose_start(config, dense, room, tokenizer.eos_token_id)
     start.shape.bos_token_id = leading_token(tokenizer)
     plan = plan_of(config, dense, start, accelerator, context, None if data is None else data.mean_length)
     check_memory(plan)

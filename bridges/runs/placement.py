@@ -94,24 +94,33 @@ def place_pairs(
         profiles: ``{behaviour: {dense site: share moved}}``; one that never reaches a half says nothing.
     """
     even = pair_sites(n_dense, n_sparse, every)
-    rises = [_rise(profile, n_dense) for profile in profiles.values() if max(profile.values()) >= 0.5]
+    rises = [rise for profile in profiles.values() if (rise := _rise(profile, n_dense)) is not None]
     if not rises:
         return even
     weight = EVEN / n_dense + (1 - EVEN) * np.mean(rises, axis=0)
     reached = np.concatenate([[0.0], np.cumsum(weight)]) / weight.sum()
     count = len(even)
-    sites = [int(np.searchsorted(reached, k / (count - 1) - 1e-9)) for k in range(count)]
-    sites[0], sites[-1] = 0, n_dense
-    for k in range(1, count):
-        sites[k] = max(sites[k], sites[k - 1] + 1)
-    for k in reversed(range(count - 1)):
-        sites[k] = min(sites[k], sites[k + 1] - 1, n_dense - (count - 1 - k))
+    wanted = np.interp(np.arange(count) / (count - 1), reached, np.arange(n_dense + 1))
+    # The nearest sites that are all different: a rise within one sublayer has as many before it as behind it.
+    free = np.clip(_rising(wanted - np.arange(count)), 0, n_dense - (count - 1))
+    sites = (free.round().astype(int) + np.arange(count)).tolist()
     return [SitePair(site, pair.sparse) for site, pair in zip(sites, even, strict=True)]
 
 
-def _rise(profile: Mapping[int, float], n_dense: int) -> np.ndarray:
-    """How much of a profile's way up lies in each sublayer, ``[n_dense]``; adds up to 1."""
-    sites = sorted(profile)
-    values = np.maximum.accumulate(np.clip(np.nan_to_num([profile[s] for s in sites]), 0, None))
+def _rising(values: np.ndarray) -> np.ndarray:
+    """The numbers that never fall and are nearest to these in squared distance (isotonic regression)."""
+    n = len(values)
+    return np.array([max(min(values[i : j + 1].mean() for j in range(k, n)) for i in range(k + 1)) for k in range(n)])
+
+
+def _rise(profile: Mapping[int, float], n_dense: int) -> np.ndarray | None:
+    """How much of a profile's way up lies in each sublayer, ``[n_dense]``; adds up to 1.
+
+    None for one that never reaches a half, or does not rise. Sites that could not be measured (NaN) are passed over.
+    """
+    sites = sorted(site for site, share in profile.items() if np.isfinite(share))
+    if not sites or max(profile[site] for site in sites) < 0.5:
+        return None
+    values = np.maximum.accumulate(np.clip([profile[site] for site in sites], 0, None))
     rise = np.clip(np.diff(np.interp(np.arange(n_dense + 1), sites, values)), 0, None)
-    return rise / rise.sum()
+    return rise / rise.sum() if rise.sum() > 0 else None

@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 
 from bridges.behaviours import get_suite
+from bridges.behaviours.narrow_text import split_texts
 from bridges.behaviours.pair import Behaviour
 from bridges.behaviours.stage import measure_behaviour
 from bridges.circuits.bootstrap import Resampler
@@ -22,16 +23,18 @@ from bridges.compare.verdict import decide
 from bridges.config import Config, DataConfig, VerdictConfig
 from bridges.data.blocks import read_documents
 from bridges.data.corpus import Document
-from bridges.data.prompts import split_texts
 from bridges.errors import DataError
 from bridges.fidelity.hybrids import bridge_errors, measure_paths, measure_table, site_table
-from bridges.fidelity.scope import HELDOUT, OTHERS, REACH, ROWS, TEXT, TRAINED, readable, scope_rows, scope_text
+from bridges.fidelity.scope import ROWS, TOKENS, readable, scope_rows
 from bridges.hybrid import Path as MixedPath
 from bridges.hybrid import all_paths
+from bridges.report.scope import scope_text
+from bridges.runs.cautions import cautions
 from bridges.runs.circuits import CIRCUIT_TABLES, BehaviourWork, searchable, warm_up
 from bridges.runs.context import RunContext
 from bridges.storage.runner import run_each
 from bridges.storage.tables import TABLES, read_table, table_names, write_table
+from bridges.storage.tables.hybrids import HELDOUT, OTHERS, REACH, TEXT, TRAINED
 
 JUDGED_BY = ("suite", "behaviours", "circuits", "controls", "agreement", "transfer")
 _BATCH = 8
@@ -43,7 +46,7 @@ _BEGINNING = 400
 
 @torch.no_grad()
 def evaluate(context: RunContext) -> None:
-    """The ``sites`` and ``paths`` tables on held-out documents, the baselines among them."""
+    """The ``sites`` and ``paths`` tables on held-out documents, the baselines among them; warns of what they show."""
     config, dense, sparse = context.config, context.dense, context.sparse
     ids = context.data.chunks("test", context.rows(config.eval.sequences), context.rows(config.eval.batch))
     shared: dict[str, Any] = {"batch": context.rows(config.eval.batch), "device": context.device}
@@ -64,6 +67,8 @@ def evaluate(context: RunContext) -> None:
         paths.append(measure_table(context.bigram, dense, ids, **measured))
     write_table(context.folder.path, "paths", pd.concat(paths, ignore_index=True))
     write_table(context.folder.path, "sites", pd.concat(sites, ignore_index=True))
+    for line in cautions(context.folder):
+        context.say(line)
 
 
 def scope(context: RunContext) -> None:
@@ -86,8 +91,10 @@ def scope(context: RunContext) -> None:
         OTHERS: drawn(others, "heldout"),
         TEXT: [d.text[:_BEGINNING] for d in islice(_ordinary(config.data), 4 * ROWS) if d.split == "test"][:ROWS],
     }
+    # With the token that all begin with, as many as both models have positions for.
+    limit = min(TOKENS, context.dense.context - 1, context.sparse.context - 1)
     rows = scope_rows(
-        {kind: readable(some, tokenizer) for kind, some in texts.items() if some},
+        {kind: readable(some, tokenizer, limit) for kind, some in texts.items() if some},
         context.dense,
         context.sparse,
         bigram=None if context.bigram is None else context.bigram.to(context.device),

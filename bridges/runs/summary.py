@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import shlex
 import shutil
 import textwrap
@@ -11,7 +9,8 @@ import textwrap
 import numpy as np
 import pandas as pd
 
-from bridges.fidelity.scope import scope_text
+from bridges.report.scope import scope_text
+from bridges.runs.cautions import cautions, command_of
 from bridges.storage.folder import RunFolder
 from bridges.storage.tables import read_table, table_names
 from bridges.storage.tables.verdicts import VERDICTS
@@ -121,12 +120,9 @@ def _of_ceiling(moved: float, ceiling: float) -> str:
 
 def _next_steps(folder: RunFolder, behaviour: str) -> list[str]:
     """Where to read more, in the browser and in Python, and the command that says whether other seeds agree."""
-    command: list[str] = []
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        command = list(json.loads((folder.path / "environment.json").read_text())["command"])
     kept = [
         part
-        for part in command[1:]
+        for part in command_of(folder)[1:]
         if "=" in part and not part.startswith(("-", "seed=", "name=", "resume=", "tracking"))
     ]
     seed = folder.config.seed
@@ -188,6 +184,7 @@ def summary_text(folder: RunFolder) -> str:
             *able,
             *_sizes(figures),
             *_scope(folder),
+            *cautions(folder),
             *(["", text] if (text := verdict_text(folder)) else []),
         ]
     )

@@ -6,7 +6,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from accelerate import Accelerator
 from torch import Tensor
 from tqdm import tqdm
 
-from bridges.bridge import Bridges
+from bridges.bridge import Bridges, fit_ridge
 from bridges.config import Config
 from bridges.data.blocks import TokenBlocks
 from bridges.errors import ConfigError, DivergenceError
@@ -28,6 +28,7 @@ from bridges.training.crossings import DIRECTIONS, Crossings, Sampler
 from bridges.training.moments import Moments
 from bridges.training.optimizers import OptimizerSet, ParameterGroup, build_optimizer
 from bridges.training.precision import autocast, resolve_precision
+from bridges.training.readings import Readings
 from bridges.training.stored import StoredStreams, worth_storing
 from bridges.training.terms import Objective
 
@@ -37,7 +38,15 @@ log = logging.getLogger(__name__)
 # with it: beyond, the rate falls as one over the width (Yang et al. 2022, "Tensor Programs V").
 RATE_WIDTH = 256
 
+# Tokens that are run at once where bridges are fitted anew.
+_REFIT_TOKENS = 2048
+
 LogRow = Callable[[dict[str, Any], int], None]
+
+
+def refit_steps(steps: int, count: int) -> set[int]:
+    """The steps before which bridges are fitted anew: ``count`` of them, evenly, the last before the last step."""
+    return {round(j * (steps - 1) / count) for j in range(1, count + 1)}
 
 
 class Trainer:
@@ -114,6 +123,7 @@ class Trainer:
         self.sizes = torch.ones(len(bridges))
         self.crossed: dict[str, tuple[Crossings, Tensor]] = {}
         self.stored: StoredStreams | None = None
+        self.refits = refit_steps(self.steps, config.bridge.refit)
 
     def _optimizer(self) -> OptimizerSet:
         train = self.config.train
@@ -226,6 +236,22 @@ class Trainer:
         self.crossed = {d: (c, crossed[d]) for d, c in zip(DIRECTIONS, (d2s, s2d), strict=True) if d in crossed}
         return sums
 
+    @torch.no_grad()
+    def refit(self) -> None:
+        """Fit the bridges anew by ridge regression between the streams as they are now; their momentum is forgotten."""
+        tokens, sites = self.config.eval.ridge_tokens, [pair.dense for pair in self.bridges.pairs]
+        count, size = (max(1, round(n / self.data.mean_length)) for n in (tokens, _REFIT_TOKENS))
+
+        def streams() -> Iterator[tuple[dict[int, Tensor], dict[int, Tensor]]]:
+            for rows in self.data.chunk_rows("train", count, size):
+                ids = self.data.ids("train", rows).to(self.accelerator.device)
+                with autocast(self.precision, self.accelerator.device):
+                    dense = self.stored(rows, ids.shape[1]) if self.stored else self.dense.run(ids)
+                    yield {site: dense.sites[site] for site in sites}, self.sparse.run(ids).sites
+
+        fit_ridge(self.bridges, streams(), self.config.bridge.ridge)
+        self.optimizer.forget(self.bridges.parameters())
+
     def _reduce_gradients(self) -> None:
         grads = [p.grad if p.grad is not None else torch.zeros_like(p) for p in self.parameters]
         flat = self.accelerator.reduce(torch.cat([g.flatten() for g in grads]), reduction="mean")
@@ -247,6 +273,8 @@ class Trainer:
         step, train = self.progress.step, self.config.train
         if self.anneal_activation:
             self._anneal_activation(step)
+        if step in self.refits:
+            self.refit()
         values = {name: float(value) for name, value in self.gradients(step).items()}
         grad_rms = self._rescale_gradients()
         self._check_finite(step, values, grad_rms)
@@ -322,17 +350,19 @@ class Trainer:
         )
         for module in (self.sparse, self.bridges):
             module.train()
+        readings = Readings(len(self.bridges))
         before, started = self.progress.seconds, time.monotonic()
         # Closed also where a step fails, so that the message stands alone.
         with bar:
             while self.progress.step < self.steps:
                 values = self.step()
+                readings.add(values)
                 self.progress.seconds = before + time.monotonic() - started
                 done = self.progress.step
                 if "l0_actual" in values:
                     self._log(values)
                     rate = tokens_per_step * bar.format_dict["n"] / max(bar.format_dict["elapsed"], 1e-9)
-                    bar.set_postfix_str(f"loss {values['total']:.3f}, {rate:,.0f} tokens/s", refresh=False)
+                    bar.set_postfix_str(f"{readings.text()}, {rate:,.0f} tokens/s", refresh=False)
                 if main and (done % train.checkpoint_every == 0 or done == self.steps):
                     save_checkpoint(
                         self.checkpoints,

@@ -98,6 +98,14 @@ class OptimizerSet:
         # Fused steps do not count a parameter's version up, by which packed sparse weights know that it has changed.
         torch.autograd.graph.increment_version([p for group in self.groups for p in group["params"]])
 
+    def forget(self, params: Iterable[nn.Parameter]) -> None:
+        """Set the running mean of some parameters' gradients to zero; what their size was is kept."""
+        for p in params:
+            for optimizer in self.optimizers:
+                for name, value in optimizer.state.get(p, {}).items():
+                    if name in ("exp_avg", "momentum"):
+                        value.zero_()
+
     def zero_grad(self) -> None:
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)

@@ -20,6 +20,8 @@ from omegaconf import OmegaConf
 
 import analysis
 import bridges.cli.run
+from bridges.cli.help import help_text
+from bridges.cli.help import wanted as help_wanted
 from bridges.cli.main import COMMANDS
 from bridges.cli.overrides import check_command_line, conf_folder, groups, launcher_missing
 from bridges.config import Config
@@ -90,6 +92,9 @@ def parsing_only() -> Iterator[None]:
 
 def settings(arguments: list[str]) -> None:
     """Check and compose settings as `bridges run` does; of a sweep the first job."""
+    if (words := help_wanted(arguments)) is not None:
+        assert help_text(words)
+        return
     for argument in arguments:
         extra = launcher_missing(argument.rpartition("=")[2])
         if extra:

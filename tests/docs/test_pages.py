@@ -40,12 +40,6 @@ def test_every_column_is_on_its_page(page):
     assert named == {name: table.names for name, table in TABLES.items()}
 
 
-def test_a_setting_s_own_text_comes_before_its_class_s(generator):
-    found = {setting.name: setting for setting in generator.settings()}
-    assert found["eval.sequences"].text == "Held-out sequences."
-    assert "in all" in found["train.tokens"].text and "branch, tag or commit" in found["model.revision"].text
-
-
 def test_the_verdict_s_page_has_every_criterion_and_bar(page):
     text, bars = page("docs/verdict.md"), Config().verdict
     table_rows = [row for row in text.splitlines() if row.startswith("|")]

@@ -194,8 +194,9 @@ def test_a_verdict_of_a_run(opened, finished):
     assert shown[0] == f"copy: reproduced: {found.row['reason']}"
     # One line a claim, each with its criteria.
     assert len(shown) == 1 + claims["claim"].nunique()
-    parts = [f"{row['short']} ({row['state']})" for row in claims.to_dict("records")]
-    assert all(any(part in line for line in shown[1:]) for part in parts)
+    assert all(
+        any(f"{row['short']} ({row['state']})" in line for line in shown[1:]) for row in claims.to_dict("records")
+    )
     assert "<b>copy: reproduced</b>" in found._repr_html_()
     assert opened.verdict("select").row["verdict"] == "not"
     with pytest.raises(BridgesError, match=r"no behaviour 'copi'.*'copy'"):

@@ -26,7 +26,7 @@ from bridges.stack import ResidualStack
 # Keeps the draws of resampled values apart from those of the gates.
 VALUES_SEED = 7_000_003
 # How often nodes are ranked until they lead to a circuit, and the loss from which on a search counts as stuck.
-ATTEMPTS, STUCK = 3, 0.5
+ATTEMPTS, STUCK = 3, 0.3
 # Unexplained variance on the training pairs up to which a circuit that misses its target is kept: about twice the bar
 # of the verdict, so that held-out pairs and their interval decide, not one seed's last digit.
 NEAR = 0.4
@@ -160,13 +160,21 @@ class Search:
     def relearn(self, circuit: Circuit, attempt: int) -> dict[str, Tensor]:
         """Another ranking, where the last one led to no circuit.
 
-        Where that came near, learning goes on from it with a lower loss as its target. Where it got stuck, it starts
-        again, first with the nodes of large attribution open twice as far, then from all nodes alike.
+        Where that came near, learning goes on from it with a lower loss as its target. Where it got stuck, gates had
+        closed faster than their loss was felt: it starts again with more steps and a smaller penalty that follows the
+        loss more slowly, first with the nodes of large attribution open twice as far, then from all nodes alike.
         """
         settings, seed = self.settings, self.seed + 7919 * (attempt - 1)
         if circuit.train_loss > STUCK or not circuit.size:
             order = attribution(self.stack, self.prompts, self.ablation.reference) if attempt == 1 else None
-            settings = replace(settings, warm_start=2 * settings.warm_start + (not settings.warm_start))
+            settings = replace(
+                settings,
+                warm_start=2 * settings.warm_start + (not settings.warm_start),
+                penalty=settings.penalty / 8**attempt,
+                penalty_rate=settings.penalty_rate / (1 + attempt),
+                steps=5 * settings.steps // 2,
+                lr=1.5 * settings.lr,
+            )
             return learn_gates(self.stack, self.objective, self.ablation, settings, seed, order=order)
         share = settings.loss_target_fraction * 0.6**attempt
         penalty, steps = settings.penalty / 8**attempt, max(1, settings.steps // 2)

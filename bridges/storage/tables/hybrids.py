@@ -18,6 +18,15 @@ PATH_KINDS = (
     "double_sds",
 )
 
+# The kinds of text that a narrow run's models are tried on.
+TRAINED, HELDOUT, REACH, OTHERS, TEXT = SCOPE_TEXTS = (
+    "trained prompts",
+    "held-out prompts",
+    "reach frames",
+    "other behaviours",
+    "ordinary text",
+)
+
 _TERMS = tuple(
     column
     for term in LOSS_TERMS
@@ -98,7 +107,7 @@ BRIDGE_TABLES: tuple[Table, ...] = (
         "scope",
         "one kind of text, of a narrow run",
         (
-            Column("text", "str", "what sort of text"),
+            Column("text", "str", "what sort of text", choices=SCOPE_TEXTS),
             Column("known", "float", "share of its tokens that the narrowed models know"),
             *with_interval("kl", "KL(dense || sparse) where it can be read, nats per token", optional=True),
             *with_interval("kl_bigram", "KL(dense || bigram table of the training text)", optional=True),

@@ -70,10 +70,11 @@ def _loss(stack: ResidualStack, tokenizer: PreTrainedTokenizerBase, texts: Seque
     """Mean loss in nats over the same tokens of the texts whatever stands before them."""
     lead = [] if token is None else [int(tokenizer.convert_tokens_to_ids(token))]  # type: ignore[arg-type]
     device = next(stack.parameters()).device  # type: ignore[attr-defined]
-    total, count = 0.0, 0
+    total, count, limit = 0.0, 0, min(TOKENS, stack.context - 1)
     by_length: dict[int, list[list[int]]] = {}
     for text in texts[:TEXTS]:
-        row = list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])[:TOKENS]
+        # As many whatever stands before them, so that all candidates are compared on the same tokens.
+        row = list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])[:limit]
         if len(row) > _SKIPPED + 1:
             by_length.setdefault(len(row), []).append(lead + row)
     for rows in by_length.values():

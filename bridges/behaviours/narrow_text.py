@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from bridges.behaviours.encoded import EncodedPairs, encode
+from bridges.behaviours.from_file import FileBehaviour
 from bridges.behaviours.pair import SPLITS, Behaviour, NotExpressible
+from bridges.behaviours.stage import express
 from bridges.config import DataConfig
 from bridges.data.blocks import TokenBlocks, read_documents
 from bridges.data.tokenizer import leading_token
@@ -49,25 +52,51 @@ def _texts(behaviour: Behaviour, split: str, seed: int) -> Iterable[str]:
 
 
 def tokens_needed(
-    config: DataConfig, behaviours: Mapping[str, Behaviour], tokenizer: PreTrainedTokenizerBase, seed: int
+    config: DataConfig, behaviours: Mapping[str, Behaviour], tokenizer: PreTrainedTokenizerBase, seed: int, pairs: int
 ) -> list[int]:
     """Ids of all tokens that prompts and answers of these behaviours are made of, and their ordinary text, rising.
 
-    Every split is looked at: a frame that is kept for *reach* is never trained on, but it must be readable.
+    All of the text that is trained on and all pairs that are judged are among them, so that a narrowed tokenizer gives
+    the same ones. Every split is looked at: a frame that is kept for *reach* is never trained on, but it must be
+    readable.
+
+    Args:
+        pairs: that are measured of each behaviour's splits.
+
+    Raises:
+        DataError: see `prompt_blocks`.
     """
-    found: set[int] = set()
+    text = prompt_blocks(config, behaviours, tokenizer, seed)
+    found = {int(i) for rows in text.blocks.values() for i in np.unique(rows)}
+    for drawn in _measured(behaviours, tokenizer, pairs, seed):
+        found.update(drawn.ids.unique().tolist(), drawn.candidates.unique().tolist())
     for behaviour in behaviours.values():
         for split in SPLITS:
-            texts = split_texts(behaviour, split, _LOOKED_AT * config.prompts, seed)
+            # Each pair of a file that a user wrote has to be readable.
+            count = sys.maxsize if behaviour.strict else _LOOKED_AT * config.prompts
+            texts = split_texts(behaviour, split, count, seed)
             for start in range(0, len(texts), 512):
                 some = texts[start : start + 512]
                 for ids in tokenizer(some, add_special_tokens=False, verbose=False)["input_ids"]:
                     found.update(ids)
-    for row in _ordinary_rows(config, tokenizer, config.prompts * len(behaviours), None):
-        found.update(row)
     lead = leading_token(tokenizer)
     special = (lead, tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.unk_token_id)
     return sorted(found | {int(i) for i in special if i is not None})
+
+
+def longest_prompt(
+    behaviours: Mapping[str, Behaviour], tokenizer: PreTrainedTokenizerBase, pairs: int, seed: int
+) -> int:
+    """Tokens of the longest prompt among the pairs that are measured of each behaviour's splits; 0 without any."""
+    return max((int(drawn.lengths.max()) for drawn in _measured(behaviours, tokenizer, pairs, seed)), default=0)
+
+
+def _measured(
+    behaviours: Mapping[str, Behaviour], tokenizer: PreTrainedTokenizerBase, pairs: int, seed: int
+) -> Iterator[EncodedPairs]:
+    for behaviour in behaviours.values():
+        shown = express(behaviour, tokenizer, pairs, seed)
+        yield from (drawn for drawn in (shown.train, shown.heldout, shown.reach) if drawn is not None)
 
 
 def prompt_blocks(
@@ -83,17 +112,20 @@ def prompt_blocks(
     rows: dict[str, list[list[int]]] = {"train": [], "validation": [], "test": []}
     left_out: dict[str, int] = {}
     documents: dict[str, int] = {}
+    reserved = _reserved(behaviours)
     for behaviour in behaviours.values():
         try:
-            shown = _rows(encode(behaviour, tokenizer, "train", max(64, config.prompts // 2), seed))
+            shown = encode(behaviour, tokenizer, "train", max(64, config.prompts // 2), seed)
             judged = _rows(encode(behaviour, tokenizer, "heldout", max(64, config.prompts // 8), seed))
         except NotExpressible:
             left_out["behaviours that this tokenizer cannot express"] = (
                 left_out.get("behaviours that this tokenizer cannot express", 0) + 1
             )
             continue
-        rows["train"] += [row for i, row in enumerate(shown) if i % _VALIDATION]
-        rows["validation"] += shown[::_VALIDATION]
+        texts = [text for pair in shown.pairs for text in (pair.clean, pair.counterfactual)]
+        for i, text, row in zip(_shuffled(len(texts), seed), texts, _rows(shown), strict=True):
+            if text not in reserved:
+                rows["train" if i % _VALIDATION else "validation"].append(row)
         rows["test"] += judged
     if not rows["train"]:
         raise DataError(
@@ -110,6 +142,25 @@ def prompt_blocks(
     return _packed(rows, answered, documents, left_out, tokenizer)
 
 
+def _reserved(behaviours: Mapping[str, Behaviour]) -> set[str]:
+    """Prompts that a user's file keeps for judging: another behaviour of that file may have them among its training
+    pairs. Grammars give a prompt to one split by its text, whatever the behaviour."""
+    drafts = [
+        draft
+        for behaviour in behaviours.values()
+        if isinstance(behaviour, FileBehaviour)
+        for split in SPLITS
+        if split != "train"
+        for draft in behaviour.drafts(random.Random(0), split)
+    ]
+    return {text for draft in drafts for text in (draft.clean, draft.counterfactual)}
+
+
+def _shuffled(count: int, seed: int) -> list[int]:
+    """Numbers of rows in a random order: frames take turns, and each sixteenth row would be of few of them."""
+    return np.random.default_rng((seed, count)).permutation(count).tolist()
+
+
 def _rows(pairs: EncodedPairs) -> list[list[int]]:
     """Each prompt with its answer."""
     return [
@@ -119,13 +170,11 @@ def _rows(pairs: EncodedPairs) -> list[list[int]]:
     ]
 
 
-def _ordinary_rows(
-    config: DataConfig, tokenizer: PreTrainedTokenizerBase, count: int, split: str | None
-) -> list[list[int]]:
+def _ordinary_rows(config: DataConfig, tokenizer: PreTrainedTokenizerBase, count: int, split: str) -> list[list[int]]:
     """Beginnings of documents and what follows them, ``data.context`` tokens each; none where only prompts are wanted.
 
     Args:
-        count: rows wanted at most. split: whose documents; None for all.
+        count: rows wanted at most. split: whose documents.
     """
     if config.focus >= 1 or not count:
         return []
@@ -134,13 +183,13 @@ def _ordinary_rows(
     size = config.context - len(start)
     rows: list[list[int]] = []
     for document in read_documents(config):
-        if split is not None and document.split != split:
+        if document.split != split:
             continue
         ids = tokenizer(document.text[:_DOCUMENT], add_special_tokens=False, verbose=False)["input_ids"]
         rows += [start + ids[i : i + size] for i in range(0, len(ids) - size + 1, size)]
         if len(rows) >= count:
             break
-    if split is not None and not rows:
+    if not rows:
         raise DataError(f"data.focus={config.focus:g}: data.source={config.source} has no text of the {split} split.")
     return rows[:count]
 
