@@ -189,7 +189,7 @@ def test_massive_activations_do_not_blow_up_a_narrow_run(narrow, saved, place, c
     else:
         spread = h[:, 1:].flatten(0, 1).std(0)
         assert float(spread[5]) > 100 * float(spread.median())
-    # A channel that varies at every token a thousand times as much still makes single steps of 2.4 times the first loss.
+    # A channel that varies a thousand times as much at every token still makes single steps of 2.4 times the first.
     _loss_stays_low(run, 2.0 if change is _massive_token else 3.0)
     training = run.table("training")
     assert training["total"].tail(3).median() < training["total"].iloc[0]
