@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from bridges.dense.folded import Folded
+from bridges.sparse.folded import Folded
 from bridges.errors import ModelError
 from bridges.stack import ResidualStack
 

@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from bridges.dense.folded import Folded
+from bridges.sparse.folded import Folded
 from bridges.errors import ConfigError
 from bridges.sparse.model import SparseTransformer
 

@@ -1,85 +1,16 @@
-"""Training: it learns, keeps its promise, goes on bit for bit after any interruption, and fails loudly."""
+"""Training: it learns, keeps its promise, and fails loudly."""
 
 from __future__ import annotations
 
-import re
-import shutil
-from collections.abc import Callable
-from pathlib import Path
-
-import pandas as pd
 import pytest
 import torch
-from accelerate import Accelerator
 
-from bridges.config import Config, DataConfig, SparseConfig, TermConfig, TrainConfig
-from bridges.errors import CheckpointError, ConfigError, DivergenceError
+from bridges.config import TermConfig
+from bridges.errors import ConfigError, DivergenceError
 from bridges.sparse import budget
-from bridges.training.loop import Trainer
 from bridges.training.plan import time_step
-from bridges.training.readings import Readings
 
-CONTEXT = 8
-
-
-class Stopped(Exception):
-    """What an interrupted training ends with here."""
-
-
-@pytest.fixture(scope="module")
-def accelerator() -> Accelerator:
-    return Accelerator(cpu=True)
-
-
-@pytest.fixture
-def make_trainer(make_pair, tiny_blocks, accelerator, tmp_path) -> Callable[..., Trainer]:
-    """``make_trainer(folder, seed, steps, log_row, sparsity, **train settings)``; the weights follow from ``seed``."""
-
-    def make(
-        folder: str = "run",
-        seed: int = 0,
-        steps: int = 6,
-        log_row=lambda row, step: None,
-        sparsity: float = 0.3,
-        train_bigram: bool = True,
-        **train,
-    ) -> Trainer:
-        pair = make_pair(seed)
-        settings = {"batch": 4, "lr": 0.01, "precision": "fp32", "log_every": 1, "checkpoint_every": 100} | train
-        settings["tokens"] = steps * settings["batch"] * CONTEXT
-        config = Config(
-            sparsity=sparsity,
-            data=DataConfig(context=CONTEXT),
-            sparse=SparseConfig(floor=2, train_bigram=train_bigram),
-            train=TrainConfig(**settings),
-        )
-        # The dense stack stays the same one whatever the trained weights start from.
-        dense = make_pair(0).dense
-        return Trainer(config, dense, pair.sparse, pair.bridges, tiny_blocks(), accelerator, tmp_path / folder, log_row)
-
-    return make
-
-
-def _weights(trainer: Trainer) -> dict[str, torch.Tensor]:
-    states = {"sparse": trainer.sparse.state_dict(), "bridges": trainer.bridges.state_dict()}
-    return {f"{part}.{name}": value.clone() for part, state in states.items() for name, value in state.items()}
-
-
-def _assert_identical(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
-    assert a.keys() == b.keys()
-    assert [name for name in a if not torch.equal(a[name], b[name])] == []
-
-
-def _steps(folder: Path) -> list[str]:
-    return sorted(p.name for p in folder.iterdir())
-
-
-def _stop_at(wanted: int):
-    def log_row(row, step) -> None:
-        if step == wanted:
-            raise Stopped
-
-    return log_row
+from .conftest import assert_identical, steps_in, weights
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
@@ -125,70 +56,6 @@ def test_final_matrices_are_inside_their_budgets(make_trainer, sparsity):
     nonzeros = sum(int(p.count_nonzero()) for p in trainer.sparse.sparse_matrices().values())
     numel = sum(p.numel() for p in trainer.sparse.sparse_matrices().values())
     assert rows["l0_actual"].iloc[-1] == nonzeros / numel
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {},
-        {"optimizer": "muon", "hybrid_sites": "2", "accumulate": 2, "anneal_shape": "exponential"},
-        {"hybrid_sites": "1", "hybrid_sampling": "importance"},
-    ],
-    ids=["adamw", "muon, sampled sites", "sites by importance"],
-)
-def test_an_interrupted_training_goes_on_bit_for_bit(make_trainer, settings):
-    steps = 5
-    whole = make_trainer("whole", steps=steps, **settings)
-    rows, _ = whole.fit()
-    for every in range(1, steps):
-        folder = f"every-{every}"
-        first = make_trainer(folder, steps=steps, checkpoint_every=every, log_row=_stop_at(every + 1), **settings)
-        with pytest.raises(Stopped):
-            first.fit()
-        assert _steps(first.checkpoints) == [f"step-{every}"]
-        second = make_trainer(folder, seed=9, steps=steps, checkpoint_every=100, **settings)
-        assert second.restore() and second.progress.step == every
-        resumed, _ = second.fit()
-        pd.testing.assert_frame_equal(resumed, rows, check_exact=True)
-        _assert_identical(_weights(second), _weights(whole))
-
-
-def test_a_training_interrupted_again_and_again_goes_on_bit_for_bit(make_trainer):
-    whole = make_trainer("whole", steps=6)
-    rows, _ = whole.fit()
-    for step in range(1, 6):
-        trainer = make_trainer("often", seed=step - 1, steps=6, checkpoint_every=1, log_row=_stop_at(step + 1))
-        assert trainer.restore() == (step > 1)
-        with pytest.raises(Stopped):
-            trainer.fit()
-    last = make_trainer("often", seed=7, steps=6)
-    assert last.restore() and last.progress.step == 5
-    before = last.progress.seconds
-    assert before > 0
-    resumed, timing = last.fit()
-    pd.testing.assert_frame_equal(resumed, rows, check_exact=True)
-    _assert_identical(_weights(last), _weights(whole))
-    assert last.progress.seconds > before
-    assert list(timing["step"]) == [1, 2, 3, 4, 5, 6] and timing["seconds"].is_monotonic_increasing
-
-
-def test_a_finished_training_has_nothing_left_to_do(make_trainer):
-    first = make_trainer(steps=3)
-    rows, _ = first.fit()
-    assert _steps(first.checkpoints) == ["step-3"]
-    second = make_trainer(seed=4, steps=3)
-    assert second.restore()
-    again, _ = second.fit()
-    pd.testing.assert_frame_equal(again, rows, check_exact=True)
-    _assert_identical(_weights(second), _weights(first))
-
-
-def test_the_first_checkpoint_is_absent(make_trainer):
-    trainer = make_trainer()
-    before = _weights(trainer)
-    assert trainer.restore() is False
-    assert trainer.progress.step == 0
-    _assert_identical(_weights(trainer), before)
 
 
 @pytest.mark.parametrize("accumulate", [2, 4])
@@ -253,7 +120,7 @@ def test_a_frozen_bigram_and_the_dense_model_stay_as_they_are(make_trainer):
         dense = {name: value.clone() for name, value in trainer.dense.state_dict().items()}
         trainer.fit()
         assert torch.equal(table, trainer.sparse.bigram.weight) != train_bigram
-        _assert_identical(dense, trainer.dense.state_dict())
+        assert_identical(dense, trainer.dense.state_dict())
 
 
 def test_each_kind_of_parameter_has_its_own_rate(make_trainer):
@@ -310,7 +177,7 @@ def test_timing_a_step_leaves_nothing_behind(make_trainer):
     assert all(p.grad is None for p in timed.parameters)
     timed.fit()
     plain.fit()
-    _assert_identical(_weights(timed), _weights(plain))
+    assert_identical(weights(timed), weights(plain))
 
 
 # --- what can go wrong ------------------------------------------------------------------------------------------------
@@ -326,10 +193,10 @@ def test_divergence_names_the_step_and_keeps_the_last_checkpoint(make_trainer, v
     trainer = make_trainer(steps=8, checkpoint_every=3, log_row=poison)
     with pytest.raises(DivergenceError, match=r"step 5 of 8.*ce.*last good state is .*step-3\b.*train\.lr"):
         trainer.fit()
-    assert _steps(trainer.checkpoints) == ["step-3"]
+    assert steps_in(trainer.checkpoints) == ["step-3"]
     again = make_trainer(seed=5, steps=8)
     assert again.restore() and again.progress.step == 3
-    assert all(torch.isfinite(w).all() for w in _weights(again).values())
+    assert all(torch.isfinite(w).all() for w in weights(again).values())
 
 
 def test_divergence_in_a_gradient_alone_and_before_any_checkpoint(make_trainer, monkeypatch):
@@ -342,120 +209,7 @@ def test_divergence_in_a_gradient_alone_and_before_any_checkpoint(make_trainer, 
         return values
 
     monkeypatch.setattr(trainer, "gradients", gradients)
-    before = _weights(trainer)
+    before = weights(trainer)
     with pytest.raises(DivergenceError, match=r"step 1 of 6, first in the gradients\. No checkpoint"):
         trainer.fit()
-    _assert_identical(_weights(trainer), before)
-
-
-def _cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-DAMAGE = {
-    "sparse cut": lambda f: _cut(f / "sparse.safetensors"),
-    "bridges cut": lambda f: _cut(f / "bridges.safetensors"),
-    "optimizer cut": lambda f: _cut(f / "optimizer.pt"),
-    "table cut": lambda f: _cut(f / "training.parquet"),
-    "file empty": lambda f: (f / "optimizer.pt").write_bytes(b""),
-    "file missing": lambda f: (f / "bridges.safetensors").unlink(),
-    "folder empty": lambda f: [path.unlink() for path in f.iterdir()],
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGE.values(), ids=list(DAMAGE))
-def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(make_trainer, damage, caplog):
-    whole = make_trainer(steps=5, checkpoint_every=2)
-    rows, _ = whole.fit()
-    assert _steps(whole.checkpoints) == ["step-4", "step-5"]
-    damage(whole.checkpoints / "step-5")
-    trainer = make_trainer(seed=3, steps=5)
-    assert trainer.restore() and trainer.progress.step == 4
-    assert "step-5 cannot be read" in caplog.text
-    resumed, _ = trainer.fit()
-    pd.testing.assert_frame_equal(resumed, rows, check_exact=True)
-    _assert_identical(_weights(trainer), _weights(whole))
-    healed = make_trainer(seed=8, steps=5)
-    assert healed.restore() and healed.progress.step == 5
-
-
-def test_nothing_but_damaged_checkpoints_is_an_error_that_leaves_the_weights(make_trainer):
-    whole = make_trainer(steps=4, checkpoint_every=2)
-    whole.fit()
-    _cut(whole.checkpoints / "step-2" / "sparse.safetensors")
-    _cut(whole.checkpoints / "step-4" / "optimizer.pt")
-    trainer = make_trainer(seed=3, steps=4)
-    before = _weights(trainer)
-    with pytest.raises(CheckpointError, match=r"step-4: .*step-2: .*Remove that folder"):
-        trainer.restore()
-    _assert_identical(_weights(trainer), before)
-
-
-def test_a_half_written_checkpoint_is_ignored_and_replaced(make_trainer):
-    first = make_trainer(steps=6, checkpoint_every=2, log_row=_stop_at(3))
-    with pytest.raises(Stopped):
-        first.fit()
-    half = first.checkpoints / ".step-4.tmp"
-    shutil.copytree(first.checkpoints / "step-2", half)
-    (half / "optimizer.pt").unlink()
-    (half / "left over").touch()
-    second = make_trainer(seed=3, steps=6, checkpoint_every=2)
-    assert second.restore() and second.progress.step == 2
-    second.fit()
-    assert _steps(second.checkpoints) == ["step-4", "step-6"]
-    assert not (second.checkpoints / "step-4" / "left over").exists()
-
-
-def test_a_checkpoint_of_other_settings_is_an_error(make_trainer, make_pair):
-    make_trainer(steps=2).fit()
-    other = make_trainer(steps=2)
-    other.sparse = make_pair(0, d_mlp=20).sparse
-    with pytest.raises(CheckpointError, match=r"other shapes.*sparse\.init.*size mismatch"):
-        other.restore()
-
-
-@pytest.mark.parametrize(("keep", "left"), [(1, ["step-12"]), (3, ["step-10", "step-11", "step-12"])])
-def test_as_many_checkpoints_stay_as_asked_for(make_trainer, keep, left):
-    terms = TermConfig(kl_d2s=None, kl_s2d=None)
-    trainer = make_trainer(steps=12, checkpoint_every=1, keep_checkpoints=keep, terms=terms)
-    trainer.fit()
-    assert _steps(trainer.checkpoints) == left
-
-
-def test_readings_are_means_over_steps_and_bridges():
-    readings = Readings(bridges=4)
-    readings.add({"total": 9.0, "kl": 1.0, "kl_d2s": 2.0, "kl_s2d": 8.0})
-    assert readings.text() == "kl 1.00 d→s 0.50 s→d 2.00"
-    for _ in range(200):
-        readings.add({"total": 9.0, "kl": 3.0, "kl_d2s": 4.0, "kl_s2d": 6.0})
-    assert readings.text() == "kl 3.00 d→s 1.00 s→d 1.50"
-    # A single step moves a reading by no more than its share.
-    readings.add({"total": 9.0, "kl": 13.0, "kl_d2s": 4.0, "kl_s2d": 6.0})
-    assert readings.text().startswith("kl 4.00 ")
-
-
-def test_readings_show_what_is_computed():
-    readings = Readings(bridges=2)
-    assert readings.text() == ""
-    readings.add({"total": 2.5, "ce": 2.5})
-    assert readings.text() == "loss 2.500"
-    readings.add({"total": 2.5, "kl_s2d": 3.0})
-    assert readings.text() == "s→d 1.50"
-
-
-@pytest.mark.parametrize("hybrid_sites", ["all", "1"])
-def test_the_progress_bar_shows_kls_and_costs_no_pass(make_trainer, capsys, monkeypatch, hybrid_sites):
-    trainer = make_trainer(steps=3, hybrid_sites=hybrid_sites)
-    calls = []
-    real = type(trainer.dense).run
-    monkeypatch.setattr(type(trainer.dense), "run", lambda self, *a, **k: calls.append(1) or real(self, *a, **k))
-    rows, _ = trainer.fit()
-    assert len(calls) == 3  # one of the dense model a step, as the objective asks
-    last = capsys.readouterr().err.rsplit("training:", 1)[1]
-    found = re.search(r"kl (\d+\.\d\d) d→s (\d+\.\d\d) s→d (\d+\.\d\d), [\d,]+ tokens/s", last)
-    assert found, last
-    decay = pd.Series([0.81, 0.9, 1.0])
-    for shown, term, count in zip(
-        found.groups(), ("kl", "kl_d2s", "kl_s2d"), (1, *[len(trainer.bridges)] * 2), strict=True
-    ):
-        assert float(shown) == pytest.approx((rows[term] * decay).sum() / decay.sum() / count, abs=0.006)
+    assert_identical(weights(trainer), before)
