@@ -75,9 +75,10 @@ def test_groups_of_the_user_s_come_to_ours(mine):
     assert not any(group.startswith("hydra") for group in both)
 
 
-def test_options_may_stand_between_settings():
-    given = ["seed=0,1", "-m", "sparsity=0.1", "--config-dir", "/tmp", "train.lr=1e-3"]
-    assert check_command_line(given) == ["-m", "--config-dir", "/tmp", "seed=0,1", "sparsity=0.1", "train.lr=1e-3"]
+def test_options_may_stand_between_settings(tmp_path):
+    place = ["--config-dir", str(tmp_path)]
+    given = ["seed=0,1", "-m", "sparsity=0.1", *place, "train.lr=1e-3"]
+    assert check_command_line(given) == ["-m", *place, "seed=0,1", "sparsity=0.1", "train.lr=1e-3"]
 
 
 def test_several_values_are_a_sweep_and_a_quoted_comma_is_none(tmp_path):

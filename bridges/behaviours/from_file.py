@@ -6,9 +6,9 @@
 ``"reach"``. Pairs without a split are dealt out evenly to the first two, so that pairs that share a prompt
 stay together; "reach" holds only what the file says.
 
-Rows of the MIB benchmark's data sets (`bridges.behaviours.mib_rows`) are read as they are, from JSON lines, a JSON list or
-parquet. Of those, pairs whose answers are not one token each in the tokenizer at hand are passed over, as the benchmark
-does.
+Rows of the MIB benchmark's data sets (`bridges.behaviours.mib_rows`) are read as they are, from JSON lines, a JSON list
+or parquet. Of those, pairs whose answers are not one token each in the tokenizer at hand are passed over, as the
+benchmark does.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bridges.behaviours.encoded import check
+from bridges.behaviours.mib_rows import is_mib_row, prompt_pair
 from bridges.behaviours.pair import SPLITS, Answer, Behaviour, BehaviourError, Draft, Split
 from bridges.data.text import lone_surrogate, text_lines
 from bridges.errors import DataError
-from bridges.behaviours.mib_rows import is_mib_row, prompt_pair
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import random
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 
@@ -110,7 +111,7 @@ def prompt_blocks(
         DataError: none of the behaviours can be expressed, or ordinary text is wanted and there is none.
     """
     rows: dict[str, list[list[int]]] = {"train": [], "validation": [], "test": []}
-    left_out: dict[str, int] = {}
+    left_out: Counter[str] = Counter()
     documents: dict[str, int] = {}
     reserved = _reserved(behaviours)
     for behaviour in behaviours.values():
@@ -118,9 +119,7 @@ def prompt_blocks(
             shown = encode(behaviour, tokenizer, "train", max(64, config.prompts // 2), seed)
             judged = _rows(encode(behaviour, tokenizer, "heldout", max(64, config.prompts // 8), seed))
         except NotExpressible:
-            left_out["behaviours that this tokenizer cannot express"] = (
-                left_out.get("behaviours that this tokenizer cannot express", 0) + 1
-            )
+            left_out["behaviours that this tokenizer cannot express"] += 1
             continue
         texts = [text for pair in shown.pairs for text in (pair.clean, pair.counterfactual)]
         for i, text, row in zip(_shuffled(len(texts), seed), texts, _rows(shown), strict=True):
@@ -139,7 +138,7 @@ def prompt_blocks(
         documents[split] = len(some) + len(more)
         some += more
         answered[split] += [False] * len(more)
-    return _packed(rows, answered, documents, left_out, tokenizer)
+    return _packed(rows, answered, documents, dict(left_out), tokenizer)
 
 
 def _reserved(behaviours: Mapping[str, Behaviour]) -> set[str]:

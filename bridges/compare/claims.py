@@ -74,6 +74,9 @@ class Criterion:
         if state == "not measured":
             return f"{self.label} not measured"
         shown = _figure(self.value)
+        beyond = self.value < self.bar if self.at_least else self.value > self.bar
+        if self.given == "held" and beyond:
+            return f"{self.label} {shown} (aimed at {_figure(self.bar)})"
         if not math.isnan(self.alpha):
             return f"{self.label} by {shown}" + ("" if state == "held" else f" (p {self.p_adjusted:.2g})")
         if math.isnan(self.bar):

@@ -7,6 +7,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -66,13 +67,13 @@ class TokenBlocks:
             alike &= (blocks[:, : len(first)] == first).all(0)
         return int(np.cumprod(alike).sum())
 
-    def _groups(self, split: str) -> list[np.ndarray]:
-        """Rows of one length that are of one kind, prompts or ordinary text."""
-        count = len(self.blocks[split])
-        if self.lengths is None:
-            return [np.arange(count)]
-        kind = np.zeros(count, dtype=int) if self.answered is None else self.answered[split].astype(int)
-        key = 2 * self.lengths[split].astype(int) + kind
+    @cached_property
+    def _alike(self) -> list[np.ndarray]:
+        """Training rows of one length that are of one kind, prompts or ordinary text."""
+        assert self.lengths is not None
+        lengths = self.lengths["train"].astype(int)
+        kind = np.zeros_like(lengths) if self.answered is None else self.answered["train"].astype(int)
+        key = 2 * lengths + kind
         return [np.flatnonzero(key == k) for k in np.unique(key)]
 
     def rows(self, step: int, size: int, seed: int) -> np.ndarray:
@@ -87,13 +88,12 @@ class TokenBlocks:
                 epoch, index = divmod(position, count)
                 rows.append(self._order((seed, epoch), lambda rng: [rng.permutation(count)])[0][index])
             return np.array(rows)
-        groups = self._groups("train")
-        per_epoch = sum(-(-len(group) // size) for group in groups)
+        per_epoch = sum(-(-len(group) // size) for group in self._alike)
         epoch, index = divmod(step, per_epoch)
 
         def batches(rng: np.random.Generator) -> list[np.ndarray]:
             made = []
-            for group in groups:
+            for group in self._alike:
                 mixed = rng.permutation(group)
                 # The last batch of a length is filled up from its beginning.
                 mixed = np.resize(mixed, -(-len(group) // size) * size)

@@ -18,10 +18,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.activations import NewGELUActivation
 from transformers.masking_utils import create_causal_mask, create_sliding_window_causal_mask
 
-from bridges.sparse.folded import Folded
 from bridges.dense.points import NodePoint, attach
 from bridges.errors import ModelError
 from bridges.nodes import NODE_KINDS, NodeBus
+from bridges.sparse.folded import Folded
 from bridges.stack import ResidualStack
 
 _KEPT_LENGTHS = 16

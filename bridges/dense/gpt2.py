@@ -7,9 +7,9 @@ from typing import Any
 from torch import Tensor
 
 from bridges.dense.base import DenseStack
-from bridges.sparse.folded import Folded, FoldedLayer, embedding, read, write
 from bridges.dense.points import NodePoint
 from bridges.dense.registry import register
+from bridges.sparse.folded import Folded, FoldedLayer, embedding, read, write
 
 
 @register("gpt2")

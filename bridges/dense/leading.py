@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -30,7 +30,10 @@ def candidates(tokenizer: PreTrainedTokenizerBase) -> list[str | None]:
 
 @torch.no_grad()
 def choose_leading_token(
-    stack: ResidualStack, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], asked: str | None = None
+    stack: ResidualStack,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Callable[[], Sequence[str]],
+    asked: str | None = None,
 ) -> str:
     """Set the token that every document and prompt begins with, and say which one it is and why.
 
@@ -38,7 +41,7 @@ def choose_leading_token(
     that candidate wins after which the model's loss on the texts is least.
 
     Args:
-        texts: some beginnings of the text at hand.
+        texts: gives some beginnings of the text at hand; only asked where something is to be measured.
         asked: the token that a user wants, or ``none`` for nothing; None: choose.
 
     Returns:
@@ -57,9 +60,9 @@ def choose_leading_token(
         return ""
     found = candidates(tokenizer)
     # A model with one token for both ends is trained on documents joined by it.
-    if own_leading_token(tokenizer) is not None or len(found) <= 2 or not texts:
+    if own_leading_token(tokenizer) is not None or len(found) <= 2 or not (some := texts()):
         return ""
-    losses = {token: _loss(stack, tokenizer, texts, token) for token in found}
+    losses = {token: _loss(stack, tokenizer, some, token) for token in found}
     best = min(losses, key=lambda token: losses[token])
     set_leading_token(tokenizer, best)
     shown = ", ".join(f"{token or 'nothing'} {loss:.2f}" for token, loss in losses.items())

@@ -7,10 +7,10 @@ from typing import Any
 from torch import Tensor
 
 from bridges.dense.base import DenseStack
-from bridges.sparse.folded import Folded, FoldedLayer, embedding, read, write
 from bridges.dense.points import NodePoint
 from bridges.dense.registry import register
 from bridges.errors import ModelError
+from bridges.sparse.folded import Folded, FoldedLayer, embedding, read, write
 
 
 @register("opt")

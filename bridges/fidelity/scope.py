@@ -58,7 +58,7 @@ def readable(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, limit: in
 
 @torch.no_grad()
 def scope_rows(
-    rows: Mapping[str, Rows],
+    texts: Mapping[str, Rows],
     dense: ResidualStack,
     sparse: ResidualStack,
     *,
@@ -72,17 +72,19 @@ def scope_rows(
     """Rows of table ``scope``: KL(dense ‖ sparse) on texts of each kind, a bigram table's beside it.
 
     Args:
-        rows: texts by kind. bigram: log-probabilities ``[V, V]`` counted on the training text, or None.
+        texts: by kind. bigram: log-probabilities ``[V, V]`` counted on the training text, or None.
         skip: leading positions that are the same everywhere and count nowhere.
     """
     found = []
     with autocast or nullcontext():
-        for kind, some in rows.items():
-            values: list[list[float]] = [
-                _kl(ids.to(device), dense, sparse, bigram, skip) for ids in some.ids if ids.shape[1] > skip
-            ]
+        for kind, some in texts.items():
+            by_length: dict[int, list[Tensor]] = {}
+            for ids in some.ids:
+                if ids.shape[1] > skip:
+                    by_length.setdefault(ids.shape[1], []).append(ids)
+            parts = [_kl(torch.cat(rows).to(device), dense, sparse, bigram, skip) for rows in by_length.values()]
+            each = torch.cat(parts).numpy() if parts else np.zeros((0, 2))
             row: dict[str, Any] = {"text": kind, "known": some.known}
-            each = np.array(values, dtype=float).reshape(-1, 2)
             for i, name in enumerate(("kl", "kl_bigram")):
                 there = len(each) > 0 and not np.isnan(each[:, i]).any()
                 interval = bootstrap_interval(each[:, i], bootstrap, seed) if there else (float("nan"),) * 3
@@ -91,13 +93,15 @@ def scope_rows(
     return found
 
 
-def _kl(ids: Tensor, dense: ResidualStack, sparse: ResidualStack, bigram: Tensor | None, skip: int) -> list[float]:
-    """Mean KL of the sparse model and of the table over the positions of one row."""
+def _kl(ids: Tensor, dense: ResidualStack, sparse: ResidualStack, bigram: Tensor | None, skip: int) -> Tensor:
+    """Mean KL of the sparse model and of the table over the positions of each row, ``[B, 2]``; NaN without a table."""
     ends = [stack.run_segment(stack.embed(ids), 0, stack.n_sublayers)[:, skip:] for stack in (dense, sparse)]
     there = ids[:, skip:]
     kl = head_values(sparse, [ends[1]], there, Reference(dense, ends[0])).kl
     assert kl is not None
+    own = kl[0].mean(1)
     if bigram is None:
-        return [float(kl.mean()), float("nan")]
-    reference = dense.unembed(ends[0], there).float().log_softmax(-1)
-    return [float(kl.mean()), float(kl_from_reference(reference, bigram[there]).mean())]
+        table = torch.full_like(own, float("nan"))
+    else:
+        table = kl_from_reference(dense.unembed(ends[0], there).float().log_softmax(-1), bigram[there]).mean(1)
+    return torch.stack([own, table], 1).double().cpu()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from bridges.sparse.folded import Folded
 from bridges.errors import ModelError
+from bridges.sparse.folded import Folded
 from bridges.stack import ResidualStack
 
 

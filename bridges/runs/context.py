@@ -23,13 +23,14 @@ from bridges.circuits.controls.null_searches import shuffled_model
 from bridges.config import Config
 from bridges.data.blocks import TokenBlocks
 from bridges.dense import DenseStack
-from bridges.runs.initialise import FULL_BIGRAM_LIMIT, UNTRAINED_SEED, Start, fit_to_text, stream_pairs
+from bridges.runs.initialise import FULL_BIGRAM_LIMIT, UNTRAINED_SEED, Start, fit_to_text
 from bridges.runs.sources import select_behaviours
 from bridges.sparse import SparseTransformer
 from bridges.stack import ResidualStack
 from bridges.storage.folder import RunFolder
 from bridges.storage.workers import worker_count
 from bridges.training.precision import autocast, resolve_precision
+from bridges.training.refit import stream_pairs
 
 # An offset that keeps the shuffled model's draws apart from the searches'.
 NULL_SEED = 1000

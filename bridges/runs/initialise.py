@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from importlib.resources import files
 from pathlib import Path
 from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from bridges.bridge import Bridges, SitePair, fit_ridge, measure_scales, pair_sites
 from bridges.config import Config, SparseConfig
@@ -23,6 +23,7 @@ from bridges.planted import is_world, world_named
 from bridges.sparse import SparseTransformer, SparseTransformerConfig, budget
 from bridges.sparse.packed import load_packed
 from bridges.sparse.warm_start import start_from_dense
+from bridges.training.refit import stream_pairs
 
 FULL_BIGRAM_LIMIT = 8192
 # Offsets that keep the random draws of different parts apart.
@@ -265,16 +266,6 @@ def finish(sparse: SparseTransformer, bridges: Bridges) -> None:
 
 
 @torch.no_grad()
-def stream_pairs(
-    dense: DenseStack, sparse: SparseTransformer, data: TokenBlocks, tokens: int, batch: int, device: torch.device
-) -> Iterator[tuple[dict[int, Tensor], dict[int, Tensor]]]:
-    """Both models' streams at every site over some training text, for a regression between them."""
-    for ids in data.chunks("train", max(1, round(tokens / data.mean_length)), batch):
-        ids = ids.to(device)
-        yield dense.run(ids).sites, sparse.run(ids).sites
-
-
-@torch.no_grad()
 def fit_to_text(
     config: Config,
     start: Start,
@@ -304,5 +295,7 @@ def fit_to_text(
             bridges.load_state_dict(trained.state_dict())
             return
     if config.bridge.init == "ridge":
-        streams = stream_pairs(dense, sparse, data, config.eval.ridge_tokens, config.eval.batch, device)
+        # Rows of a narrow text are short: as many tokens at once as of ordinary text.
+        rows = max(1, round(config.eval.batch * config.data.context / data.mean_length))
+        streams = stream_pairs(dense, sparse, data, config.eval.ridge_tokens, rows, device)
         fit_ridge(bridges, streams, config.bridge.ridge)

@@ -12,6 +12,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from bridges.behaviours.narrow_text import prompt_blocks, sample_texts, tokens_needed
 from bridges.behaviours.pair import Behaviour
 from bridges.config import Config
+from bridges.config.paths import INITS
 from bridges.data.blocks import TokenBlocks, read_documents, token_blocks
 from bridges.data.tokenizer import LEADING, vocabulary_size
 from bridges.dense import DenseStack, load_dense
@@ -51,7 +52,7 @@ def load_models(
         raise ConfigError(_NO_BEHAVIOURS.format(config.data.focus))
     dtype = torch.bfloat16 if m.dtype == "bf16" else torch.float32
     dense, tokenizer = load_dense(m.name, gguf_file=m.gguf_file, revision=m.revision, dtype=dtype, device=device)
-    if saved is None and config.data.vocabulary == "seen":
+    if saved is None and config.data.vocabulary == "seen" and config.sparse.init not in INITS:
         # A pair that training goes on from knows its own tokens.
         saved = Path(config.sparse.init).expanduser() / "model"
     if saved is not None and (saved / "tokenizer_config.json").exists():
@@ -61,7 +62,7 @@ def load_models(
         if vocabulary_size(known) is not None:
             tokenizer = narrow_alike(dense, tokenizer, known)
         return dense, tokenizer
-    if note := choose_leading_token(dense, tokenizer, _beginnings(config, tokenizer), m.leading_token):
+    if note := choose_leading_token(dense, tokenizer, lambda: _beginnings(config, tokenizer), m.leading_token):
         say(note)
     if config.data.vocabulary == "seen":
         chosen = select_behaviours(config.behaviours, tokenizer)

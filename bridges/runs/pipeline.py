@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from bridges import kernels
 from bridges.behaviours.narrow_text import longest_prompt
 from bridges.behaviours.pair import Behaviour
-from bridges.bridge import Bridges, SitePair, pair_sites
+from bridges.bridge import Bridges, pair_sites
 from bridges.config import Config, flat
 from bridges.config.paths import absolute
 from bridges.data.blocks import TokenBlocks
@@ -27,7 +27,7 @@ from bridges.runs.disk import bytes_missing, bytes_needed, full_message, is_disk
 from bridges.runs.initialise import Start, build, choose_start, finish
 from bridges.runs.inputs import behaviour_inputs, check_inputs, model_inputs, other_versions, text_inputs
 from bridges.runs.models import load_models, load_text
-from bridges.runs.placement import PROFILE, place_pairs, profile_table
+from bridges.runs.placement import placed_pairs
 from bridges.runs.sources import select_behaviours
 from bridges.runs.stages import wanted
 from bridges.runs.summary import headline, summary_text
@@ -91,7 +91,9 @@ def prepare(
     data = data or _text(config, dense, tokenizer, behaviours, say)
     found = model_inputs(config, dense) | text_inputs(config, data) | behaviour_inputs(config)
     check_inputs(folder.path, found, config.allow_changed, write=accelerator.is_main_process, say=say)
-    pairs = _places(config, folder, dense, tokenizer, behaviours, start, accelerator.is_main_process, say)
+    pairs = placed_pairs(
+        config, folder.path, dense, tokenizer, behaviours, 2 * start.shape.n_layer, accelerator.is_main_process, say
+    )
     sparse, bridges = build(config, dense, start, pairs)
     if start.note:
         say(start.note)
@@ -114,44 +116,6 @@ def _text(
         else f"Reading text ({config.data.source}) …"
     )
     return load_text(config, tokenizer, behaviours, dense.vocab_size)
-
-
-def _places(
-    config: Config,
-    folder: RunFolder,
-    dense: DenseStack,
-    tokenizer: PreTrainedTokenizerBase,
-    behaviours: Mapping[str, Behaviour],
-    start: Start,
-    main: bool,
-    say: Callable[[str], None],
-) -> list[SitePair]:
-    """The sites that bridges join; measured where ``bridge.place=ceiling``, and then the table ``profile``.
-
-    Raises:
-        ConfigError: bridges are to stand where behaviours rise, and there are none.
-    """
-    n_sparse, every = 2 * start.shape.n_layer, config.bridge.every
-    if config.bridge.place == "even":
-        return pair_sites(dense.n_sublayers, n_sparse, every)
-    if not behaviours:
-        raise ConfigError(
-            "bridge.place=ceiling needs behaviours to measure; with behaviours=none use bridge.place=even."
-        )
-    if PROFILE in table_names(folder.path):
-        frame = read_table(folder.path, PROFILE)
-    else:
-        say("Measuring where the dense model moves what its behaviours depend on …")
-        frame = profile_table(config, dense, tokenizer, behaviours)
-        if main:
-            write_table(folder.path, PROFILE, frame)
-    profiles = {
-        str(name): dict(zip(rows["dense_site"].astype(int), rows["share_moved"], strict=True))
-        for name, rows in frame.groupby("behaviour", sort=False)
-    }
-    pairs = place_pairs(dense.n_sublayers, n_sparse, every, profiles)
-    say(f"Bridges at the dense sites {', '.join(str(pair.dense) for pair in pairs)} of {dense.n_sublayers}.")
-    return pairs
 
 
 def trainer_of(parts: RunContext, log_row: LogRow) -> Trainer:

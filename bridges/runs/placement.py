@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -22,15 +23,60 @@ from bridges.circuits.bridge_context import (
 )
 from bridges.circuits.task import logit_diff_of, prompts
 from bridges.config import Config
+from bridges.errors import ConfigError
 from bridges.stack import ResidualStack
+from bridges.storage.tables import read_table, table_names, write_table
 
-# Pairs of each behaviour, and sites of each at most, that the profile is measured with: it says roughly where.
+# The table that a profile is kept in.
 PROFILE = "profile"
+# Pairs of each behaviour, and sites of each at most, that it is measured with: it says roughly where.
 PAIRS, SITES = 8, 24
 # Share of the bridges that stand evenly over depth whatever the profile says.
 EVEN = 0.35
 # Tokens that are run at once.
 _TOKENS = 4096
+
+
+def placed_pairs(
+    config: Config,
+    folder: Path,
+    dense: ResidualStack,
+    tokenizer: PreTrainedTokenizerBase,
+    behaviours: Mapping[str, Behaviour],
+    n_sparse: int,
+    write: bool,
+    say: Callable[[str], None],
+) -> list[SitePair]:
+    """The sites that a run's bridges join; measured where ``bridge.place=ceiling``, and read where that was done.
+
+    Args:
+        folder: of the run, where the table ``profile`` is. n_sparse: sublayers of the sparse model.
+        write: put the table there. say: told what was chosen.
+
+    Raises:
+        ConfigError: bridges are to stand where behaviours rise, and there are none.
+    """
+    every = config.bridge.every
+    if config.bridge.place == "even":
+        return pair_sites(dense.n_sublayers, n_sparse, every)
+    if not behaviours:
+        raise ConfigError(
+            "bridge.place=ceiling needs behaviours to measure; with behaviours=none use bridge.place=even."
+        )
+    if PROFILE in table_names(folder):
+        frame = read_table(folder, PROFILE)
+    else:
+        say("Measuring where the dense model moves what its behaviours depend on …")
+        frame = profile_table(config, dense, tokenizer, behaviours)
+        if write:
+            write_table(folder, PROFILE, frame)
+    profiles = {
+        str(name): dict(zip(rows["dense_site"].astype(int), rows["share_moved"], strict=True))
+        for name, rows in frame.groupby("behaviour", sort=False)
+    }
+    pairs = place_pairs(dense.n_sublayers, n_sparse, every, profiles)
+    say(f"Bridges at the dense sites {', '.join(str(pair.dense) for pair in pairs)} of {dense.n_sublayers}.")
+    return pairs
 
 
 @torch.no_grad()

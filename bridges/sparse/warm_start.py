@@ -8,8 +8,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from bridges.sparse.folded import Folded
 from bridges.errors import ConfigError
+from bridges.sparse.folded import Folded
 from bridges.sparse.model import SparseTransformer
 
 # All scores of a pretrained head may lie tens below zero, and a sink above them would take its attention.

@@ -6,7 +6,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from bridges.training.moments import Moments
 from bridges.training.optimizers import OptimizerSet, ParameterGroup, build_optimizer
 from bridges.training.precision import autocast, resolve_precision
 from bridges.training.readings import Readings
+from bridges.training.refit import refit_steps, stream_pairs
 from bridges.training.stored import StoredStreams, worth_storing
 from bridges.training.terms import Objective
 
@@ -38,15 +39,7 @@ log = logging.getLogger(__name__)
 # with it: beyond, the rate falls as one over the width (Yang et al. 2022, "Tensor Programs V").
 RATE_WIDTH = 256
 
-# Tokens that are run at once where bridges are fitted anew.
-_REFIT_TOKENS = 2048
-
 LogRow = Callable[[dict[str, Any], int], None]
-
-
-def refit_steps(steps: int, count: int) -> set[int]:
-    """The steps before which bridges are fitted anew: ``count`` of them, evenly, the last before the last step."""
-    return {round(j * (steps - 1) / count) for j in range(1, count + 1)}
 
 
 class Trainer:
@@ -236,20 +229,19 @@ class Trainer:
         self.crossed = {d: (c, crossed[d]) for d, c in zip(DIRECTIONS, (d2s, s2d), strict=True) if d in crossed}
         return sums
 
-    @torch.no_grad()
     def refit(self) -> None:
         """Fit the bridges anew by ridge regression between the streams as they are now; their momentum is forgotten."""
-        tokens, sites = self.config.eval.ridge_tokens, [pair.dense for pair in self.bridges.pairs]
-        count, size = (max(1, round(n / self.data.mean_length)) for n in (tokens, _REFIT_TOKENS))
-
-        def streams() -> Iterator[tuple[dict[int, Tensor], dict[int, Tensor]]]:
-            for rows in self.data.chunk_rows("train", count, size):
-                ids = self.data.ids("train", rows).to(self.accelerator.device)
-                with autocast(self.precision, self.accelerator.device):
-                    dense = self.stored(rows, ids.shape[1]) if self.stored else self.dense.run(ids)
-                    yield {site: dense.sites[site] for site in sites}, self.sparse.run(ids).sites
-
-        fit_ridge(self.bridges, streams(), self.config.bridge.ridge)
+        streams = stream_pairs(
+            self.dense,
+            self.sparse,
+            self.data,
+            self.config.eval.ridge_tokens,
+            self.config.train.batch,
+            self.accelerator.device,
+            lambda: autocast(self.precision, self.accelerator.device),
+            self.stored,
+        )
+        fit_ridge(self.bridges, streams, self.config.bridge.ridge)
         self.optimizer.forget(self.bridges.parameters())
 
     def _reduce_gradients(self) -> None:

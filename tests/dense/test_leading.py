@@ -71,7 +71,7 @@ def test_candidates():
 @pytest.mark.parametrize(("wanted", "chosen"), [(0, 0), (1, 1), (2, 2), (None, None)])
 def test_the_token_after_which_the_loss_is_least_is_chosen(wanted, chosen):
     tokenizer = _tokenizer(**BOTH)
-    note = choose_leading_token(After(wanted), tokenizer, TEXTS)
+    note = choose_leading_token(After(wanted), tokenizer, lambda: TEXTS)
     assert leading_token(tokenizer) == chosen
     name = "no token of its own" if chosen is None else WORDS[chosen]
     assert note.startswith(f"Every text begins with {name} (nats per token after <s> ")
@@ -81,19 +81,19 @@ def test_the_token_after_which_the_loss_is_least_is_chosen(wanted, chosen):
 
 def test_a_text_longer_than_the_model_takes_is_cut():
     tokenizer, stack = _tokenizer(**BOTH), After(1, context=8)
-    choose_leading_token(stack, tokenizer, ["x = [ 1 2 3 4 5 6 7 8 9 ] y = ( 1 2 )"])
+    choose_leading_token(stack, tokenizer, lambda: ["x = [ 1 2 3 4 5 6 7 8 9 ] y = ( 1 2 )"])
     assert leading_token(tokenizer) == 1 and stack.longest == 8
 
 
 def test_the_token_that_a_tokenizer_puts_there_stays():
     tokenizer, stack = _tokenizer(own=True, **BOTH), After(0)
-    assert choose_leading_token(stack, tokenizer, TEXTS) == ""
+    assert choose_leading_token(stack, tokenizer, lambda: TEXTS) == ""
     assert leading_token(tokenizer) == 1 and stack.longest == 0
 
 
 def test_one_token_for_both_ends_leaves_nothing_to_measure():
     tokenizer, stack = _tokenizer(bos_token=END_OF_TEXT, eos_token=END_OF_TEXT), After(None)
-    assert choose_leading_token(stack, tokenizer, TEXTS) == ""
+    assert choose_leading_token(stack, tokenizer, lambda: TEXTS) == ""
     assert leading_token(tokenizer) == 2 and stack.longest == 0
 
 
@@ -101,13 +101,13 @@ def test_one_token_for_both_ends_leaves_nothing_to_measure():
 def test_a_token_that_is_asked_for(asked, found):
     for own in (False, True):
         tokenizer, stack = _tokenizer(own=own, **BOTH), After(0)
-        assert choose_leading_token(stack, tokenizer, TEXTS, asked) == ""
+        assert choose_leading_token(stack, tokenizer, lambda: TEXTS, asked) == ""
         assert leading_token(tokenizer) == found and stack.longest == 0
 
 
 def test_a_token_that_there_is_not():
     with pytest.raises(ConfigError, match=r"model\.leading_token='<bos>' is no token of this model\. Tokens: .*<s>"):
-        choose_leading_token(After(0), _tokenizer(**BOTH), TEXTS, "<bos>")
+        choose_leading_token(After(0), _tokenizer(**BOTH), lambda: TEXTS, "<bos>")
 
 
 @pytest.mark.parametrize("token", [None, "<s>", "</s>", END_OF_TEXT])

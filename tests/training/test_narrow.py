@@ -17,8 +17,9 @@ from bridges.config import BridgeConfig, Config, DataConfig, SparseConfig, TermC
 from bridges.data.blocks import TokenBlocks
 from bridges.hybrid import Path, path_logits
 from bridges.training.crossings import Crossings
-from bridges.training.loop import Trainer, refit_steps
+from bridges.training.loop import Trainer
 from bridges.training.plan import time_step
+from bridges.training.refit import refit_steps
 from bridges.training.stored import StoredStreams, worth_storing
 from bridges.training.terms import Objective
 
