@@ -23,8 +23,8 @@ from bridges.report.verdicts import behaviour_order, label, model_name, verdict_
 WIDTH, MARGIN = 1000, 20
 # Left and right edges of the columns.
 DENSE, SPARSE, CORE = (20, 128), (250, 358), (380, 980)
-TOP, ROW, PAD, THIN = 84, 38, 8, 24  # of the first band; of a row of nodes; around rows; of a band without nodes
-CARD, CARD_HEIGHT, GAP = 112, 28, 10
+TOP, ROW, PAD, THIN = 84, 42, 8, 24  # of the first band; of a row of nodes; around rows; of a band without nodes
+CARD, CARD_HEIGHT, GAP = 112, 32, 10
 STYLE = """
   .paper { fill: #fff; stroke: #dedcd5; } .band { fill: #f7f6f3; } .box { fill: #fff; stroke: #3a3a37; }
   .ink { fill: #1c1c1a; } .quiet { fill: #5d5c57; } .bridge { stroke: #8a8982; } .selected { stroke: #0b5c8f; }
@@ -228,17 +228,17 @@ class _Picture:
             circuit, ceiling = found.get("circuit"), found.get("dense")
             if circuit is not None and ceiling is not None:
                 y = self.edges[next(s for b, _, s in self.bridges if b == best)]
-                said = f"{brief(circuit['value'])} of {brief(ceiling['value'])}"
+                said = f"moves {brief(circuit['value'])} of {brief(ceiling['value'])}"
                 drawing.text((DENSE[1] + SPARSE[0]) / 2, y - 6, said, "accent small")
 
     def _core(self, drawing: _Drawing) -> None:
+        sides: dict[bool, int] = {False: 0, True: 0}
         most = max([abs(link.attribution) for link in self.core.links] + [1e-12])
         for link in sorted(self.core.links, key=lambda one: abs(one.attribution)):
             (x0, y0), (x1, y1) = self.at[link.source], self.at[link.target]
             y0 += CARD_HEIGHT / 2 if self.core.items[link.source].kind else 10
             y1 -= CARD_HEIGHT / 2 if self.core.items[link.target].kind else 10
-            middle = (y0 + y1) / 2
-            d = f"M{x0:.1f} {y0:.1f}C{x0:.1f} {middle:.1f} {x1:.1f} {middle:.1f} {x1:.1f} {y1:.1f}"
+            d = self._curve(x0, y0, x1, y1, sides)
             if link.direct:
                 look = "link minus" if link.attribution < 0 else "link plus"
                 drawing.line(d, look, 1 + 3.5 * (abs(link.attribution) / most) ** 0.5)
@@ -257,15 +257,32 @@ class _Picture:
             hint = self._hint(item.key)
             drawing.text(
                 x,
-                y - 2 if hint else y + 1,
+                y - 3 if hint else y + 1,
                 _fit(self.source.names.names.get(item.key, "") or item.text, 18),
                 "ink name",
             )
-            drawing.text(x, y + 8, hint, "quiet code")
+            drawing.text(x, y + 7.5, hint, "quiet code")
             size = (width - 30) * abs(item.attribution) / top
             drawing.box(
-                x - (width - 30) / 2, y + 10.2, size, 2, f"meter {'minus' if item.attribution < 0 else 'plus'}", 1
+                x - (width - 30) / 2, y + 11.5, size, 2, f"meter {'minus' if item.attribution < 0 else 'plus'}", 1
             )
+
+    @staticmethod
+    def _curve(x0: float, y0: float, x1: float, y1: float, sides: dict[bool, int]) -> str:
+        """A link from top to bottom; one that passes rows goes around them, on the side with fewer such links."""
+        if y1 - y0 < ROW + THIN:
+            middle = (y0 + y1) / 2
+            return f"M{x0:.1f} {y0:.1f}C{x0:.1f} {middle:.1f} {x1:.1f} {middle:.1f} {x1:.1f} {y1:.1f}"
+        right = sides[True] < sides[False] if abs(x1 - x0) < CARD / 2 else x1 > x0
+        out = CARD / 2 + 14 + 12 * sides[right]
+        sides[right] += 1
+        x = max(x0, x1) + out if right else min(x0, x1) - out
+        x = min(max(x, CORE[0] + 6), CORE[1] - 6)
+        bend = min(60.0, (y1 - y0) / 2)
+        return (
+            f"M{x0:.1f} {y0:.1f}C{x0:.1f} {y0 + bend / 2:.1f} {x:.1f} {y0 + bend / 3:.1f} {x:.1f} {y0 + bend:.1f}"
+            f"L{x:.1f} {y1 - bend:.1f}C{x:.1f} {y1 - bend / 3:.1f} {x1:.1f} {y1 - bend / 2:.1f} {x1:.1f} {y1:.1f}"
+        )
 
     def _hint(self, key: str) -> str:
         """Tokens that a node is most active on."""

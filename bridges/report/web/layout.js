@@ -1,6 +1,6 @@
 // Where the items of a core lie: depth from top to bottom, rows ordered so that links are short and cross little.
 
-const CARD = { width: 122, height: 34, gap: 12, row: 20 }, DOT = { width: 15, height: 15, gap: 6, row: 14 };
+const CARD = { width: 122, height: 34, gap: 12, row: 16 }, DOT = { width: 15, height: 15, gap: 6, row: 14 };
 const NARROW = 560; // boxes up to this width have little room at the left for the names of the layers
 const CARDS = 48; // nodes up to which each is drawn as a card with its name
 const ROUTED = 260; // links up to which those that pass rows go around what lies in them

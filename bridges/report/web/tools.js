@@ -58,7 +58,7 @@ function graphTools(view, data) {
   }
 
   function finder() {
-    const input = el("input", { type: "search", placeholder: "Find a node", "aria-label": "Find a node by kind, number, name or token", autocomplete: "off" });
+    const input = el("input", { type: "search", placeholder: "Find node", "aria-label": "Find a node by kind, number, name or token", autocomplete: "off" });
     const hits = el("ul", { class: "hits", hidden: "" });
     const close = () => { hits.hidden = true; };
     const go = (n) => { close(); input.value = ""; view.find(n.i); };
