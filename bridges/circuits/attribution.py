@@ -47,15 +47,17 @@ def attribution(
     reference: Mapping[str, Tensor],
     circuit: Circuit | None = None,
     share: float = 1.0,
+    by_token: bool = False,
 ) -> dict[str, Tensor]:
     """First-order fall of the mean logit difference when each node is replaced by its mean, ``{point: [channels]}``.
 
     Args:
         circuit: measured in the circuit alone; None in the whole stack.
         share: how much of every deviation from the mean is left while the gradient is taken (integrated gradients).
+        by_token: of each node at each token, ``{point: [T, channels]}``; over tokens they add up to the node's.
     """
-    device = some.ids.device
-    ones = {p: torch.ones(w, device=device, requires_grad=True) for p, w in stack.nodes.widths.items()}
+    device, tokens = some.ids.device, some.ids.shape[1:] if by_token else ()
+    ones = {p: torch.ones(*tokens, w, device=device, requires_grad=True) for p, w in stack.nodes.widths.items()}
     means = {p: reference[p].to(device) for p in ones}
     kept = None if circuit is None else {p: circuit.nodes[p].to(device) for p in ones}
 
@@ -72,7 +74,7 @@ def attribution(
     edges = nullcontext() if circuit is None else edges_ablated(stack, circuit)
     with torch.enable_grad(), edges, intervene(stack, {p: scaled(p) for p in ones}):
         grads = torch.autograd.grad(logit_diff(stack, some).mean(), list(ones.values()), allow_unused=True)
-    return {p: torch.zeros(len(ones[p])) if g is None else g.float().cpu() for p, g in zip(ones, grads, strict=True)}
+    return {p: torch.zeros(ones[p].shape) if g is None else g.float().cpu() for p, g in zip(ones, grads, strict=True)}
 
 
 def integrated_gradients(

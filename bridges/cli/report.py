@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from bridges.errors import BridgesError
@@ -20,13 +20,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("runs", nargs="+", help="run folders")
     parser.add_argument("--names", help="names of nodes that the page saved: kept in the run's folder from now on")
     parser.add_argument("--picture", metavar="FILE.svg", help="draw models, bridges and one circuit's core as well")
-    parser.add_argument("--behaviour", help="whose circuit the picture shows (default: the one the report opens with)")
+    parser.add_argument(
+        "--graphs", metavar="FOLDER", help="write circuits as attribution graphs, for circuit-tracer's viewer, as well"
+    )
+    parser.add_argument("--behaviour", help="whose circuit (default: of the picture the report's first, of graphs all)")
     given = parser.parse_args(arguments)
     try:
         if given.picture is not None and len(given.runs) != 1:
             raise BridgesError("--picture goes with one run.")
-        if given.behaviour is not None and given.picture is None:
-            raise BridgesError("--behaviour says whose circuit --picture draws; give --picture FILE.svg as well.")
+        if given.graphs is not None and len(given.runs) != 1:
+            raise BridgesError("--graphs goes with one run.")
+        if given.behaviour is not None and given.picture is None and given.graphs is None:
+            raise BridgesError("--behaviour says whose circuit; give --picture FILE.svg or --graphs FOLDER as well.")
         if given.names is not None:
             if len(given.runs) != 1:
                 raise BridgesError("--names goes with one run: names of nodes are of one run's models.")
@@ -39,7 +44,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(write_report(folder))
         if given.picture is not None:
             print(write_picture(given.runs[0], given.picture, given.behaviour))
+        if given.graphs is not None:
+            for path in _graphs(given.runs[0], given.graphs, given.behaviour):
+                print(path)
     except BridgesError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _graphs(folder: str, target: str, behaviour: str | None) -> Iterator[Path]:
+    """Write the sparse model's circuits, or that of one behaviour, as attribution graphs."""
+    # Only here are models loaded.
+    from bridges.runs.notebook import load
+
+    run = load(folder)
+    found = run.table("circuits")
+    names = list(found[(found["model"] == "sparse") & (found["method"] == "learned") & found["reached"]]["behaviour"])
+    if behaviour is None and not names:
+        raise BridgesError(f"{folder} has found no circuit that could be written as a graph.")
+    for name in names if behaviour is None else [behaviour]:
+        yield run.circuit(name).save_graph(target)

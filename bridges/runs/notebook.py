@@ -16,9 +16,11 @@ from torch import Tensor
 from bridges.behaviours.encoded import EncodedPairs
 from bridges.behaviours.stage import express
 from bridges.bridge import Bridges
+from bridges.circuits.attribution import attribution
 from bridges.circuits.bridge_context import BridgeContext, map_through_bridge
 from bridges.circuits.circuit import Circuit, ablated, circuit_logits, only
 from bridges.circuits.draw import draw_circuit
+from bridges.circuits.task import prompts
 from bridges.config import STACKS
 from bridges.data.blocks import TokenBlocks
 from bridges.data.tokenizer import leading_token, vocabulary_size
@@ -26,6 +28,7 @@ from bridges.dense import DenseStack
 from bridges.errors import BridgesError, CheckpointError, nearest
 from bridges.hybrid import Path as MixedPath
 from bridges.hybrid import path_logits
+from bridges.interop.attribution_graph import attribution_graph, given_names, save_attribution_graph
 from bridges.report.names import read_names
 from bridges.runs.circuits import circuit_file
 from bridges.runs.inputs import check_inputs, model_inputs, text_inputs
@@ -87,6 +90,37 @@ class RunCircuit:
             f"{self.circuit.behaviour}, {self.circuit.model} model: {self.circuit.size} nodes, {len(self.edges)} edges"
         )
         return draw_circuit(self.nodes, self.edges, self.activations, title, path)
+
+    def save_graph(self, folder: str | Path, pairs: EncodedPairs | None = None) -> Path:
+        """Write the circuit on one prompt as an attribution graph, which the viewers of circuit-tracer and Neuronpedia
+        open: ``circuit-tracer start-server --graph_file_dir <folder>``.
+
+        Args:
+            folder: of graphs; others in it stay listed.
+            pairs: whose first clean prompt is shown (default: the behaviour's first held-out one).
+
+        Returns:
+            the graph's file.
+        """
+        pairs = self._run.prompts(self.circuit.behaviour, count=1) if pairs is None else pairs.take([0])
+        clean = prompts(pairs).take(slice(0, 1))
+        tokenizer, names = self._run.tokenizer, read_names(self._run.folder.path)
+        labels, groups = given_names({"names": names.names, "groups": names.groups}, self.circuit)
+        columns = ["source", "source_channel", "target", "target_channel", "attribution"]
+        graph = attribution_graph(
+            self.stack,
+            self.circuit,
+            clean.ids[0],
+            [tokenizer.decode([i]) for i in clean.ids[0].tolist()],
+            {i: tokenizer.decode([i]) for i in clean.choice[0].tolist()},
+            attribution(self.stack, clean, self.circuit.reference, self.circuit, by_token=True),
+            self.edges[columns].itertuples(index=False, name=None),
+            labels,
+            groups,
+            slug=f"{self.circuit.behaviour}-{self.circuit.model}",
+            scan=f"{self._run.config.model.label}-{self.circuit.model}",
+        )
+        return save_attribution_graph(graph, folder)
 
 
 @dataclass(frozen=True)

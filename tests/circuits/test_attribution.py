@@ -225,3 +225,15 @@ def test_a_removed_weight_of_attentions_output_gives_what_the_head_mixes_of_the_
         found = node_values(stack, ids)["0.attn_out"]
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
     assert torch.allclose(plain, wanted, atol=1e-3) != sink
+
+
+@pytest.mark.parametrize("sink", [False, True])
+def test_attributions_by_token_add_up_to_the_nodes(sink):
+    toy = Toy(sink)
+    whole = attribution(toy.stack, toy.some, toy.reference)
+    by_token = attribution(toy.stack, toy.some, toy.reference, by_token=True)
+    for point, scores in whole.items():
+        assert by_token[point].shape == (toy.some.ids.shape[1], len(scores))
+        torch.testing.assert_close(by_token[point].sum(0), scores, rtol=1e-4, atol=1e-5)
+    # Not all of it is at the last token.
+    assert sum(float(s[:-1].abs().sum()) for s in by_token.values()) > 0

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from bridges.circuits.circuit import Circuit
+from bridges.cli.report import main as report
 from bridges.config import VerdictConfig
 from bridges.errors import BridgesError, CheckpointError
 from bridges.interop.mib import mib_graph
@@ -183,6 +184,29 @@ def test_a_circuit_of_a_run_can_be_run_and_ablated(opened, world):
 def test_a_circuit_of_a_run_can_be_drawn(opened, tmp_path):
     figure = opened.circuit("copy").draw(tmp_path / "picture.svg")
     assert (tmp_path / "picture.svg").read_text().startswith("<?xml") and len(figure.axes) == 1
+
+
+def test_a_circuit_of_a_run_as_an_attribution_graph(opened, finished, tmp_path, monkeypatch):
+    circuit = opened.circuit("copy")
+    path = circuit.save_graph(tmp_path)
+    graph = json.loads(path.read_text())
+    assert path.name == "copy-sparse.json"
+    assert [g["slug"] for g in json.loads((tmp_path / "graph-metadata.json").read_text())["graphs"]] == ["copy-sparse"]
+    pairs = opened.prompts("copy", count=1)
+    kinds = [node["feature_type"] for node in graph["nodes"]]
+    assert kinds.count("embedding") == len(graph["metadata"]["prompt_tokens"]) == int(pairs.lengths[0, 0])
+    assert kinds.count("logit") == 2 and kinds.count("cross layer transcoder") == circuit.circuit.size
+    (right,) = [node for node in graph["nodes"] if node["is_target_logit"]]
+    assert right["feature"] == int(pairs.candidates[0, 0]) and right["token_prob"] > 0.5
+    # Another prompt, and the command, which adds to the folder's list.
+    other = circuit.save_graph(tmp_path / "other", opened.prompts("copy", split="train", count=1))
+    assert json.loads(other.read_text())["metadata"]["prompt"] != graph["metadata"]["prompt"]
+    monkeypatch.setattr("bridges.runs.notebook.load", lambda folder: opened)
+    monkeypatch.setattr("bridges.cli.report.write_report", lambda folder: folder)
+    assert report([str(finished), "--graphs", str(tmp_path / "all")]) == 0
+    assert (tmp_path / "all" / "copy-sparse.json").read_text() == path.read_text()
+    assert report([str(finished), str(finished), "--graphs", str(tmp_path)]) == 1
+    assert report([str(finished), "--graphs", str(tmp_path), "--behaviour", "copi"]) == 1
 
 
 def test_a_verdict_of_a_run(opened, finished):
