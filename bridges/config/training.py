@@ -252,6 +252,9 @@ class TrainConfig:
     hybrid_sites: str = "all"
     """Sites whose single crossings are computed at each step: `all`, or how many are drawn in each direction (an
     unbiased estimate of the sum)."""
+    hybrid_from: float = 0.0
+    """Share of the steps before the first single crossing: until then the sparse model learns from the dense model's
+    logits, and the bridges from the streams, at a fraction of a step's cost."""
     hybrid_sampling: str = literal("uniform", SAMPLINGS)
     """How sites are drawn: `uniform`: each as often; `importance`: the more often the larger its KL has been."""
     precision: str = literal("auto", PRECISIONS)
@@ -320,6 +323,7 @@ class TrainConfig:
         if self.weight_decay < 0:
             raise ConfigError(f"train.weight_decay={self.weight_decay} must not be negative.")
         between("train.anneal", self.anneal, 0, 1)
+        between("train.hybrid_from", self.hybrid_from, 0, 1)
         self.hybrid_sites = str(self.hybrid_sites)
         if self.hybrid_sites != "all" and not (self.hybrid_sites.isdigit() and int(self.hybrid_sites) > 0):
             raise ConfigError(f"train.hybrid_sites={self.hybrid_sites} must be 'all' or a whole number from 1.")

@@ -72,17 +72,20 @@ class Sampler:
         wanted: crossings per step and direction; ``total`` or more for all.
         seed: of every draw.
         importance: draw a crossing the more often the larger its KL has been, instead of all alike.
+        first: the step from which there are crossings.
 
     Attributes:
         means: running mean KL of every crossing by direction, NaN where none was seen yet; a checkpoint keeps it.
     """
 
-    def __init__(self, total: int, wanted: int, seed: int, importance: bool = False):
-        self.total, self.wanted, self.seed, self.importance = total, wanted, seed, importance
+    def __init__(self, total: int, wanted: int, seed: int, importance: bool = False, first: int = 0):
+        self.total, self.wanted, self.seed, self.importance, self.first = total, wanted, seed, importance, first
         self.means = {direction: [float("nan")] * total for direction in DIRECTIONS}
 
     def __call__(self, step: int) -> tuple[Crossings, Crossings]:
         """The crossings of a step, dense → sparse and sparse → dense."""
+        if step < self.first:
+            return Crossings((), ()), Crossings((), ())
         if self.wanted >= self.total:
             every = Crossings.alike(range(self.total), self.total)
             return every, every

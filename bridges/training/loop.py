@@ -110,7 +110,8 @@ class Trainer:
             train.terms.answer,
         )
         wanted = len(bridges) if train.hybrid_sites == "all" else int(train.hybrid_sites)
-        self.sampler = Sampler(len(bridges), wanted, config.seed, train.hybrid_sampling == "importance")
+        first = round(self.steps * train.hybrid_from)
+        self.sampler = Sampler(len(bridges), wanted, config.seed, train.hybrid_sampling == "importance", first)
         # A checkpoint keeps the progress, and with it what the sampler has seen.
         self.progress = Progress(0, 0.0, [], [], self.sampler.means)
         self.sizes = torch.ones(len(bridges))

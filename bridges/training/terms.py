@@ -179,7 +179,7 @@ class Objective:
         """The sparse model's own pass with the dense→sparse hybrids stacked onto it; its own stream at every site."""
         coefficient = self.coefficients
         entries = [(0, self.sparse.embed(ids))]
-        if "kl_d2s" in coefficient:
+        if "kl_d2s" in coefficient and d2s.bridges:
             own = prefix_streams(self.sparse, ids, self.bridges.constant_prefix)
             for b in d2s.bridges:
                 pair = self.bridges.pairs[b]
@@ -195,7 +195,7 @@ class Objective:
         for term, value in (("ce", values[0, 0]), ("kl", values[1, 0])):
             if term in coefficient:
                 self._put(losses, term, value)
-        if "kl_d2s" in coefficient:
+        if counts:
             self._put_crossed(losses, "kl_d2s", values[1, 1:], d2s)
         return run.sites
 

@@ -180,6 +180,41 @@ def test_timing_a_step_leaves_nothing_behind(make_trainer):
     assert_identical(weights(timed), weights(plain))
 
 
+def test_crossings_begin_when_they_are_asked_for(make_trainer, monkeypatch):
+    late, never = make_trainer("late", steps=6, hybrid_from=0.5), make_trainer("never", steps=6, hybrid_from=1.0)
+    seen: list[int] = []
+    run = late.dense.run_from
+
+    def counted(*args, **kwargs):
+        seen.append(late.progress.step)
+        return run(*args, **kwargs)
+
+    monkeypatch.setattr(late.dense, "run_from", counted)
+    rows, _ = late.fit()
+    # Before, neither direction is computed or logged, and the sum is that of the other terms.
+    crossed = rows[["kl_d2s", "kl_s2d"]]
+    assert crossed[:3].isna().all(axis=None) and (crossed[3:] > 0).all(axis=None)
+    weighted = rows[[c for c in rows if c.endswith("_weighted")]].sum(axis=1)
+    assert list(weighted) == pytest.approx(list(rows["total"]), rel=1e-5)
+    # The dense model's own pass alone, then the one that goes on from the bridges too.
+    assert [seen.count(step) for step in range(6)] == [1, 1, 1, 2, 2, 2]
+    assert not {"kl_d2s", "kl_s2d"} & set(never.fit()[0])
+
+
+def test_the_time_of_a_step_counts_those_with_crossings_and_those_without(make_trainer, monkeypatch):
+    trainer = make_trainer("late", steps=8, hybrid_from=0.75)
+    clock = [0.0]
+    monkeypatch.setattr("bridges.training.plan.time.perf_counter", lambda: clock[0])
+
+    def gradients(step: int) -> None:
+        clock[0] += 1.0 if step < 6 else 9.0
+
+    monkeypatch.setattr(trainer, "gradients", gradients)
+    assert time_step(trainer) == pytest.approx((6 * 1 + 2 * 9) / 8)
+    trainer.progress.step = 7
+    assert time_step(trainer) == pytest.approx(9)
+
+
 # --- what can go wrong ------------------------------------------------------------------------------------------------
 
 
