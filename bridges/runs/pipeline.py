@@ -38,6 +38,7 @@ from bridges.storage.tracking import Tracker, open_tracker
 from bridges.training.loop import LogRow, Trainer
 from bridges.training.plan import Plan, check_memory, duration, estimate, time_step
 from bridges.training.precision import resolve_precision
+from bridges.training.stored import stored_bytes
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +87,9 @@ def prepare(
     start = choose_start(config, dense, room, tokenizer.eos_token_id)
     start.shape.bos_token_id = leading_token(tokenizer)
     plan = plan_of(config, dense, start, accelerator, context, None if data is None else data.mean_length)
+    if data is not None and device.type == "cpu":
+        sites, width = plan.n_bridges, dense.d_model
+        plan.stored = stored_bytes(config, data, plan.steps, sites, width, plan.precision)
     check_memory(plan)
     # Ordinary text is long: what does not fit into memory need not wait for it.
     data = data or _text(config, dense, tokenizer, behaviours, say)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import psutil
 import torch
 from accelerate import Accelerator
 from torch import Tensor
@@ -30,7 +29,7 @@ from bridges.training.optimizers import OptimizerSet, ParameterGroup, build_opti
 from bridges.training.precision import autocast, resolve_precision
 from bridges.training.readings import Readings
 from bridges.training.refit import refit_steps, stream_pairs
-from bridges.training.stored import StoredStreams, worth_storing
+from bridges.training.stored import StoredStreams, stored_bytes
 from bridges.training.terms import Objective
 
 log = logging.getLogger(__name__)
@@ -178,12 +177,11 @@ class Trainer:
         Returns:
             whether they are kept.
         """
-        train, device = self.config.train, self.accelerator.device
+        device = self.accelerator.device
         dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
         sites = [pair.dense for pair in self.bridges.pairs]
-        # Of the whole run and the whole machine: a run that is gone on with decides alike.
-        visits, memory = self.steps * train.batch, psutil.virtual_memory().total
-        if train.accumulate > 1 or not worth_storing(self.data, visits, len(sites), self.dense.d_model, dtype, memory):
+        width = self.dense.d_model
+        if not stored_bytes(self.config, self.data, self.steps, len(sites), width, self.precision):
             return False
         self.stored = StoredStreams(
             self.dense, self.data, sites, dtype, device, lambda: autocast(self.precision, device)

@@ -35,12 +35,14 @@ class Plan:
     states: int
     activations: int
     available: int
+    # Of the dense streams that are kept in the machine's memory, where training runs there too.
+    stored: int = 0
     seconds_per_step: float = 0.0
 
     @property
     def memory(self) -> int:
         """Estimated peak in bytes."""
-        return self.states + self.activations
+        return self.states + self.activations + self.stored
 
     def text(self) -> str:
         """The plan as a person reads it."""

@@ -11,9 +11,11 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
 import numpy as np
+import psutil
 import torch
 from torch import Tensor
 
+from bridges.config import Config
 from bridges.data.blocks import TokenBlocks
 from bridges.stack import ResidualStack, Streams
 
@@ -23,16 +25,18 @@ SHARE, REUSED = 0.2, 2.0
 _TOKENS = 2048
 
 
-def worth_storing(data: TokenBlocks, visits: int, sites: int, width: int, dtype: torch.dtype, memory: int) -> bool:
-    """Whether a text is so small, and read so often, that its streams are kept.
+def stored_bytes(config: Config, data: TokenBlocks, steps: int, sites: int, width: int, precision: str) -> int:
+    """Bytes of the dense streams that training keeps: 0 where the text is too large, or read too seldom, for that.
 
     Args:
-        visits: rows that training reads in all. sites: streams of each row. width: of the dense stream.
-        memory: bytes that the machine has.
+        steps: of the training. sites: streams of each row. width: of the dense stream. precision: ``bf16`` or ``fp32``.
     """
     rows, context = data.blocks["train"].shape
-    size = rows * context * sites * width * torch.finfo(dtype).bits // 8
-    return data.lengths is not None and visits >= REUSED * rows and size <= SHARE * memory
+    size = rows * context * sites * width * (2 if precision == "bf16" else 4)
+    # Of the whole run and the whole machine: a run that is gone on with decides alike.
+    often = steps * config.train.batch >= REUSED * rows
+    small = size <= SHARE * psutil.virtual_memory().total
+    return size if data.lengths is not None and config.train.accumulate == 1 and often and small else 0
 
 
 class StoredStreams:

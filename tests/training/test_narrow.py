@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -20,7 +21,7 @@ from bridges.training.crossings import Crossings
 from bridges.training.loop import Trainer
 from bridges.training.plan import time_step
 from bridges.training.refit import refit_steps
-from bridges.training.stored import StoredStreams, worth_storing
+from bridges.training.stored import StoredStreams, stored_bytes
 from bridges.training.terms import Objective
 
 COEFFICIENTS = {"kl": 0.5, "kl_d2s": 0.7, "kl_s2d": 1.5}
@@ -183,15 +184,19 @@ def test_streams_kept_in_half_the_bytes_are_near(make_trainer):
         torch.testing.assert_close(h, trainer.dense.run(ids).sites[site], rtol=1e-2, atol=1e-2)
 
 
-def test_what_is_worth_keeping():
-    data, gib = _prompts(), 2**30
-    size = 32 * 10 * 5 * 64 * 4
-    assert worth_storing(data, 64, 5, 64, torch.float32, gib)
-    assert not worth_storing(data, 63, 5, 64, torch.float32, gib)
-    assert not worth_storing(data, 64, 5, 64, torch.float32, 5 * size - 5)
-    assert worth_storing(data, 64, 5, 64, torch.bfloat16, 5 * size - 5)
+def test_what_is_worth_keeping(monkeypatch):
+    data, size = _prompts(), 32 * 10 * 5 * 64 * 4
+    config = Config(train=TrainConfig(batch=8))
+    machine = SimpleNamespace(total=2**30)
+    monkeypatch.setattr("bridges.training.stored.psutil.virtual_memory", lambda: machine)
+    assert stored_bytes(config, data, 8, 5, 64, "fp32") == size
+    assert stored_bytes(config, data, 7, 5, 64, "fp32") == 0, "each row is read less than twice"
+    assert stored_bytes(Config(train=TrainConfig(batch=8, accumulate=2)), data, 8, 5, 64, "fp32") == 0
     ordinary = TokenBlocks(data.blocks, data.documents, "x")
-    assert not worth_storing(ordinary, 1000, 5, 64, torch.float32, gib)
+    assert stored_bytes(config, ordinary, 1000, 5, 64, "fp32") == 0
+    machine.total = 5 * size - 5
+    assert stored_bytes(config, data, 8, 5, 64, "fp32") == 0
+    assert stored_bytes(config, data, 8, 5, 64, "bf16") == size // 2
 
 
 class Stopped(Exception):
