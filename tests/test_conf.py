@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 from bridges.cli import overrides
 from bridges.cli.overrides import LAUNCHERS, check_command_line, conf_folder, groups, launcher_missing
 from bridges.config import CONTROLS, Config
+from bridges.config.measuring import CLAIM_CONTROLS, ROBUSTNESS
 from bridges.errors import ConfigError
 from bridges.runs.stages import wanted
 
@@ -146,6 +147,12 @@ def test_the_published_search_is_the_papers():
     found = composed("circuits=published").circuits
     assert (found.objective, found.ablation, found.target, found.edges) == ("task_loss", "mean", 0.15, True)
     assert found.penalty == 1e-4 and found.controls.names == []
+
+
+def test_the_robust_preset_measures_the_whole_robustness_line():
+    found = composed("circuits=robust").circuits.controls
+    assert set(found.selected) == {*CLAIM_CONTROLS, *ROBUSTNESS}
+    assert set(composed().circuits.controls.selected) == {*CLAIM_CONTROLS, *ROBUSTNESS} - {"adversarial", "seeds"}
 
 
 def test_the_thorough_preset_leaves_nothing_out():

@@ -16,6 +16,8 @@ STACKS = ("sparse", "dense")
 # What a verdict's claims ask for, what tells how robust a circuit is, and null searches beside them.
 CLAIM_CONTROLS = ("necessity", "consistent_labels")
 ROBUSTNESS = ("resample", "random_text", "interchange", "stochastic", "adversarial", "seeds", "reach")
+# What takes as long as all else together: gradient steps of an adversary, and whole searches with other seeds.
+SLOW = ("adversarial", "seeds")
 NULL_SEARCHES = ("shuffled_labels", "shuffled_weights")
 CONTROLS = (*CLAIM_CONTROLS, *ROBUSTNESS, "random_circuits", *NULL_SEARCHES)
 
@@ -70,7 +72,8 @@ class ControlsConfig:
     """What a circuit is put to beside the claims of the verdict (paper, appendix E; the critique)."""
 
     names: list[str] | None = field(default=None, metadata=choices(CONTROLS))
-    """Only these controls (null: those of the claims and of the robustness line; an empty list: none)."""
+    """Only these controls (null: those of the claims, and of the robustness line what needs neither an adversary nor
+    further searches, which `circuits=robust` adds; an empty list: none)."""
     pairs: int = 64
     """Held-out pairs of every control."""
     draws: int = 2
@@ -84,7 +87,7 @@ class ControlsConfig:
     adversary_budget: float = 0.1
     """Nodes that the adversary may flip, as a share of the circuit's."""
     stop_early: bool = True
-    """Leave out what needs further searches where a claim is missed already."""
+    """Where a claim is missed already, leave out what only says how robust a circuit is, but for `reach`."""
 
     def __post_init__(self) -> None:
         check_literals("circuits.controls", self)
@@ -96,7 +99,7 @@ class ControlsConfig:
     @property
     def selected(self) -> tuple[str, ...]:
         """The controls to run, in order."""
-        default = (*CLAIM_CONTROLS, *ROBUSTNESS)
+        default = tuple(name for name in (*CLAIM_CONTROLS, *ROBUSTNESS) if name not in SLOW)
         return default if self.names is None else tuple(name for name in CONTROLS if name in self.names)
 
 

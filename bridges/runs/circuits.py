@@ -27,7 +27,7 @@ from bridges.compare.agreement import agreement_rows, explained_rows, pair_logit
 from bridges.compare.case import TransferCase
 from bridges.compare.rows import transfer_rows
 from bridges.compare.verdict import decide
-from bridges.config.measuring import CLAIM_CONTROLS
+from bridges.config.measuring import CLAIM_CONTROLS, ROBUSTNESS
 from bridges.errors import BridgesError
 from bridges.interop.mib import save_mib
 from bridges.runs.context import RunContext
@@ -196,8 +196,8 @@ class BehaviourWork:
         self.tell()
         left = [name for name in wanted if name not in CLAIM_CONTROLS]
         if early and self.missed():
-            # A second search says nothing of a circuit that is not reproduced.
-            left = [name for name in left if name not in SEARCHING]
+            # Only what is reproduced can be robust, and further searches say nothing of what is not.
+            left = [name for name in left if name == "reach" or name not in (*ROBUSTNESS, *SEARCHING)]
         self.rows["controls"] += run_controls(case, left)
 
     def tables(self) -> dict[str, pd.DataFrame]:
