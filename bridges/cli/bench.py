@@ -12,10 +12,12 @@ import argparse
 import json
 import math
 import resource
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from unittest import mock
 
 import torch
@@ -23,10 +25,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bridges.bridge import Bridges, pair_sites
-from bridges.hybrid import Path, path_logits
+from bridges.cli.scaling import report, scaling_table
+from bridges.config import Config, TrainConfig
+from bridges.errors import BridgesError
+from bridges.hybrid import Path as MixedPath
+from bridges.hybrid import path_logits
 from bridges.losses import kl_from_reference, nmse
 from bridges.sparse import Projector, SparseTransformer, SparseTransformerConfig
 from bridges.training.moments import Moments
+from bridges.training.plan import GIB, estimate
 from bridges.training.precision import autocast, resolve_precision
 from bridges.training.terms import TERMS, Objective
 
@@ -73,7 +80,7 @@ def plain_objective(dense, sparse, bridges: Bridges, ids: Tensor) -> Tensor:
         total = total + nmse(bridges[i].encode(x), y.detach(), Moments.of(y).mean)
         total = total + nmse(bridges[i].decode(y), x, Moments.of(x).mean)
         for first in "DS":
-            mixed = path_logits(Path(first, (i,)), dense, sparse, bridges, ids)
+            mixed = path_logits(MixedPath(first, (i,)), dense, sparse, bridges, ids)
             total = total + kl_from_reference(reference, mixed.log_softmax(-1)).mean()
     return total
 
@@ -125,7 +132,20 @@ def _timed(function: Callable[[], Tensor], repeats: int) -> tuple[float, float]:
     return best, value
 
 
-def main() -> None:
+def _scaling(args: argparse.Namespace) -> int:
+    try:
+        table = scaling_table(["--precision", args.precision, "--repeats", str(args.repeats)])
+    except BridgesError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(report(table))
+    if args.out:
+        Path(args.out).parent.mkdir(parents=True, exist_ok=True)
+        table.to_csv(args.out, index=False)
+    return 0
+
+
+def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bridges bench", description=__doc__)
     parser.add_argument("--d-sparse", type=int, default=1024)
     parser.add_argument("--d-dense", type=int, default=256)
@@ -137,7 +157,13 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16"))
     parser.add_argument("--skip-plain", action="store_true", help="only Bridges' own step")
+    parser.add_argument("--scaling", action="store_true", help="a table over sizes instead, one varied at a time")
+    parser.add_argument("--out", metavar="FILE.csv", help="where the table of --scaling is written as well")
     args = parser.parse_args()
+    if args.out and not args.scaling:
+        parser.error("--out goes with --scaling")
+    if args.scaling:
+        return _scaling(args)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     precision = resolve_precision(args.precision, device)
     torch.manual_seed(0)
@@ -152,6 +178,17 @@ def main() -> None:
         nn.Module.to(model, device)
     bridges = Bridges(args.d_dense, args.d_sparse, pair_sites(dense.n_sublayers, sparse.n_sublayers), 0.25).to(device)
     Projector(sparse.sparse_matrices()).project(args.sparsity)
+    settings = TrainConfig(batch=args.batch, tokens=args.batch * args.context)
+    plan = estimate(
+        Config(train=settings, sparsity=args.sparsity),
+        dense,
+        sparse_config,
+        len(bridges),
+        args.context,
+        precision,
+        1,
+        device,
+    )
     ids = torch.randint(0, args.vocab, (args.batch, args.context), device=device)
     objective = Objective(dense, sparse, bridges, dict.fromkeys(TERMS, 1.0))
     tokens, every = ids.numel(), list(range(len(bridges)))
@@ -177,6 +214,7 @@ def main() -> None:
     machine = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
     print(f"{device.type}, {machine}, {precision}; matmul {rate / 1e9:,.0f} GFLOP/s")
     rows: dict[str, dict[str, float]] = {}
+    before = peak_memory(device)
     for name, sites in (("bridges, all sites", every), ("bridges, 1 sampled site", [len(bridges) // 2])):
         seconds, value = _timed(partial(own, sites, sites), args.repeats)
         flops = step_flops(sparse_config, dense_config, tokens, len(sites))
@@ -186,7 +224,12 @@ def main() -> None:
             "share of matmul peak": flops / seconds / rate,
             "loss": value,
         }
-    rows["bridges, all sites"]["peak GiB"] = peak_memory(device) / (1 << 30)
+        if len(sites) == len(bridges):
+            rows[name]["peak GiB"] = peak_memory(device) / GIB
+            # The weights lay there before; there is no optimizer here, with two moments of all that is trained.
+            weights = sum(p.numel() * p.element_size() for p in (*trained, *dense.parameters()))
+            rows[name]["GiB of the step"] = (peak_memory(device) - before + weights) / GIB
+            rows[name]["GiB estimated"] = (plan.memory - 8 * sum(p.numel() for p in trained)) / GIB
     if not args.skip_plain:
         seconds, value = _timed(plain, 1)
         rows["plain, fp32, all sites"] = {"s/step": seconds, "tokens/s": tokens / seconds, "loss": value}
@@ -197,3 +240,4 @@ def main() -> None:
     for name, row in rows.items():
         print(f"{name:<26}" + "  ".join(f"{k} {v:.4g}" for k, v in row.items()))
     print(json.dumps(rows))
+    return 0
