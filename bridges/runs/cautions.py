@@ -12,6 +12,8 @@ from bridges.storage.tables import read_table
 
 # Optimizer steps below which a run made with train=smoke has learned nothing worth reading.
 FEW_STEPS = 200
+# A KL counts as above another one from so much on, as a share of it.
+SLACK = 0.05
 DIRECTIONS = (("d2s", "d→s"), ("s2d", "s→d"))
 
 
@@ -23,7 +25,7 @@ def cautions(folder: RunFolder) -> list[str]:
 
 
 def worse_than_ridge(sites: pd.DataFrame) -> str:
-    """Names the bridges whose single crossing has a higher KL than that of ridge regression on the same streams.
+    """Names the bridges whose single crossing has a clearly higher KL than that of ridge regression on the same streams.
 
     Args:
         sites: the table of that name.
@@ -35,7 +37,7 @@ def worse_than_ridge(sites: pd.DataFrame) -> str:
     found = []
     for key, arrow in DIRECTIONS:
         kl, baseline = trained[f"kl_{key}"], ridge[f"kl_{key}"].reindex(trained.index)
-        worse = kl.index[kl > baseline].tolist()
+        worse = kl.index[kl > (1 + SLACK) * baseline].tolist()
         if not worse:
             continue
         apart = trained[f"kl_{key}_low"] > ridge[f"kl_{key}_high"].reindex(trained.index)

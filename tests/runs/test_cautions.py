@@ -71,6 +71,7 @@ def test_a_bridge_worse_than_ridge_is_named():
     assert line.startswith("trained bridges do worse than ridge regression: d→s at 2 of 3 (1*, 2; KL 0.3 above).")
     assert "s→d" not in line and "*: the intervals do not meet." in line
     assert worse_than_ridge(GOOD) == "" and worse_than_ridge(GOOD[GOOD["bridges"] != "ridge"]) == ""
+    assert worse_than_ridge(sites({"d2s": [1.0], "s2d": [0.62]}, {"d2s": [0.99], "s2d": [0.6]})) == ""
     within = worse_than_ridge(sites({"d2s": [1.0], "s2d": [0.65]}, {"d2s": [1.0], "s2d": [0.6]}))
     assert "s→d at 1 of 1 (0; KL 0.05 above)" in within and "*" not in within and "d→s" not in within
 
