@@ -74,4 +74,6 @@ def in_brief(error: BaseException) -> str:
             "the file holds pickled Python objects, which are never loaded, since they can run any code; save the "
             "weights as safetensors, as save_pretrained does"
         )
+    if isinstance(error, EOFError) and not text:
+        return "a file ends too early"
     return f"{type(error).__name__}: {next(iter(text.splitlines()), '')[:200]}"

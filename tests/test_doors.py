@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from omegaconf.errors import InterpolationKeyError
+from tqdm import tqdm
 
 import bridges
 from bridges.cli.overrides import check_command_line, groups, in_words
+from bridges.cli.run import _fail
 from bridges.errors import ConfigError
 
 
@@ -107,12 +109,44 @@ def test_what_is_wrong_is_found_before_a_folder_is_made(tmp_path):
         (["hydra.job.nme=3"], "hydra.job.nme"),
         (["runs_dir=${foo}"], "Interpolation key 'foo' not found"),
         (["--config-name=nope"], "nope"),
+        (["--shell-completion"], "--shell-completion takes one of install=<shell>"),
+        (["-sc", "install=nope"], "No completion plugin for 'nope'"),
     ],
 )
 def test_hydra_s_own_errors_are_one_line(arguments, message, cli):
     code, out, err = cli(*arguments)
     assert code == 1 and err.startswith("error: ") and err.count("\n") == 1, out + err
     assert message in err and "HYDRA_FULL_ERROR" not in out + err
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"# @package _global_\nseed: [3\n", "one.yaml, line 3: this is no YAML"),
+        (b"# @package _global_\nname: \xe9\n", "no UTF-8 text"),
+        (b"seed: 3\n", "the file's first line must be `# @package _global_`"),
+        (b"# @package _global_\nsede: 3\n", "Key 'sede' not in 'Config'"),
+    ],
+    ids=["no-yaml", "no-text", "no-package", "no-setting"],
+)
+def test_what_is_wrong_in_a_file_of_the_user_s_is_one_line(mine, cli, text, message):
+    (mine / "experiment" / "paper" / "one.yaml").write_bytes(text)
+    code, out, err = cli(f"--config-dir={mine}", "experiment=paper/one")
+    assert code == 1 and err.startswith("error: ") and err.count("\n") == 1, out + err
+    assert message in err
+
+
+def test_shell_completion_is_hydra_s(cli):
+    code, out, err = cli("-sc", "install=bash")
+    assert code == 0 and "complete -o nospace" in out and not err
+
+
+def test_an_error_stands_in_a_line_of_its_own_under_a_bar(capsys):
+    bar = tqdm(total=2, mininterval=0)
+    bar.update()
+    with pytest.raises(SystemExit):
+        _fail(ConfigError("what to do"))
+    assert capsys.readouterr().err.endswith("\nerror: what to do\n") and bar.disable
 
 
 def test_a_debugger_sees_hydra_s_errors_as_they_are(cli, monkeypatch):

@@ -169,10 +169,16 @@ def _made(reader: _Reader, draft: Draft, aligned: bool) -> tuple[Pair, tuple[lis
 
 
 def _shown(error: ValueError, draft: Draft) -> str:
+    clean, counterfactual = (_ends(prompt) for prompt in (draft.clean, draft.counterfactual))
     return (
-        f"{error}: {draft.clean!r} then {draft.clean_answer.text!r}, "
-        f"{draft.counterfactual!r} then {draft.counterfactual_answer.text!r}"
+        f"{error}: {clean!r} then {draft.clean_answer.text!r}, "
+        f"{counterfactual!r} then {draft.counterfactual_answer.text!r}"
     )
+
+
+def _ends(text: str, most: int = 160) -> str:
+    """A text, without its middle where it is long."""
+    return text if len(text) <= most else f"{text[: most // 2]} … {text[-most // 2 :]}"
 
 
 @dataclass

@@ -126,9 +126,9 @@ def _parsed(line: str, source: str) -> dict[str, Any]:
         raise BehaviourError(f"{source}: this is no JSON ({error.msg} at column {error.colno}).") from None
     except RecursionError:
         raise BehaviourError(f"{source}: this is no prompt pair (brackets nested too deeply).") from None
-    except ValueError as error:
+    except ValueError:
         # Python reads no whole number of more than some thousand digits.
-        raise BehaviourError(f"{source}: this is no prompt pair ({error}).") from None
+        raise BehaviourError(f"{source}: this is no prompt pair (a number of too many digits).") from None
     if not isinstance(row, dict):
         raise BehaviourError(f"{source}: a JSON object is expected, not {type(row).__name__}.")
     return row

@@ -31,6 +31,8 @@ LAUNCHERS = {
 
 # Hydra's parser takes minutes for a hundred thousand brackets.
 MAX_BRACKETS = 1000
+# What `--shell-completion` is asked for.
+_COMPLETION = {"install", "uninstall", "query"}
 
 
 def conf_folder() -> Path:
@@ -107,11 +109,18 @@ def in_words(error: Exception) -> str:
     """A library's error about the command line, in one line."""
     if isinstance(error, OSError) and not isinstance(error, HydraException):
         return f"{in_brief(error)}."
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        at = error.problem_mark
+        return f"{at.name}, line {at.line + 1}: this is no YAML ({error.problem})."
+    if isinstance(error, UnicodeDecodeError):
+        return f"A YAML file of the settings is no {error.encoding.upper()} text ({error.reason})."
     lines = str(error).splitlines() or [type(error).__name__]
     # OmegaConf names the setting in a line of its own.
     key = next((line.split(":", 1)[1].strip() for line in lines if line.strip().startswith("full_key:")), "")
     kept = [line.strip() for line in lines if not re.match(r"\s*(full_key:|object_type=|reference_type=)", line)]
     text = " ".join(line for line in kept if line)[:400].rstrip(".")
+    if text.endswith("Key 'experiment' not in 'Config'"):
+        text += ": the file's first line must be `# @package _global_`"
     cause = error.__cause__
     if isinstance(cause, (OmegaConfBaseException, HydraException)) and (more := in_words(cause)) not in text:
         text = f"{text}: {more}".rstrip(".")
@@ -140,6 +149,11 @@ class _Parser:
             raise ConfigError(f"Give one of {' and '.join(both)}, not both.")
         if given.resolve and not given.cfg:
             raise ConfigError("--resolve goes with --cfg job.")
+        asked = {word.partition("=")[0] for word in given.overrides}
+        if given.shell_completion and (len(asked) != 1 or not asked <= _COMPLETION):
+            raise ConfigError(
+                f"--shell-completion takes one of {', '.join(f'{w}=<shell>' for w in sorted(_COMPLETION))}."
+            )
         return given
 
 
@@ -199,6 +213,8 @@ def check_command_line(arguments: list[str]) -> list[str]:
         ConfigError: with the nearest valid names, or with the extra that installs a missing launcher.
     """
     given = _Parser().parse(arguments)
+    if given.shell_completion:
+        return arguments
     written = list(given.overrides)
     options = list(arguments)
     for override in written:

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import NoReturn
 
 import hydra
+import yaml
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from tqdm import tqdm
 
 from bridges.cli.help import help_text
 from bridges.cli.help import wanted as help_wanted
@@ -145,6 +147,9 @@ def _print_help(words: list[str]) -> None:
 
 
 def _fail(error: BridgesError) -> NoReturn:
+    # An error leaves the bar of the work that it ended standing, without an end of line.
+    for bar in list(getattr(tqdm, "_instances", ())):
+        bar.close()
     print(f"error: {error}", file=sys.stderr)
     sys.exit(1)
 
@@ -186,6 +191,8 @@ def main() -> None:
     debugging = os.environ.get("HYDRA_FULL_ERROR") == "1"
     # Hydra then raises its errors instead of printing them in words of its own.
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    # Of an earlier command in this process; from here on it tells whether composition is over.
+    HydraConfig.instance().cfg = None
     try:
         if (words := help_wanted(sys.argv[1:])) is not None:
             _print_help(words)
@@ -205,7 +212,9 @@ def main() -> None:
             # The launcher itself gave up, as when one of its processes is killed.
             counted = summarise(folder)
             _fail(BridgesError(f"The sweep ended early ({in_brief(error)}). {counted or AGAIN}"))
-        if isinstance(error, (HydraException, OmegaConfBaseException, OSError)):
+        composing = not HydraConfig.initialized()
+        known = (HydraException, OmegaConfBaseException, OSError, yaml.YAMLError)
+        if isinstance(error, known) or (composing and isinstance(error, ValueError)):
             _fail(ConfigError(in_words(error)))
         raise
     finally:

@@ -11,7 +11,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from bridges.config.checks import MAX_SEED, file_name, length, sound
+from bridges.config.checks import MAX_SEED, file_name, length, path, sound
 from bridges.config.literals import KERNELS, check_literals, literal
 from bridges.config.measuring import (
     CONTROLS,
@@ -54,6 +54,8 @@ __all__ = [
 TRACKERS = ("off", "offline", "wandb")
 # What W&B takes in no project's name.
 NO_PROJECT = "/\\#?%:"
+# Settings that are, or may be, paths.
+PATHS = ("runs_dir", "resume", "model.name", "data.path", "sparse.init", "behaviours.path")
 # Where a run is written, how it is tracked and how it is gone on with: settings that decide nothing that is computed.
 BOOKKEEPING = ("runs_dir", "name", "resume", "allow_changed", "tracking")
 
@@ -79,8 +81,13 @@ class TrackingConfig:
             length(f"tracking.{key}", getattr(self, key) or "", most, "W&B")
         if wrong := sorted(set(self.project) & set(NO_PROJECT)):
             raise ConfigError(f"tracking.project={self.project!r}: W&B takes no {' '.join(wrong)} in a project's name.")
+        if self.entity and "/" in self.entity:
+            raise ConfigError(
+                f"tracking.entity={self.entity!r}: W&B takes no / in the name of a user or team. The project is set "
+                "with tracking.project=…."
+            )
         for tag in self.tags:
-            if not tag:
+            if not tag.strip():
                 raise ConfigError("tracking.tags holds an empty tag, which W&B does not take.")
             length(f"tracking.tags: the tag {tag[:20]!r}…", tag, 64, "W&B")
 
@@ -133,6 +140,8 @@ class Config:
             sound(key, value)
         if self.name is not None:
             file_name("name", self.name)
+        for key in PATHS:
+            path(key, flat(self)[key])
         check_literals("", self)
         if not 0 < self.sparsity <= 1:
             raise ConfigError(

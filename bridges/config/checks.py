@@ -12,6 +12,8 @@ MAX_NAME_BYTES = 200
 # PyTorch, NumPy and the tables' 64-bit columns all take a seed and the small offsets that parts add to it.
 MAX_SEED = 2**31 - 1
 _MAX_INT = 2**63 - 1
+# Bytes that file systems take in one name and the operating system in a whole path.
+_MAX_PART, _MAX_PATH = 255, 4095
 
 
 def positive(key: str, value: float | None) -> None:
@@ -42,7 +44,7 @@ def sound(key: str, value: Any) -> None:
         # The number itself may have more digits than Python writes out.
         raise ConfigError(f"{key} is too large or too small a number: at most {_MAX_INT} either way.")
     elif isinstance(value, str):
-        if not value:
+        if not value.strip():
             raise ConfigError(f"{key} is empty: was a shell variable not set? Leave {key} out for its default.")
         try:
             value.encode()
@@ -62,6 +64,16 @@ def file_name(key: str, value: str) -> None:
         )
     if len(value.encode()) > MAX_NAME_BYTES:
         raise ConfigError(f"{key} has {len(value.encode())} bytes; file systems allow {MAX_NAME_BYTES} here.")
+
+
+def path(key: str, value: str | None) -> None:
+    """A `ConfigError` where a path is longer than file systems allow, as is all text that is given in its place."""
+    if value is None:
+        return
+    part = max(value.split("/"), key=lambda name: len(name.encode()))
+    for text, most, what in ((part, _MAX_PART, "a name"), (value, _MAX_PATH, "a path")):
+        if (size := len(text.encode())) > most:
+            raise ConfigError(f"{key} holds {what} of {size} bytes ({text[:20]}…); file systems allow {most}.")
 
 
 def length(key: str, value: str, most: int, service: str) -> None:

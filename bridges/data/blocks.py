@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerBase
 from bridges.config import DataConfig
 from bridges.data.corpus import SPLITS, Document, mixed, python_manual, read_files, standard_library
 from bridges.data.idioms import documents as idiom_documents
+from bridges.data.text import lone_surrogate
 from bridges.data.tokenizer import leading_token
 from bridges.errors import DataError, in_brief
 
@@ -229,6 +230,8 @@ def _hub_documents(config: DataConfig, skipped: Counter[str]) -> Iterator[Docume
             text = _text_of(row, config)
             if text is None:
                 skipped["null"] += 1
+            elif lone_surrogate(text):
+                skipped["no Unicode"] += 1
             else:
                 yield Document(f"{prefix}/{i}", text)
     except DataError:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -144,6 +146,8 @@ def _fit_tokenizer(stack: DenseStack, tokenizer: PreTrainedTokenizerBase) -> Non
             f"{example!r} (number {lost[0]}). Give the tokenizer that the model was trained with, or save the model "
             "again after model.resize_token_embeddings(len(tokenizer))."
         )
+    # What is longer than the model takes is refused where it is read, not where the model runs.
+    tokenizer.model_max_length = min(tokenizer.model_max_length, stack.context)
     if tokenizer.pad_token_id is not None and tokenizer.pad_token_id >= rows:
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(first or 0)
 
@@ -180,7 +184,10 @@ def _quiet() -> Iterator[None]:
     hf_logging.set_verbosity_error()
     hf_logging.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            # PyTorch asks for a report to itself where a file of weights is none of its own.
+            warnings.filterwarnings("ignore", "Detected pickle protocol")
+            yield
     finally:
         hf_logging.set_verbosity(verbosity)
         if bars:
@@ -201,8 +208,11 @@ def _explained(name: str, source: Source) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, ImportError):
             advice = "Install what it names."
-        elif isinstance(error, SafetensorError) or source.gguf_file:
-            advice = f"A file is damaged or cut short: delete {source.folder} and fetch the model again."
+        elif isinstance(error, (SafetensorError, EOFError, KeyError)) or source.gguf_file:
+            # A folder of the user's may hold more than the model.
+            mine = Path(name).expanduser().is_dir()
+            again = "save or fetch" if mine else f"delete {source.folder} and fetch"
+            advice = f"A file is damaged or cut short: {again} the model again."
         else:
             advice = f"Check the files in {source.folder}."
         raise ModelError(f"The model {name!r} could not be loaded ({in_brief(error)}). {advice}") from error

@@ -32,6 +32,7 @@ from bridges.interop.graph_links import (
     run_circuit,
 )
 from bridges.stack import ResidualStack
+from bridges.storage.folder import read_json
 
 # What the viewers take for a channel with a label, an activation and links.
 FEATURE_TYPE = "cross layer transcoder"
@@ -262,7 +263,7 @@ def save_attribution_graph(graph: Mapping[str, Any], folder: str | Path) -> Path
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     listed = folder / "graph-metadata.json"
-    graphs = json.loads(listed.read_text())["graphs"] if listed.exists() else []
+    graphs = read_json(listed).get("graphs", []) if listed.exists() else []
     graphs = [g for g in graphs if g["slug"] != graph["metadata"]["slug"]] + [graph["metadata"]]
     listed.write_text(json.dumps({"graphs": graphs}, indent=2, allow_nan=False) + "\n")
     path = folder / f"{graph['metadata']['slug']}.json"

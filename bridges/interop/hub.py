@@ -108,7 +108,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OfflineModeIsEnabled):
         return "HF_HUB_OFFLINE is set, and forbids it"
     if isinstance(error, HFValidationError):
-        return "this is no id of the Hub; write user/name"
+        return "this is no id of the Hub; write user/name, each of letters, digits and -_. and of 96 characters at most"
     if isinstance(error, LocalTokenNotFoundError) or (status == 401 and not isinstance(error, RepositoryNotFoundError)):
         return f"nobody is logged in; {_LOGIN}"
     if status == 403:

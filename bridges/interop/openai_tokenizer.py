@@ -9,7 +9,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from bridges.data.tokenizer import END_OF_TEXT, PRE_TOKEN
-from bridges.errors import CheckpointError, ModelError
+from bridges.errors import CheckpointError, ModelError, in_brief
 
 ENCODER_FILE, MERGES_FILE = "encoder.json", "vocab.bpe"
 # Where the vocabulary itself has no end-of-text token.
@@ -37,7 +37,7 @@ def load_tokenizer(folder: str | Path, vocab_size: int, context: int) -> PreTrai
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         except Exception as error:
-            raise CheckpointError(f"The tokenizer.json in {folder} cannot be read: {error}.") from error
+            raise CheckpointError(f"The tokenizer.json in {folder} cannot be read: {in_brief(error)}.") from error
     else:
         raise ModelError(
             f"{folder} has no tokenizer. Put {ENCODER_FILE} and {MERGES_FILE} of tinypython_2k there (the release has "

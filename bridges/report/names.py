@@ -60,7 +60,7 @@ def read_names(path: str | Path) -> Names:
         whole = all(isinstance(text, str) for text in (*names.values(), *(node for nodes in lists for node in nodes)))
         if not whole or len(lists) < len(groups):
             raise ValueError("a name or a node is no text")
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(
             f"{path} holds no names of nodes ({error}). It must be what the report saves: "
             '{"names": {"2.mlp_neuron:242": "…"}, "groups": {"…": ["2.mlp_neuron:242"]}}.'

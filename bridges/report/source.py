@@ -67,7 +67,7 @@ class Source:
             return {}
         try:
             values = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise CheckpointError(f"{file} is damaged: {error}") from error
         if not isinstance(values, dict):
             raise CheckpointError(f"{file} is damaged: it holds no object.")

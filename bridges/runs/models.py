@@ -18,7 +18,7 @@ from bridges.data.tokenizer import LEADING, vocabulary_size
 from bridges.dense import DenseStack, load_dense
 from bridges.dense.leading import TEXTS, choose_leading_token
 from bridges.dense.narrow import narrow, narrow_alike
-from bridges.errors import ConfigError, DataError
+from bridges.errors import CheckpointError, ConfigError, DataError, in_brief
 from bridges.runs.sources import select_behaviours
 
 # Characters of a document that tell which token should stand before it.
@@ -56,7 +56,10 @@ def load_models(
         # A pair that training goes on from knows its own tokens.
         saved = Path(config.sparse.init).expanduser() / "model"
     if saved is not None and (saved / "tokenizer_config.json").exists():
-        known = AutoTokenizer.from_pretrained(saved, trust_remote_code=False)
+        try:
+            known = AutoTokenizer.from_pretrained(saved, trust_remote_code=False)
+        except Exception as error:
+            raise CheckpointError(f"The tokenizer in {saved} cannot be read: {in_brief(error)}.") from error
         if LEADING in known.init_kwargs:
             tokenizer.init_kwargs[LEADING] = known.init_kwargs[LEADING]
         if vocabulary_size(known) is not None:

@@ -45,6 +45,15 @@ def test_nulls_are_left_out_and_counted(tmp_path, datasets, caplog):
     assert "30 × null" in caplog.text
 
 
+def test_rows_that_are_no_unicode_are_left_out_and_counted(datasets, monkeypatch):
+    # Of JSON lines with half a character; parquet can hold none.
+    rows = [{"text": f"def f{i}(x):\n    return x{chr(0xD800) if i % 10 == 3 else ''}\n"} for i in range(300)]
+    monkeypatch.setattr(sys.modules["datasets"], "load_dataset", lambda *args, **options: rows)
+    tokenizer = train_tokenizer(["def f(x):\n    return x\n"] * 3, vocab_size=280, context=8)
+    data = token_blocks(DataConfig(source="hub", path="owner/data"), tokenizer, 8)
+    assert data.skipped == {"no Unicode": 30} and sum(data.documents.values()) == 270
+
+
 @pytest.mark.parametrize(
     ("column", "kind"),
     [

@@ -51,8 +51,8 @@ def test_a_separator_inside_a_string_ends_no_line(tmp_path, separator):
         ('{"clean": "a", "counterfactual": "b", "clean_token": "\\udfff", "counterfactual_token": "d"}', "\\udfff"),
         ("[" * 100_000, "nested too deeply"),
         ('{"clean": ' * 50_000, "nested too deeply"),
-        ("9" * 5000, "no prompt pair"),
-        ('{"clean": ' + "9" * 5000 + "}", "no prompt pair"),
+        ("9" * 5000, "a number of too many digits"),
+        ('{"clean": ' + "9" * 5000 + "}", "a number of too many digits"),
     ],
     ids=["half-a-character", "half-an-answer", "brackets", "braces", "digits", "digits-in-a-row"],
 )

@@ -17,6 +17,8 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from bridges import kernels
+from bridges.behaviours import load as load_pairs
+from bridges.behaviours.pair import BehaviourError
 from bridges.data.tokenizer import leading_token
 from bridges.dense import load_dense, source, wrap_dense
 from bridges.errors import ModelError
@@ -92,6 +94,27 @@ def test_torch_weights_with_code_in_them(folder, tmp_path):
         load_dense(str(folder))
     assert "weights_only" not in str(caught.value) and "safetensors" in str(caught.value)
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"hello"], ids=["empty", "no-weights"])
+def test_torch_weights_that_are_none(folder, content):
+    (folder / "pytorch_model.bin").write_bytes(content)
+    (folder / "model.safetensors").unlink()
+    fails(folder, "damaged or cut short: save or fetch the model again")
+
+
+def test_what_is_longer_than_the_model_takes_is_refused_where_it_is_read(folder, tmp_path):
+    tokenizer = hf.AutoTokenizer.from_pretrained(folder)
+    tokenizer.model_max_length = 10_000
+    tokenizer.save_pretrained(folder)
+    stack, known = load_dense(str(folder))
+    assert known.model_max_length == stack.context
+    prompts = [" ".join([first] + ["w5"] * stack.context) for first in ("w3", "w4")]
+    row = {"clean": prompts[0], "counterfactual": prompts[1], "clean_token": " w6", "counterfactual_token": " w7"}
+    (tmp_path / "pairs.jsonl").write_text(json.dumps(row))
+    with pytest.raises(BehaviourError, match=f"line 1: a prompt is longer than the {stack.context} tokens") as caught:
+        load_pairs(tmp_path / "pairs.jsonl", known)
+    assert " … " in str(caught.value) and len(str(caught.value)) < 600
 
 
 def test_a_folder_that_is_not_there(tmp_path):
