@@ -25,7 +25,7 @@ def cautions(folder: RunFolder) -> list[str]:
 
 
 def worse_than_ridge(sites: pd.DataFrame) -> str:
-    """Names the bridges whose single crossing has a clearly higher KL than that of ridge regression on the same streams.
+    """Names the bridges whose single crossing has a clearly higher KL than ridge regression on the same streams.
 
     Args:
         sites: the table of that name.
