@@ -43,13 +43,18 @@ def sample_texts(behaviours: Mapping[str, Behaviour], count: int, seed: int) -> 
 
 def split_texts(behaviour: Behaviour, split: str, count: int, seed: int) -> list[str]:
     """Some prompts of a split with their answers as text; fewer where there are fewer."""
-    return list(islice(_texts(behaviour, split, seed), count))
+    return [prompt + answer for prompt, answer in split_prompts(behaviour, split, count, seed)]
 
 
-def _texts(behaviour: Behaviour, split: str, seed: int) -> Iterable[str]:
+def split_prompts(behaviour: Behaviour, split: str, count: int, seed: int) -> list[tuple[str, str]]:
+    """Some prompts of a split, each with the text that goes on with its answer; fewer where there are fewer."""
+    return list(islice(_prompts(behaviour, split, seed), count))
+
+
+def _prompts(behaviour: Behaviour, split: str, seed: int) -> Iterable[tuple[str, str]]:
     for draft in behaviour.drafts(random.Random(f"{behaviour.name} {split} {seed}"), split):  # type: ignore[arg-type]
-        yield draft.clean + draft.clean_answer.text
-        yield draft.counterfactual + draft.counterfactual_answer.text
+        yield draft.clean, draft.clean_answer.text
+        yield draft.counterfactual, draft.counterfactual_answer.text
 
 
 def tokens_needed(

@@ -37,17 +37,20 @@ class Rows:
     known: float
 
 
-def readable(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, limit: int = TOKENS) -> Rows:
+def readable(texts: Iterable[tuple[str, str]], tokenizer: PreTrainedTokenizerBase, limit: int = TOKENS) -> Rows:
     """Texts in tokens, each cut before the first token that a narrowed model does not know.
 
     Args:
+        texts: prompts and what follows them, of which the first token counts, the answer: training ends there too.
         limit: tokens of each at most.
     """
     lead, size = leading_token(tokenizer), vocabulary_size(tokenizer)
     start = [] if lead is None else [lead]
     rows, seen, inside = [], 0, 0
-    for text in texts:
-        ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"][:limit]
+    for prompt, answer in texts:
+        both = [prompt, prompt + answer]
+        ids, whole = tokenizer(both, add_special_tokens=False, verbose=False)["input_ids"]
+        ids = whole[: len(ids) + 1][:limit]
         outside = [n for n, i in enumerate(ids) if size is not None and i >= size]
         seen, inside = seen + len(ids), inside + len(ids) - len(outside)
         kept = ids[: outside[0]] if outside else ids

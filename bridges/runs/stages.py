@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 
 from bridges.behaviours import get_suite
-from bridges.behaviours.narrow_text import split_texts
+from bridges.behaviours.narrow_text import split_prompts
 from bridges.behaviours.pair import Behaviour
 from bridges.behaviours.stage import measure_behaviour
 from bridges.circuits.bootstrap import Resampler
@@ -80,16 +80,16 @@ def scope(context: RunContext) -> None:
     others = {name: behaviour for name, behaviour in every.items() if name not in mine}
     seed = config.seed
 
-    def drawn(some: Mapping[str, Behaviour], split: str) -> list[str]:
+    def drawn(some: Mapping[str, Behaviour], split: str) -> list[tuple[str, str]]:
         each = max(2, ROWS // max(1, len(some)))
-        return [text for behaviour in some.values() for text in split_texts(behaviour, split, each, seed)]
+        return [prompt for behaviour in some.values() for prompt in split_prompts(behaviour, split, each, seed)]
 
     texts = {
         TRAINED: drawn(mine, "train"),
         HELDOUT: drawn(mine, "heldout"),
         REACH: drawn(mine, "reach"),
         OTHERS: drawn(others, "heldout"),
-        TEXT: [d.text[:_BEGINNING] for d in islice(_ordinary(config.data), 4 * ROWS) if d.split == "test"][:ROWS],
+        TEXT: [(d.text[:_BEGINNING], "") for d in islice(_ordinary(config.data), 4 * ROWS) if d.split == "test"][:ROWS],
     }
     # With the token that all begin with, as many as both models have positions for.
     limit = min(TOKENS, context.dense.context - 1, context.sparse.context - 1)

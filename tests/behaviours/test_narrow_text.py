@@ -14,15 +14,16 @@ import torch
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
-from bridges.behaviours import encode, get_behaviour
+from bridges.behaviours import encode, get_behaviour, get_suite
 from bridges.behaviours.from_file import load
-from bridges.behaviours.narrow_text import prompt_blocks, split_texts, tokens_needed
+from bridges.behaviours.narrow_text import prompt_blocks, split_prompts, split_texts, tokens_needed
 from bridges.behaviours.stage import express
 from bridges.config import DataConfig
 from bridges.data.blocks import TokenBlocks, bigram_log_probabilities
 from bridges.data.tokenizer import leading_token, set_leading_token, vocabulary_size
 from bridges.dense.narrow import narrow_tokenizer
 from bridges.errors import DataError
+from bridges.fidelity.scope import readable
 
 NAMES = ("while_return_true", "bracket_brace", "if_equals")
 BEHAVIOURS = {name: get_behaviour(name) for name in NAMES}
@@ -314,3 +315,28 @@ def test_prompts_begin_with_the_token_that_was_chosen(tokenizer):
     bare = prompt_blocks(ONLY, some, other, 0)
     plain = prompt_blocks(ONLY, some, tokenizer, 0)
     assert [row[1:] for row in _rows(plain, "train")] == _rows(bare, "train")
+
+
+@pytest.mark.parametrize("behaviour", [*NAMES, "quote_closing"])
+def test_what_is_measured_of_a_prompt_ends_with_its_answer_as_what_is_trained_on_does(tokenizer, behaviour):
+    mine = get_behaviour(behaviour) if behaviour in NAMES else get_suite("english")[behaviour]
+    trained = set(_rows(prompt_blocks(ONLY, {behaviour: mine}, tokenizer, 0), "train"))
+    prompts = split_prompts(mine, "train", 2000, 0)
+    measured = [tuple(row[0].tolist()) for row in readable(prompts, tokenizer, limit=1000).ids]
+    ends = {row[-1] for row in trained}
+    assert len(measured) == len(prompts) and {row[-1] for row in measured} <= ends
+    assert trained & set(measured), "the same prompts are drawn"
+    # Where a behaviour's text goes on after its answer, that is neither trained on nor measured.
+    if behaviour == "quote_closing":
+        whole = [len(tokenizer(prompt + answer)["input_ids"]) for prompt, answer in prompts]
+        assert any(len(row) < full for row, full in zip(measured, whole, strict=True))
+
+
+def test_ordinary_text_is_measured_to_its_limit_or_the_first_unknown_token(tokenizer):
+    text = "def f(x):\\n    return x\\n"
+    ids = tokenizer(text)["input_ids"]
+    (row,) = readable([(text, "")], tokenizer).ids
+    lead = leading_token(tokenizer)
+    assert row[0].tolist() == [lead, *ids]
+    (short,) = readable([(text, "")], tokenizer, limit=4).ids
+    assert short[0].tolist() == [lead, *ids[:4]]
