@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -65,6 +66,30 @@ def test_what_is_measured_is_unexplained_variance_in_the_model_and_across_the_br
     assert measured.train_loss == pytest.approx(float(own), rel=1e-4)
     # Without the value nothing of the cue comes to the last token, so that nothing is moved.
     assert measured.carried > 0.9 and not measured.reached
+
+
+@pytest.mark.parametrize(("f", "reached"), [(1.0, True), (0.92, True), (0.85, False), (1.15, False)])
+def test_a_mean_difference_far_from_the_models_is_not_reached_however_little_it_leaves_unexplained(turned, f, reached):
+    objective = search(turned, None).objective
+    assert isinstance(objective, Faithful) and objective.mean is not None
+    # The model is made larger, so that what it does is f of what is asked for.
+    objective.model, objective.mean = objective.model / f, objective.mean / f
+    objective.variance = objective.variance / f**2
+    measured = objective.measure(nullcontext())
+    assert measured.loss < 0.05 == objective.target and measured.reached == reached
+    every = torch.arange(len(objective.prompts))
+    loss = objective.loss(nullcontext(), every, torch.Generator())
+    assert float(loss) == pytest.approx(measured.loss + 2 * (1 - f) ** 2, abs=1e-5)
+
+
+def test_where_the_model_has_no_clear_mean_difference_no_share_of_it_is_asked_for(turned):
+    pairs = quote_pairs(48, 0)
+    # Half of the pairs ask for the other answer: what the model does is right as often as wrong.
+    flip = torch.arange(48) % 2 == 1
+    crossed = replace(pairs, candidates=torch.where(flip[:, None], pairs.candidates.flip(1), pairs.candidates))
+    objective = Search(turned.sparse, crossed, turned.reference, settings(), 0).objective
+    assert isinstance(objective, Faithful) and objective.mean is None
+    assert objective.measure(nullcontext()).reached
 
 
 def test_bridges_teach_where_there_is_something_to_move(turned):
