@@ -28,7 +28,8 @@ class CircuitSettings:
     """What replaces a removed node: its `mean` over text, `zero`, `resample`: its value in other text, or `mixed`: the
     mean in one half of the pairs, values from text in the other."""
     target: float = 0.06
-    """What has to be reached on training pairs: unexplained variance (faithful) or nats (task_loss; paper: 0.15)."""
+    """What has to be reached on training pairs: unexplained variance (faithful, with a mean logit difference within a
+    tenth of the model's) or nats (task_loss; paper: 0.15)."""
     carried_weight: float = 1.0
     """Weight of the carried term of the faithful objective beside the logit difference's own (0: left out)."""
     carried_target: float = 0.15
