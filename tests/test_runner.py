@@ -127,6 +127,18 @@ def test_an_error_stops_the_others_and_keeps_what_is_finished(tmp_path):
     assert again.did == ["c", "d"]
 
 
+def test_a_part_that_lacks_a_table_is_done_again(tmp_path):
+    run_each(tmp_path, NAMES, TABLES[:1], [Worker()], lambda worker, name: {"suite": rows(name)["suite"]})
+    (tmp_path / "b" / "tables" / "suite.parquet").rename(tmp_path / "kept")
+    worker, told = Worker(), []
+    tables = run_each(tmp_path, NAMES, TABLES[:1], [worker], work, told.append)
+    assert worker.did == ["b"] and sorted(told) == sorted(NAMES)
+    assert tables["suite"]["behaviour"].tolist() == list(NAMES)
+    # What another version left lacks the table that came later.
+    run_each(tmp_path, NAMES[1:], TABLES, [again := Worker()], work)
+    assert again.did == list(NAMES[1:])
+
+
 def test_a_part_that_is_missing_is_told(tmp_path):
     with pytest.raises(CheckpointError, match="has no table 'suite'"):
         gathered(Path(tmp_path), ["nobody"], "suite")

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import pandas as pd
 
-from bridges.storage.tables import TABLES, read_table, write_part
+from bridges.storage.tables import TABLES, read_table, table_path, write_part
 from bridges.storage.workers import workers
 
 Rows = Mapping[str, list[dict[str, Any]]]
@@ -56,12 +57,13 @@ def run_each(
     Returns:
         ``{table: rows}``.
     """
-    left = [name for name in (names if order is None else order) if not (place / file_name(name)).is_dir()]
+    left = [name for name in (names if order is None else order) if not _whole(place / file_name(name), tables)]
     for name in names:
         if name not in left:
             done(name)
 
     def piece(mine: Any, name: str) -> None:
+        shutil.rmtree(place / file_name(name), ignore_errors=True)
         write_part(place / file_name(name), work(mine, name))
         done(name)
 
@@ -73,6 +75,11 @@ def run_each(
         for _ in each(piece, left):
             pass
     return {table: gathered(place, names, table) for table in tables}
+
+
+def _whole(part: Path, tables: Sequence[str]) -> bool:
+    """Whether a part is there with all of its tables; one that another version left lacks some, and is done again."""
+    return part.is_dir() and all(table_path(part, table).is_file() for table in tables)
 
 
 def gathered(place: Path, names: Sequence[str], table: str) -> pd.DataFrame:
