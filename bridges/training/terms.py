@@ -179,14 +179,14 @@ class Objective:
         """The sparse model's own pass with the dense→sparse hybrids stacked onto it; its own stream at every site."""
         coefficient = self.coefficients
         entries = [(0, self.sparse.embed(ids))]
-        if "kl_d2s" in coefficient and d2s.bridges:
+        counts = d2s.weights if "kl_d2s" in coefficient else ()
+        if counts:
             own = prefix_streams(self.sparse, ids, self.bridges.constant_prefix)
             for b in d2s.bridges:
                 pair = self.bridges.pairs[b]
                 crossed = self.bridges[b].encode(dense.sites[pair.dense])
                 entries.append((pair.sparse, keep_prefix(crossed, own.get(pair.sparse))))
         run = self.sparse.run_from(entries, record=0)
-        counts = d2s.weights if "kl_d2s" in coefficient else ()
         ce = [coefficient.get("ce", 0.0)] + [0.0] * len(counts)
         kl = [coefficient.get("kl", 0.0)] + [coefficient.get("kl_d2s", 0.0) * w for w in counts]
         weighted, values = head_loss(self.sparse, list(run.final.values()), ids, reference, ce, kl)
