@@ -43,7 +43,8 @@ _LAZY = {
     "Bridges": "bridges.bridge",
     "SparseTransformer": "bridges.sparse",
     "SparseTransformerConfig": "bridges.sparse",
-    "load_dense": "bridges.dense",
+    # From where every kind of model is known.
+    "load_dense": "bridges.runs.models",
     "wrap_dense": "bridges.dense",
     "record": "bridges.nodes",
     "intervene": "bridges.nodes",

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from bridges.dense import DenseStack
+from bridges.dense.base import DenseStack
 from bridges.errors import BridgesError
 from bridges.sparse import SparseTransformer
 from bridges.stack import ResidualStack

@@ -39,7 +39,8 @@ class ModelConfig:
 
     name: str = "tinypython"
     """`tinypython` (bundled), a Hub id, a local folder (of a Hugging Face model, or of OpenAI's format),
-    `package:<module>` for a file in a package, or `planted:<seed>` for a world whose circuits are known."""
+    `package:<module>` for a file in a package, or `planted:<seed>` for a world whose circuits are known
+    (`planted:<seed>:hard`: with AbsTopK, sinks, a bigram table, and one behaviour done by another route)."""
     label: str = "tinypython"
     """Short name, used in folder names and tables (empty: the last part of `name`)."""
     gguf_file: str | None = None

@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from bridges.config import DataConfig
-from bridges.data.corpus import SPLITS, Document, mixed, python_manual, read_files, standard_library
+from bridges.data.corpus import SOURCES, SPLITS, Document, mixed, python_manual, read_files, standard_library
 from bridges.data.idioms import documents as idiom_documents
 from bridges.data.text import lone_surrogate
 from bridges.data.tokenizer import leading_token
@@ -187,10 +187,8 @@ def read_documents(config: DataConfig, skipped: Counter[str] | None = None) -> I
         )
     elif config.source == "files":
         yield from _file_documents(config, skipped)
-    elif config.source == "planted":
-        from bridges.planted import world_named
-
-        yield from world_named(config.path or "0").documents()
+    elif config.source in SOURCES:
+        yield from SOURCES[config.source](config)
     else:
         yield from _hub_documents(config, skipped)
 

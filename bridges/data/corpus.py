@@ -11,12 +11,12 @@ import re
 import sys
 import sysconfig
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from email.message import Message
 from importlib import metadata
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from bridges.data.text import read_text
 from bridges.errors import DataError
@@ -46,6 +46,21 @@ class Document:
         name = self.name.encode("utf-8", "surrogateescape")
         bucket = int.from_bytes(hashlib.blake2b(name, digest_size=4).digest(), "big") % 100
         return "test" if bucket >= 96 else "validation" if bucket >= 92 else "train"
+
+
+Source = TypeVar("Source", bound="Callable[[Any], Iterator[Document]]")
+# Where the text of a value of `data.source` comes from that is none of those below.
+SOURCES: dict[str, Callable[[Any], Iterator[Document]]] = {}
+
+
+def register_source(name: str) -> Callable[[Source], Source]:
+    """Decorator: ``data.source=<name>`` reads the documents that this function of a `DataConfig` gives."""
+
+    def add(source: Source) -> Source:
+        SOURCES[name] = source
+        return source
+
+    return add
 
 
 def read_files(

@@ -25,7 +25,7 @@ from bridges.data.tokenizer import leading_token
 from bridges.dense import gpt2, gpt_neo, gpt_neox, llama, opt  # noqa: F401  (they register themselves)
 from bridges.dense.base import DenseStack
 from bridges.dense.parity import check_parity
-from bridges.dense.registry import family_of
+from bridges.dense.registry import LOADERS, family_of
 from bridges.dense.source import Source, find_source
 from bridges.errors import BridgesError, MemoryBudgetError, ModelError, in_brief
 from bridges.kernels import attention
@@ -44,9 +44,10 @@ def load_dense(
 
     Args:
         name: a local folder, an id on the Hugging Face Hub, ``"tinypython"`` (bundled),
-            ``"package:<importable package>"`` for files that an installed package carries, or ``"planted:<seed>"`` for
-            the dense model of a world whose circuits are known; that one is no Hugging Face model and always fp32. A
-            folder may hold a model of OpenAI's ``circuit_sparsity`` format too (`bridges.interop.openai`).
+            ``"package:<importable package>"`` for files that an installed package carries, or what a registered loader
+            (`bridges.dense.registry.register_loader`) knows: ``"planted:<seed>"``, the dense model of a world whose
+            circuits are known, always fp32 (`bridges.planted`), and a folder in OpenAI's ``circuit_sparsity`` format
+            (`bridges.interop.openai_tokenizer`).
         gguf_file: name or glob of a GGUF file there, which is dequantised to ``dtype``.
         revision: branch, tag or commit on the Hub.
         dtype: of weights and stream.
@@ -58,18 +59,10 @@ def load_dense(
         CheckpointError: a file of OpenAI's format is damaged.
         MemoryBudgetError: it does not fit into memory.
     """
-    # Not at the top: these are made of everything else.
-    from bridges.interop.openai import is_openai_folder, load_openai
-    from bridges.interop.openai_tokenizer import load_tokenizer
-    from bridges.planted import is_world, world_named
-
-    if is_world(name):
-        world = world_named(name)
-        return cast(DenseStack, _moved(world.dense, device)), world.tokenizer
-    if is_openai_folder(name):
-        released = load_openai(name).requires_grad_(False)
-        words = load_tokenizer(name, released.vocab_size, released.context)
-        return cast(DenseStack, _moved(released, device, dtype)), words
+    for loader in LOADERS:
+        if (found := loader(name, dtype)) is not None:
+            stack, tokenizer = found
+            return cast(DenseStack, _moved(stack, device)), tokenizer
     source = find_source(name, gguf_file, revision, accept=family_of)
     where = {"gguf_file": source.gguf_file} if source.gguf_file else {}
     with _quiet(), _explained(name, source):
@@ -161,9 +154,9 @@ def _attention(family: type[DenseStack], device: str | torch.device) -> str:
     return wanted
 
 
-def _moved(model: Any, device: str | torch.device, dtype: torch.dtype | None = None) -> Any:
+def _moved(model: Any, device: str | torch.device) -> Any:
     try:
-        return model.to(device) if dtype is None else model.to(device=device, dtype=dtype)
+        return model.to(device)
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, AssertionError) as error:

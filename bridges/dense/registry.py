@@ -1,9 +1,11 @@
-"""Which adapter serves which architecture."""
+"""Which adapter serves which architecture, and what else than a Hugging Face model a name may mean."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
 
 from bridges.errors import ModelError
 
@@ -13,6 +15,16 @@ if TYPE_CHECKING:
 FAMILIES: dict[str, type[DenseStack]] = {}
 
 Family = TypeVar("Family", bound="type[DenseStack]")
+
+# From a name and a dtype to a frozen stack and its tokenizer; None where the name means nothing to it.
+Loader = Callable[[str, torch.dtype], "tuple[Any, Any] | None"]
+LOADERS: list[Loader] = []
+
+
+def register_loader(loader: Loader) -> Loader:
+    """Decorator: `load_dense` asks this function first."""
+    LOADERS.append(loader)
+    return loader
 
 
 def register(*model_types: str) -> Callable[[Family], Family]:

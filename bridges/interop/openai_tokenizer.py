@@ -5,15 +5,28 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from bridges.data.tokenizer import END_OF_TEXT, PRE_TOKEN
+from bridges.dense.registry import register_loader
 from bridges.errors import CheckpointError, ModelError, in_brief
+from bridges.interop.openai import is_openai_folder, load_openai
+from bridges.sparse import SparseTransformer
 
 ENCODER_FILE, MERGES_FILE = "encoder.json", "vocab.bpe"
 # Where the vocabulary itself has no end-of-text token.
 END_OF_TEXT_ID = 2047
+
+
+@register_loader
+def load_released(name: str, dtype: torch.dtype) -> tuple[SparseTransformer, PreTrainedTokenizerBase] | None:
+    """A checkpoint of this format as a frozen stack with its tokenizer; None where the folder holds none."""
+    if not is_openai_folder(name):
+        return None
+    released = load_openai(name).requires_grad_(False)
+    return released.to(dtype=dtype), load_tokenizer(name, released.vocab_size, released.context)
 
 
 def load_tokenizer(folder: str | Path, vocab_size: int, context: int) -> PreTrainedTokenizerBase:

@@ -130,21 +130,39 @@ def select(bed: Bed, words: Words, ids: dict[str, int]) -> Plot:
 
 def agree(bed: Bed, words: Words, ids: dict[str, int]) -> Plot:
     """The sum of the signs of cue and mode, by attention; two neurons make its size of it."""
+    first = bed.layer()
+    return _agree(bed, words, ids, first, bed.layer(first))
+
+
+def agree_late(bed: Bed, words: Words, ids: dict[str, int]) -> Plot:
+    """The same, its neurons in the last layer: up to there only the sum is on the stream."""
+    return _agree(bed, words, ids, bed.layer(), bed.shape.n_layer - 1)
+
+
+def agree_by_difference(bed: Bed, words: Words, ids: dict[str, int]) -> Plot:
+    """The answers of `agree_late` by another route: the *difference* of the signs, which is small where they agree.
+
+    Sum and difference of two balanced signs are uncorrelated: no linear map leads from one to the other.
+    """
+    return _agree(bed, words, ids, bed.layer(), bed.shape.n_layer - 1, difference=True)
+
+
+def _agree(bed: Bed, words: Words, ids: dict[str, int], first: int, second: int, difference: bool = False) -> Plot:
+    """Attention of layer ``first`` and two neurons of layer ``second``."""
     plot, sign, total = Plot(words, bed.channel()), bed.channel(), bed.channel()
     plot.cue(sign, (CUE, -CUE))
-    plot.cue(sign, (CUE, -CUE), words.modes)
-    first = bed.layer()
+    plot.cue(sign, (-CUE, CUE) if difference else (CUE, -CUE), words.modes)
     # The sum is kept small: its size would otherwise show in the length of the stream, which every norm divides by.
-    size, second = 0.2, bed.layer(first)
+    size, turn = 0.2, -1.0 if difference else 1.0
     _mean(plot, bed, first, sign, total, size)
     plot.node(f"{second}.mlp_in", total)
     for direction in (1.0, -1.0):
         neuron = plot.node(f"{second}.mlp_neuron", bed.neuron(second))
         plot.join(f"{second}.up", neuron, total, direction * bed.about(10.0))
-        plot.join(f"{second}.down", plot.output, neuron, bed.about(2 * _OUT / (2 * 10.0 * size)))
+        plot.join(f"{second}.down", plot.output, neuron, turn * bed.about(2 * _OUT / (2 * 10.0 * size)))
     plot.node(f"{second}.mlp_out", plot.output)
     # Below the middle: where agreement is averaged over a long document less of it is left.
-    plot.join(f"{second}.down", plot.output, None, -0.5 * _OUT)
+    plot.join(f"{second}.down", plot.output, None, turn * -0.5 * _OUT)
     plot.answer(ids)
     return plot
 
@@ -181,6 +199,10 @@ SHAPES: dict[str, Callable[[Bed, Words, dict[str, int]], Plot]] = {
     "select": select,
     "agree": agree,
     "detect": detect,
+}
+# Behaviours that two models may do by routes of their own: that of the sparse one, and that of the dense one.
+ROUTES: dict[str, tuple[Callable[[Bed, Words, dict[str, int]], Plot], ...]] = {
+    "agree": (agree_late, agree_by_difference)
 }
 DESCRIPTIONS = {
     "copy": "The cue decides; attention carries its sign.",

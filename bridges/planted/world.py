@@ -10,10 +10,9 @@ method finds the circuits and tells which behaviours the sparse model lacks can 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import TypedDict
 
 import numpy as np
@@ -29,18 +28,17 @@ from bridges.planted.bed import Bed, Weight, write
 from bridges.planted.distractors import distractors
 from bridges.planted.language import CONTEXT, Language, PlantedBehaviour, Words
 from bridges.planted.rotated import Rotated, random_rotation
-from bridges.planted.shapes import CUE, DESCRIPTIONS, SHAPES, Plot
+from bridges.planted.shapes import CUE, DESCRIPTIONS, ROUTES, SHAPES, Plot
 from bridges.sparse import SparseTransformer, SparseTransformerConfig
 
 NAME = "planted"
 DOCUMENTS = 4000
-# What a run on a world is given: every shape, two of them once more where the sparse model lacks them.
-STANDARD = ("copy", "select", "agree", "detect", "copy", "select")
-STANDARD_ONLY_DENSE = ("copy-2", "select-2")
 # Nonzeros of each row of the embedding in channels of no circuit; share of fillers with a sign in a decoy channel.
 _IDLE, _DECOYS = 3, 0.6
 # What the question adds to both answers' logits, and what they lose everywhere.
 _ASKED, _UNASKED = 8.0, -4.0
+# Deviation of the log-odds in a bigram table.
+_BIGRAM = 0.3
 
 
 class Truth(TypedDict):
@@ -109,10 +107,14 @@ def plant(
     behaviours: Sequence[str] = tuple(SHAPES),
     only_dense: Sequence[str] = (),
     *,
+    other_route: Sequence[str] = (),
     n_layer: int = 3,
     d_model: int = 48,
     d_mlp: int = 64,
     d_head: int = 4,
+    activation_fraction: float | None = None,
+    attention_sink: bool = False,
+    bigram: bool = False,
 ) -> World:
     """A world in which these behaviours are planted.
 
@@ -120,7 +122,11 @@ def plant(
         seed: decides channels, layers, signs, distractors, rotation and text.
         behaviours: shapes (`bridges.planted.SHAPES`). The first of a shape is called as it, the next ``<shape>-2``, ….
         only_dense: names of behaviours whose circuits the sparse model lacks.
+        other_route: names of behaviours whose answers the dense model reaches by another circuit than the sparse one
+            (shapes of `bridges.planted.shapes.ROUTES`).
         n_layer, d_model, d_mlp, d_head: of both models.
+        activation_fraction, attention_sink: AbsTopK and sinks, as sparse models have them by default. bigram: a table
+            of random log-odds of the next token, which cannot tell two prompts that end in the same token apart.
 
     Raises:
         ConfigError: there is no such shape or behaviour.
@@ -130,6 +136,11 @@ def plant(
     for name in only_dense:
         if name not in names:
             raise ConfigError(f"only_dense: no behaviour {name!r} is planted. {nearest(name, names)}")
+    for name in other_route:
+        if names.get(name) not in ROUTES:
+            raise ConfigError(
+                f"other_route: {name!r} is no planted behaviour of a shape that has two ({list(ROUTES)})."
+            )
     language = Language.of([Words.of(name, modes=shape == "agree") for name, shape in names.items()])
     ids = {word: i for i, word in enumerate(language.vocabulary)}
     shape = SparseTransformerConfig(
@@ -139,37 +150,47 @@ def plant(
         d_mlp=d_mlp,
         d_head=d_head,
         context=CONTEXT,
-        activation_fraction=None,
-        attention_sink=False,
-        bigram="none",
+        activation_fraction=activation_fraction,
+        attention_sink=attention_sink,
+        bigram="full" if bigram else "none",
         bos_token_id=0,
         eos_token_id=0,
     )
     rng = np.random.default_rng([seed, 7])
     bed = Bed(shape, rng)
-    plots = {w.behaviour: SHAPES[names[w.behaviour]](bed, w, ids) for w in language.asked}
+    plots, detours = {}, {}
+    for w in language.asked:
+        if w.behaviour in other_route:
+            plots[w.behaviour], detours[w.behaviour] = (make(bed, w, ids) for make in ROUTES[names[w.behaviour]])
+        else:
+            plots[w.behaviour] = SHAPES[names[w.behaviour]](bed, w, ids)
+    every = [*plots.values(), *detours.values()]
     asking = {w.behaviour: bed.channel() for w in language.asked}
     idle = bed.rest()
     if len(idle) < 4:
         raise ConfigError(f"{len(names)} behaviours fill {d_model} channels: plant fewer, or make d_model larger.")
-    embedding = _embedding(language, ids, list(plots.values()), asking, idle, d_model, rng)
+    embedding = _embedding(language, ids, every, asking, idle, d_model, rng)
     answers = [ids[word] for w in language.asked for word in w.answers]
-    soil = distractors(bed, idle, [plot.output for plot in plots.values()], answers)
+    soil = distractors(bed, idle, [plot.output for plot in every], answers)
     for w in language.asked:
         soil += [Weight("head", ids[word], asking[w.behaviour], _ASKED / CUE) for word in w.answers]
     soil += [Weight("head", ids[word], int(rng.choice(idle)), bed.sign() * 0.4) for word in language.every_filler]
+
+    table = torch.from_numpy(rng.normal(0.0, _BIGRAM, (len(ids), len(ids)))).float() if bigram else None
 
     def model(circuits: list[Plot]) -> SparseTransformer:
         made = SparseTransformer(shape).eval().requires_grad_(False)
         for parameter in made.parameters():
             parameter.zero_()
         made.tokens.weight.copy_(embedding)
+        if made.bigram is not None:
+            made.bigram.weight.copy_(table)
         write(made, soil + [weight for plot in circuits for weight in plot.weights])
         made.head.bias[answers] += _UNASKED
         return made
 
     sparse = model([plot for name, plot in plots.items() if name not in only_dense])
-    dense = Rotated(model(list(plots.values())), random_rotation(d_model, seed))
+    dense = Rotated(model(list((plots | detours).values())), random_rotation(d_model, seed))
     world = World(
         seed,
         sparse,
@@ -228,23 +249,3 @@ def _embedding(
         left = d_model - (rows[i] ** 2).sum()
         rows[i, chosen] = sizes * np.sqrt(max(left, 1.0) / (sizes**2).sum())
     return torch.from_numpy(rows).float()
-
-
-def is_world(name: str) -> bool:
-    """Whether a model's name is that of a world: ``planted`` or ``planted:<seed>``."""
-    return re.fullmatch(rf"{NAME}(:\d+)?", name) is not None
-
-
-@lru_cache(maxsize=4)
-def world_named(name: str) -> World:
-    """The world that a run means by ``planted:<seed>``, ``<seed>`` alone or ``planted`` (seed 0).
-
-    It has the behaviours `STANDARD`, of which the sparse model lacks `STANDARD_ONLY_DENSE`.
-
-    Raises:
-        ConfigError: the name is none of these.
-    """
-    seed = re.fullmatch(rf"{NAME}|(?:{NAME}:)?(\d+)", name)
-    if seed is None:
-        raise ConfigError(f"{name!r} names no planted world; write planted:<seed>, such as planted:0.")
-    return plant(int(seed[1] or 0), STANDARD, STANDARD_ONLY_DENSE)

@@ -280,7 +280,7 @@ def fit_to_text(
     Leading positions at which all blocks of text have the same tokens have the same stream as well, and are left to
     each model's own (`Bridges.constant_prefix`); bridges of a pair keep what they were trained with.
     """
-    if start.kind not in ("pair", "openai") and sparse.config.bigram == "full":
+    if start.kind not in ("pair", "openai", "planted") and sparse.config.bigram == "full":
         table = data.bigram(sparse.vocab_size)
         cast(nn.Embedding, sparse.bigram).weight.copy_(table)
     bridges.constant_prefix = data.constant_prefix

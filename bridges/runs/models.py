@@ -19,6 +19,8 @@ from bridges.dense import DenseStack, load_dense
 from bridges.dense.leading import TEXTS, choose_leading_token
 from bridges.dense.narrow import narrow, narrow_alike
 from bridges.errors import CheckpointError, ConfigError, DataError, in_brief
+from bridges.interop import openai_tokenizer  # noqa: F401  (its models can be loaded by name)
+from bridges.planted import named  # noqa: F401  (so can its worlds)
 from bridges.runs.sources import select_behaviours
 
 # Characters of a document that tell which token should stand before it.

@@ -69,7 +69,7 @@ def test_a_start_from_random_weights_has_the_world_s_depth_and_width():
     ("settings", "context", "message"),
     [
         (config(name="gpt2"), CONTEXT, "model=planted"),
-        (config(sparsity=0.05), CONTEXT, r"Use 0\.1"),
+        (config(sparsity=0.01), CONTEXT, r"Use 0\.03"),
         (config(), 2 * CONTEXT, f"{CONTEXT} tokens"),
     ],
 )

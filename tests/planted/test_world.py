@@ -15,7 +15,7 @@ from bridges.circuits.circuit import count_edges
 from bridges.config.search import CircuitSettings
 from bridges.errors import BridgesError, ConfigError
 from bridges.planted import SHAPES, World, plant, world_named
-from bridges.planted.world import STANDARD, STANDARD_ONLY_DENSE
+from bridges.planted.named import STANDARD, STANDARD_ONLY_DENSE
 
 SMALL = {"n_layer": 2, "d_model": 32, "d_mlp": 32}
 

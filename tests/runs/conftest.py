@@ -25,7 +25,7 @@ from bridges.config import (
     TrainConfig,
 )
 from bridges.data.blocks import TokenBlocks
-from bridges.planted import World, plant
+from bridges.planted import Rotated, World, plant
 from bridges.runs.circuits import BehaviourWork
 from bridges.runs.context import RunContext
 from bridges.sparse import SparseTransformer
@@ -51,13 +51,17 @@ def settings(**circuits: Any) -> Config:
     )
 
 
-def exact_bridges(world: World) -> Bridges:
-    pairs = pair_sites(world.dense.n_sublayers, world.sparse.n_sublayers)
-    bridges = Bridges(world.dense.d_model, world.sparse.d_model, pairs, None)
+def turned_bridges(dense: Rotated, sparse: SparseTransformer) -> Bridges:
+    """Bridges that are exact, where the dense stack is the sparse one in another basis."""
+    bridges = Bridges(dense.d_model, sparse.d_model, pair_sites(dense.n_sublayers, sparse.n_sublayers), None)
     for bridge in bridges.requires_grad_(False):
-        bridge.decoder.weight.copy_(world.dense.rotation.T)
-        bridge.encoder.weight.copy_(world.dense.rotation)
+        bridge.decoder.weight.copy_(dense.rotation.T)
+        bridge.encoder.weight.copy_(dense.rotation)
     return bridges
+
+
+def exact_bridges(world: World) -> Bridges:
+    return turned_bridges(world.dense, world.sparse)
 
 
 @pytest.fixture(scope="session")
@@ -72,24 +76,37 @@ def context_in(world: World) -> Callable[..., RunContext]:
     def make(
         folder: Path, sparse: SparseTransformer | None = None, bridges: Bridges | None = None, **circuits: Any
     ) -> RunContext:
-        ids = world.text(256).numpy().astype(np.int32)
-        data = TokenBlocks({"train": ids, "validation": ids[:8], "test": ids[128:160]}, {"train": 256}, "planted")
-        config = settings(**circuits)
-        return RunContext(
-            config,
-            RunFolder.create(config, folder),
-            Accelerator(cpu=True),
-            world.dense,  # type: ignore[arg-type]
-            data,
-            sparse or copy.deepcopy(world.sparse),
-            bridges or exact_bridges(world),
-            world.tokenizer,
-            None,  # type: ignore[arg-type]
-            lambda text: None,
-            {"behaviours": dict(world.behaviours)},
-        )
+        return context_of(world, settings(**circuits), folder, sparse, bridges)
 
     return make
+
+
+def context_of(
+    world: World,
+    config: Config,
+    folder: Path,
+    sparse: SparseTransformer | None = None,
+    bridges: Bridges | None = None,
+    documents: int = 256,
+) -> RunContext:
+    """A run on a world before its measurements; the world's own sparse model and exact bridges unless others are
+    given."""
+    ids = world.text(documents).numpy().astype(np.int32)
+    half = documents // 2
+    parts = {"train": ids, "validation": ids[: documents // 32], "test": ids[half : half + max(32, documents // 8)]}
+    return RunContext(
+        config,
+        RunFolder.create(config, folder),
+        Accelerator(cpu=True),
+        world.dense,  # type: ignore[arg-type]
+        TokenBlocks(parts, {"train": documents}, "planted"),
+        sparse or copy.deepcopy(world.sparse),
+        bridges or exact_bridges(world),
+        world.tokenizer,
+        None,  # type: ignore[arg-type]
+        lambda text: None,
+        {"behaviours": dict(world.behaviours)},
+    )
 
 
 def judged(context: RunContext, name: str = "copy", dense: float = 1.0, sparse: float = 1.0) -> pd.Series:
@@ -99,12 +116,13 @@ def judged(context: RunContext, name: str = "copy", dense: float = 1.0, sparse: 
         dense, sparse: accuracies of the whole models.
     """
     folder = context.folder.path
-    suite = {"behaviour": name, "suite": "planted", "description": "d", "expressible": True, "train_pairs": 48}
-    suite |= {"heldout_pairs": 48, "reach_pairs": 48, "shared_last": 1.0}
+    count = context.config.behaviours.pairs
+    suite = {"behaviour": name, "suite": "planted", "description": "d", "expressible": True, "train_pairs": count}
+    suite |= {"heldout_pairs": count, "reach_pairs": 48, "shared_last": 1.0}
     write_table(folder, "suite", pd.DataFrame([suite]))
     rows = []
     for model, accuracy in (("dense", dense), ("sparse", sparse)):
-        row = {"behaviour": name, "split": "heldout", "model": model, "n_pairs": 48, "seed": 0}
+        row = {"behaviour": name, "split": "heldout", "model": model, "n_pairs": count, "seed": 0}
         for key in ("loss", "accuracy", "logit_difference"):
             row |= {key: accuracy, f"{key}_low": accuracy, f"{key}_high": accuracy}
         rows.append(row)
