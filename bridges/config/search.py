@@ -67,8 +67,8 @@ class CircuitSettings:
     init_noise: float = 0.01
     """Standard deviation of the gates' parameters at the start."""
     warm_start: float = 0.4
-    """How much further the gate of the node with the largest attribution is open at the start; the others' by the root
-    of their share."""
+    """How much further the gate of the node with the largest integrated gradient is open at the start; the others' by
+    the root of their share."""
     edges: bool = False
     """Whether edges are removed too, once the nodes are found."""
     prune_attempts: int = 0

@@ -8,7 +8,8 @@ import pytest
 
 from bridges.behaviours import shuffled_labels
 from bridges.bridge import Bridges, pair_sites
-from bridges.circuits import find_circuit, node_means
+from bridges.circuits import Search, find_circuit, node_means
+from bridges.circuits.attribution import attribution
 from bridges.circuits.bridge_context import BridgeContext, share_moved
 from bridges.circuits.circuit import Circuit
 from bridges.config.search import CircuitSettings
@@ -87,6 +88,20 @@ def test_a_behaviour_that_the_sparse_model_lacks_is_not_carried():
     assert max(ceilings[i] for i in context.inner) > 0.5
     for i, diff in context.whole_sparse(batch).items():
         assert abs(share_moved(batch.dense_diff, diff)) < 0.1, i
+
+
+def test_a_warm_start_sees_a_key_behind_saturated_attention():
+    """The gradient at the model as it is hardly sees it: all attention is on one token."""
+    world = plant(0, ("detect", "copy"), n_layer=2, d_model=96, d_mlp=64)
+    means = node_means(world.sparse, [world.text(128)])
+    search = Search(world.sparse, world.pairs("detect", "train", 32), means, CircuitSettings(pairs=32))
+    local = attribution(world.sparse, search.prompts, means)
+    point, (key, *_) = next((p, c) for p, c in world.truth["detect"]["nodes"].items() if p.endswith(".k"))
+
+    def share(scores):
+        return float(scores[point][key].abs()) / max(float(s.abs().max()) for s in scores.values())
+
+    assert share(local) < 0.3 < 0.6 < share(search.importance()), (share(local), share(search.importance()))
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bridges.circuits.ablation import node_means
-from bridges.circuits.attribution import attribution
+from bridges.circuits.attribution import integrated_gradients
 from bridges.circuits.circuit import Circuit, ablated, circuit_logits, count_edges, kept_edges, only
 from bridges.circuits.search import search as search_module
 from bridges.circuits.search.search import Search, find_circuit
@@ -172,8 +172,8 @@ def test_no_search_where_the_model_itself_is_hopeless(quote_model, reference, mo
 
 
 @pytest.mark.parametrize("found_at", [2, 3])
-def test_a_search_that_is_stuck_starts_again_from_attribution(quote_model, reference, monkeypatch, found_at):
-    """Its first ranking leads nowhere: everything but the circuit. The second starts from attribution, the third does
+def test_a_search_that_is_stuck_starts_again_from_importance(quote_model, reference, monkeypatch, found_at):
+    """Its first ranking leads nowhere: everything but the circuit. The second starts from their importance, the third does
     not; the circuit of the first ranking that leads to one is taken."""
     asked: list[dict] = []
     settings = CircuitSettings(max_node_fraction=0.3, pairs=32, warm_start=0.2)
@@ -190,7 +190,7 @@ def test_a_search_that_is_stuck_starts_again_from_attribution(quote_model, refer
     circuit = search.run()
     assert circuit.reached and nodes_of(circuit) == QUOTE_CIRCUIT
     assert [call["warm_start"] for call in asked] == [0.2, 0.4, 0.4][:found_at]
-    expected = attribution(quote_model, search.prompts, search.ablation.reference)
+    expected = integrated_gradients(quote_model, search.prompts, search.ablation.reference)
     for call in asked[:2]:
         torch.testing.assert_close(call["order"], expected)
     # From the same start the third would end where the first did: it begins from all nodes alike, with other noise.

@@ -78,13 +78,13 @@ def should_stop(gates: Gates, loss: float, settings: CircuitSettings) -> bool:
 def initial_gates(
     gates: Gates, settings: CircuitSettings, generator: torch.Generator, order: Mapping[str, Tensor] | None
 ) -> None:
-    """Set every τ to ``init_bias`` and noise, and further open by the root of its attribution (``warm_start``).
+    """Set every τ to ``init_bias`` and noise, and further open by the root of its importance (``warm_start``).
 
     All gates begin open: the whole model has no loss, and no gradient that would keep what is needed. Alike gates would
     close alike, those that matter among them, until the behaviour fails at once.
 
     Args:
-        order: attribution of every node, ``{point: [channels]}``, or None.
+        order: importance of every node, ``{point: [channels]}``, or None.
     """
     largest = 0.0 if order is None else max(float(values.abs().max()) for values in order.values())
     for point, tau in gates.tau.items():

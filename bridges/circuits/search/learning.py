@@ -43,7 +43,7 @@ def learn_gates(
     Args:
         start: τ to go on from, ``{point: [channels]}``; else `initial_gates`.
         adversary: to withstand, on half as many pairs as are in a batch.
-        order: attribution of every node, for ``warm_start``.
+        order: importance of every node, for ``warm_start``.
 
     Raises:
         BridgesError: the loss is not finite.

@@ -25,6 +25,8 @@ from bridges.stack import ResidualStack
 
 # Keeps the draws of resampled values apart from those of the gates.
 VALUES_SEED = 7_000_003
+# Training pairs that the order of a warm start is worked out on.
+ORDER_PAIRS = 32
 # How often nodes are ranked until they lead to a circuit, and the loss from which on a search counts as stuck.
 ATTEMPTS, STUCK = 3, 0.3
 # Unexplained variance on the training pairs up to which a circuit that misses its target is kept: about twice the bar
@@ -162,11 +164,11 @@ class Search:
 
         Where that came near, learning goes on from it with a lower loss as its target. Where it got stuck, gates had
         closed faster than their loss was felt: it starts again with more steps and a smaller penalty that follows the
-        loss more slowly, first with the nodes of large attribution open twice as far, then from all nodes alike.
+        loss more slowly, first with the nodes of large importance open twice as far, then from all nodes alike.
         """
         settings, seed = self.settings, self.seed + 7919 * (attempt - 1)
         if circuit.train_loss > STUCK or not circuit.size:
-            order = attribution(self.stack, self.prompts, self.ablation.reference) if attempt == 1 else None
+            order = self.importance() if attempt == 1 else None
             settings = replace(
                 settings,
                 warm_start=2 * settings.warm_start + (not settings.warm_start),
@@ -229,10 +231,19 @@ class Search:
             return {p: score.abs() for p, score in attribution(*arguments).items()}
         if settings.method == "integrated_gradients":
             return {p: score.abs() for p, score in integrated_gradients(*arguments).items()}
-        order = attribution(*arguments) if settings.warm_start else None
+        order = self.importance() if settings.warm_start else None
         if isinstance(self.objective, TaskLoss):
             self.objective.soften(settings.loss_target_fraction * settings.target, settings.batch)
         return learn_gates(self.stack, self.objective, self.ablation, settings, self.seed, order=order)
+
+    def importance(self) -> dict[str, Tensor]:
+        """Integrated gradients of every node, which gates are opened by at the start, ``{point: [channels]}``.
+
+        The gradient where the model stands would miss what it is sure of: attention that is all on one token no longer
+        depends on the key that put it there.
+        """
+        few = self.prompts.take(slice(0, 2 * ORDER_PAIRS))
+        return integrated_gradients(self.stack, few, self.ablation.reference)
 
     def top(self, scores: Mapping[str, Tensor], count: int) -> Circuit:
         """The circuit of the ``count`` best nodes, measured."""
