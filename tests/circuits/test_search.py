@@ -173,8 +173,8 @@ def test_no_search_where_the_model_itself_is_hopeless(quote_model, reference, mo
 
 @pytest.mark.parametrize("found_at", [2, 3])
 def test_a_search_that_is_stuck_starts_again_from_importance(quote_model, reference, monkeypatch, found_at):
-    """Its first ranking leads nowhere: everything but the circuit. The second starts from their importance, the third does
-    not; the circuit of the first ranking that leads to one is taken."""
+    """Its first ranking leads nowhere: everything but the circuit. The second starts from their importance, the third
+    does not; the circuit of the first ranking that leads to one is taken."""
     asked: list[dict] = []
     settings = CircuitSettings(max_node_fraction=0.3, pairs=32, warm_start=0.2)
     search = Search(quote_model, quote_pairs(64, 0), reference, settings)
