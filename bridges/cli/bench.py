@@ -3,7 +3,7 @@
 Two implementations of one objective on one batch and one set of weights: Bridges', with every hybrid in one stacked
 pass, and a plain one of the kind published code uses (one hybrid after the other, ``topk`` and ``scatter``, attention
 probabilities written out, fp32). Their losses are compared, their times quoted as a ratio, and the time of Bridges'
-step as a share of the machine's measured matmul rate.
+step as a share of the machine's measured matmul rate. ``--peer`` times a published model itself beside ours.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bridges.bridge import Bridges, pair_sites
+from bridges.cli.peer import import_peer, peer_rows, peer_text
 from bridges.cli.scaling import report, scaling_table
 from bridges.config import Config, TrainConfig
 from bridges.errors import BridgesError
@@ -133,11 +134,7 @@ def _timed(function: Callable[[], Tensor], repeats: int) -> tuple[float, float]:
 
 
 def _scaling(args: argparse.Namespace) -> int:
-    try:
-        table = scaling_table(["--precision", args.precision, "--repeats", str(args.repeats)])
-    except BridgesError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    table = scaling_table(["--precision", args.precision, "--repeats", str(args.repeats)])
     print(report(table))
     if args.out:
         Path(args.out).parent.mkdir(parents=True, exist_ok=True)
@@ -157,13 +154,28 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16"))
     parser.add_argument("--skip-plain", action="store_true", help="only Bridges' own step")
+    parser.add_argument(
+        "--peer",
+        metavar="FOLDER",
+        help="a checkout of github.com/openai/circuit_sparsity, whose sparse model is timed beside ours",
+    )
     parser.add_argument("--scaling", action="store_true", help="a table over sizes instead, one varied at a time")
     parser.add_argument("--out", metavar="FILE.csv", help="where the table of --scaling is written as well")
     args = parser.parse_args()
     if args.out and not args.scaling:
         parser.error("--out goes with --scaling")
-    if args.scaling:
-        return _scaling(args)
+    if args.peer and args.scaling:
+        parser.error("--peer does not go with --scaling")
+    try:
+        return _scaling(args) if args.scaling else _bench(args)
+    except BridgesError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def _bench(args: argparse.Namespace) -> int:
+    # A folder that is none must not wait until minutes have been measured.
+    peer = import_peer(args.peer) if args.peer else None
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     precision = resolve_precision(args.precision, device)
     torch.manual_seed(0)
@@ -237,6 +249,11 @@ def main() -> int:
         difference = abs(value - ours["loss"])
         print(f"times faster than plain: {seconds / ours['s/step']:.2f}")
         print(f"loss difference: {difference:.2e} ({difference / abs(value):.1e} of it)")
+    if peer is not None:
+        # Last: the peak of memory is the process's.
+        found = peer_rows(peer, sparse, ids, precision, args.repeats)
+        print(peer_text(found))
+        rows |= found
     for name, row in rows.items():
         print(f"{name:<26}" + "  ".join(f"{k} {v:.4g}" for k, v in row.items()))
     print(json.dumps(rows))
