@@ -83,8 +83,9 @@ def peer_model(peer: ModuleType, sparse: SparseTransformer) -> nn.Module:
     with TemporaryDirectory() as place, redirect_stdout(io.StringIO()):
         save_openai(sparse, place)
         settings = {k: v for k, v in read_settings(place).items() if k != "bigram_table_rank"}
-        # The bigram table is trained in both.
-        settings |= {"flash": True, "grad_checkpointing": False, "learnable_bigram_table": True}
+        # The bigram table is trained in both or in neither.
+        learns = sparse.bigram is not None and all(p.requires_grad for p in sparse.bigram.parameters())
+        settings |= {"flash": True, "grad_checkpointing": False, "learnable_bigram_table": learns}
         state = torch.load(os.path.join(place, WEIGHTS_FILE), weights_only=True)
         try:
             model = peer.GPT(peer.GPTConfig(**settings))
