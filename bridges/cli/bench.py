@@ -3,7 +3,7 @@
 Two implementations of one objective on one batch and one set of weights: Bridges', with every hybrid in one stacked
 pass, and a plain one of the kind published code uses (one hybrid after the other, ``topk`` and ``scatter``, attention
 probabilities written out, fp32). Their losses are compared, their times quoted as a ratio, and the time of Bridges'
-step as a share of the machine's measured matmul rate.
+step as a share of the machine's measured matmul rate. ``--peer`` times a published model itself beside ours.
 """
 
 from __future__ import annotations
@@ -20,17 +20,20 @@ from functools import partial
 from pathlib import Path
 from unittest import mock
 
+import psutil
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bridges.bridge import Bridges, pair_sites
+from bridges.cli.peer import import_peer, peer_rows, peer_text
 from bridges.cli.scaling import report, scaling_table
 from bridges.config import Config, TrainConfig
 from bridges.errors import BridgesError
 from bridges.hybrid import Path as MixedPath
 from bridges.hybrid import path_logits
 from bridges.losses import kl_from_reference, nmse
+from bridges.runs.initialise import FULL_BIGRAM_LIMIT
 from bridges.sparse import Projector, SparseTransformer, SparseTransformerConfig
 from bridges.training.moments import Moments
 from bridges.training.plan import GIB, estimate
@@ -122,6 +125,11 @@ def peak_memory(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
 
 
+def held_memory(device: torch.device) -> int:
+    """The bytes that this process holds now, on the GPU where it computes on one."""
+    return torch.cuda.memory_allocated(device) if device.type == "cuda" else psutil.Process().memory_info().rss
+
+
 def _timed(function: Callable[[], Tensor], repeats: int) -> tuple[float, float]:
     """Best of ``repeats`` wall times, and the value."""
     best = math.inf
@@ -133,11 +141,7 @@ def _timed(function: Callable[[], Tensor], repeats: int) -> tuple[float, float]:
 
 
 def _scaling(args: argparse.Namespace) -> int:
-    try:
-        table = scaling_table(["--precision", args.precision, "--repeats", str(args.repeats)])
-    except BridgesError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    table = scaling_table(["--precision", args.precision, "--repeats", str(args.repeats)])
     print(report(table))
     if args.out:
         Path(args.out).parent.mkdir(parents=True, exist_ok=True)
@@ -157,42 +161,55 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16"))
     parser.add_argument("--skip-plain", action="store_true", help="only Bridges' own step")
+    parser.add_argument(
+        "--peer",
+        metavar="FOLDER",
+        help="a checkout of github.com/openai/circuit_sparsity, whose sparse model is timed beside ours",
+    )
     parser.add_argument("--scaling", action="store_true", help="a table over sizes instead, one varied at a time")
     parser.add_argument("--out", metavar="FILE.csv", help="where the table of --scaling is written as well")
     args = parser.parse_args()
     if args.out and not args.scaling:
         parser.error("--out goes with --scaling")
-    if args.scaling:
-        return _scaling(args)
+    if args.peer and args.scaling:
+        parser.error("--peer does not go with --scaling")
+    try:
+        return _scaling(args) if args.scaling else _bench(args)
+    except BridgesError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def _bench(args: argparse.Namespace) -> int:
+    # A folder that is none must not wait until minutes have been measured.
+    peer = import_peer(args.peer) if args.peer else None
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     precision = resolve_precision(args.precision, device)
+    before = held_memory(device)
     torch.manual_seed(0)
     shape = {"vocab_size": args.vocab, "n_layer": args.layers, "context": args.context}
     dense_config = SparseTransformerConfig(
         d_model=args.d_dense, activation_fraction=None, attention_sink=False, position="learned", bigram="none", **shape
     )
-    sparse_config = SparseTransformerConfig(d_model=args.d_sparse, **shape)
+    # As a run has it: a table for every pair of tokens where there is room for one, and frozen.
+    settings = Config(train=TrainConfig(batch=args.batch, tokens=args.batch * args.context), sparsity=args.sparsity)
+    table = "full" if args.vocab <= FULL_BIGRAM_LIMIT else "low_rank"
+    sparse_config = SparseTransformerConfig(
+        d_model=args.d_sparse, bigram=table, bigram_rank=settings.sparse.bigram_rank, **shape
+    )
     dense = SparseTransformer(dense_config).eval().requires_grad_(False)
     sparse = SparseTransformer(sparse_config)
     for model in (dense, sparse):
         nn.Module.to(model, device)
     bridges = Bridges(args.d_dense, args.d_sparse, pair_sites(dense.n_sublayers, sparse.n_sublayers), 0.25).to(device)
     Projector(sparse.sparse_matrices()).project(args.sparsity)
-    settings = TrainConfig(batch=args.batch, tokens=args.batch * args.context)
-    plan = estimate(
-        Config(train=settings, sparsity=args.sparsity),
-        dense,
-        sparse_config,
-        len(bridges),
-        args.context,
-        precision,
-        1,
-        device,
-    )
+    assert sparse.bigram is not None
+    sparse.bigram.requires_grad_(settings.sparse.train_bigram)
+    plan = estimate(settings, dense, sparse_config, len(bridges), args.context, precision, 1, device)
     ids = torch.randint(0, args.vocab, (args.batch, args.context), device=device)
     objective = Objective(dense, sparse, bridges, dict.fromkeys(TERMS, 1.0))
     tokens, every = ids.numel(), list(range(len(bridges)))
-    trained = [p for m in (sparse, bridges) for p in m.parameters()]
+    trained = [p for m in (sparse, bridges) for p in m.parameters() if p.requires_grad]
 
     def own(d2s: list[int], s2d: list[int]) -> Tensor:
         with autocast(precision, device):
@@ -214,7 +231,6 @@ def main() -> int:
     machine = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
     print(f"{device.type}, {machine}, {precision}; matmul {rate / 1e9:,.0f} GFLOP/s")
     rows: dict[str, dict[str, float]] = {}
-    before = peak_memory(device)
     for name, sites in (("bridges, all sites", every), ("bridges, 1 sampled site", [len(bridges) // 2])):
         seconds, value = _timed(partial(own, sites, sites), args.repeats)
         flops = step_flops(sparse_config, dense_config, tokens, len(sites))
@@ -226,9 +242,8 @@ def main() -> int:
         }
         if len(sites) == len(bridges):
             rows[name]["peak GiB"] = peak_memory(device) / GIB
-            # The weights lay there before; there is no optimizer here, with two moments of all that is trained.
-            weights = sum(p.numel() * p.element_size() for p in (*trained, *dense.parameters()))
-            rows[name]["GiB of the step"] = (peak_memory(device) - before + weights) / GIB
+            # There is no optimizer here, with two moments of all that is trained.
+            rows[name]["GiB of the step"] = (peak_memory(device) - before) / GIB
             rows[name]["GiB estimated"] = (plan.memory - 8 * sum(p.numel() for p in trained)) / GIB
     if not args.skip_plain:
         seconds, value = _timed(plain, 1)
@@ -237,6 +252,11 @@ def main() -> int:
         difference = abs(value - ours["loss"])
         print(f"times faster than plain: {seconds / ours['s/step']:.2f}")
         print(f"loss difference: {difference:.2e} ({difference / abs(value):.1e} of it)")
+    if peer is not None:
+        # Last: the peak of memory is the process's.
+        found = peer_rows(peer, sparse, ids, precision, args.repeats)
+        print(peer_text(found))
+        rows |= found
     for name, row in rows.items():
         print(f"{name:<26}" + "  ".join(f"{k} {v:.4g}" for k, v in row.items()))
     print(json.dumps(rows))

@@ -154,7 +154,7 @@ def _train(parts: RunContext, plan: Plan, tracker: Tracker) -> None:
     if trainer.progress.step < trainer.steps:
         if trainer.store():
             parts.say("The dense model has been run once on all prompts; its streams are kept for training.")
-        plan.seconds_per_step = time_step(trainer)
+        plan.seconds_per_step, plan.done = time_step(trainer), trainer.progress.step
     parts.say(plan.text())
     training, timing = trainer.fit()
     finish(parts.sparse, parts.bridges)

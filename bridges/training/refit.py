@@ -28,14 +28,16 @@ def stream_pairs(
     device: torch.device,
     autocast: Callable[[], AbstractContextManager] = nullcontext,
     stored: StoredStreams | None = None,
+    every: int = 1,
 ) -> Iterator[tuple[dict[int, Tensor], dict[int, Tensor]]]:
     """Both models' streams over about so many training tokens, for a regression between them, ``{site: [B, T, d]}``.
 
     Args:
         rows: that are run at once. autocast: makes the precision of the passes.
         stored: the dense streams at the bridges' sites where they are kept; None: the dense model is run.
+        every: of so many groups of rows only one is run.
     """
-    for some in data.chunk_rows("train", max(1, round(tokens / data.mean_length)), rows):
+    for some in data.chunk_rows("train", max(1, round(tokens / data.mean_length)), rows)[::every]:
         ids = data.ids("train", some).to(device)
         with autocast():
             found = stored(some, ids.shape[1]) if stored else dense.run(ids)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 
 from bridges.config import TermConfig
 from bridges.errors import ConfigError, DivergenceError
 from bridges.sparse import budget
+from bridges.training.optimizers import OptimizerSet
 from bridges.training.plan import time_step
 
 from .conftest import assert_identical, steps_in, weights
@@ -208,11 +211,63 @@ def test_the_time_of_a_step_counts_those_with_crossings_and_those_without(make_t
 
     def gradients(step: int) -> None:
         clock[0] += 1.0 if step < 6 else 9.0
+        for p in trainer.parameters:
+            p.grad = torch.ones_like(p)
 
     monkeypatch.setattr(trainer, "gradients", gradients)
     assert time_step(trainer) == pytest.approx((6 * 1 + 2 * 9) / 8)
     trainer.progress.step = 7
     assert time_step(trainer) == pytest.approx(9)
+
+
+def test_the_time_of_a_step_counts_the_update_and_the_projection(make_trainer, monkeypatch):
+    trainer = make_trainer("late", steps=8, train_bigram=False)
+    clock = [0.0]
+    monkeypatch.setattr("bridges.training.plan.time.perf_counter", lambda: clock[0])
+
+    def costs(target, name: str, seconds: float) -> None:
+        run = getattr(target, name)
+
+        def costly(*args):
+            clock[0] += seconds
+            return run(*args)
+
+        monkeypatch.setattr(target, name, costly)
+
+    for target, name, seconds in (
+        (trainer, "gradients", 1.0),
+        (trainer.projector, "project", 0.5),
+        (trainer, "_rescale_gradients", 0.25),
+        (OptimizerSet, "step", 0.125),
+    ):
+        costs(target, name, seconds)
+    assert time_step(trainer) == pytest.approx(1.875)
+    # Where a second optimizer does not fit into memory, passes alone are timed.
+    monkeypatch.setattr("bridges.training.plan.available_memory", lambda device: 1000)
+    assert time_step(trainer) == pytest.approx(1)
+
+
+def test_trial_steps_have_as_few_weights_as_there_will_be(make_trainer, monkeypatch):
+    trainer = make_trainer(steps=400, sparsity=0.02, hybrid_from=0.5, anneal=1.0, anneal_shape="linear")
+    before, seen = weights(trainer), []
+    run = trainer.gradients
+
+    def watched(step: int):
+        kept = trainer.projector.nonzeros()
+        share = sum(kept.values()) / sum(p.numel() for p in trainer.projector.matrices.values())
+        seen.append((step, share))
+        return run(step)
+
+    monkeypatch.setattr(trainer, "gradients", watched)
+    time_step(trainer)
+    # Three in each half, the first one twice; each within its third.
+    steps = [step for step, _ in seen]
+    assert len(steps) == 8 and steps[0] == steps[1] and steps[4] == steps[5]
+    edges = [0, 66, 133, 200, 266, 333, 400]
+    assert [sum(a <= step < b for step in set(steps)) for a, b in pairwise(edges)] == [1] * 6
+    for step, share in seen:
+        assert share == pytest.approx(trainer.schedule.fraction(step), abs=0.02)
+    assert_identical(weights(trainer), before)
 
 
 # --- what can go wrong ------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from bridges.data.blocks import TokenBlocks
 from bridges.hybrid import Path, path_logits
 from bridges.training.crossings import Crossings
 from bridges.training.loop import Trainer
-from bridges.training.plan import time_step
+from bridges.training.plan import _typical, _work, time_step
 from bridges.training.refit import refit_steps
 from bridges.training.stored import StoredStreams, stored_bytes
 from bridges.training.terms import Objective
@@ -226,6 +226,46 @@ def test_an_interrupted_training_on_prompts_goes_on_bit_for_bit(make_trainer, ke
     for mine, theirs in ((second.sparse, whole.sparse), (second.bridges, whole.bridges)):
         state = theirs.state_dict()
         assert [name for name, value in mine.state_dict().items() if not torch.equal(value, state[name])] == []
+
+
+def test_fits_of_the_bridges_count_into_the_time_of_a_step(make_trainer, monkeypatch):
+    trainer = make_trainer(steps=20, refit=5)
+    clock, rows = [0.0], []
+    monkeypatch.setattr("bridges.training.plan.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("bridges.training.plan._PART", 2)
+    run = trainer.sparse.run
+
+    def costly(ids):
+        clock[0] += 3.0
+        rows.append(len(ids))
+        return run(ids)
+
+    monkeypatch.setattr(trainer.sparse, "run", costly)
+    monkeypatch.setattr(trainer, "gradients", lambda step: None)
+    monkeypatch.setattr(trainer, "_rescale_gradients", lambda: 0.0)
+    bridges = {name: value.clone() for name, value in trainer.bridges.state_dict().items()}
+    # Text of 32 rows in groups of at most four of one length: nine, of which five are run; five fits in twenty steps.
+    assert time_step(trainer) == pytest.approx(5 * 9 * 3.0 / 20)
+    assert len(rows) == 5
+    assert all(torch.equal(value, bridges[name]) for name, value in trainer.bridges.state_dict().items())
+    trainer.progress.step = 19
+    assert time_step(trainer) == pytest.approx(9 * 3.0)
+
+
+def test_a_usual_step_stands_for_the_others(make_trainer, monkeypatch):
+    """Of rows of 6, 8 and 10 tokens, and crossings at any bridge, one near the mean."""
+    trainer = make_trainer(steps=40, hybrid_sites="1")
+    work = np.array([_work(trainer, step) for step in range(40)])
+    assert work.max() > 1.5 * work.min()
+    assert work[_typical(trainer, 0, 40)] == pytest.approx(work.mean(), rel=0.1)
+    # Longer rows and crossings further down take more.
+    monkeypatch.setattr(trainer, "sampler", lambda step: (Crossings((step,), (1.0,)), Crossings((), ())))
+    data, lengths = trainer.data, trainer.data.lengths["train"]
+    monkeypatch.setattr(data, "rows", lambda step, size, seed: np.flatnonzero(lengths == 6)[:4])
+    by_site = [_work(trainer, bridge) for bridge in range(5)]
+    assert by_site == sorted(by_site, reverse=True) and by_site[0] > 1.5 * by_site[-1]
+    monkeypatch.setattr(data, "rows", lambda step, size, seed: np.flatnonzero(lengths == 10)[:4])
+    assert _work(trainer, 0) == pytest.approx(by_site[0] * 10 / 6)
 
 
 def test_a_training_on_prompts_learns_the_answers(make_trainer):

@@ -111,7 +111,9 @@ def test_text_of_a_plan():
     assert "100 tokens in 10 steps, fp32" in plan.text() and "5 crossed per step" in plan.text()
     assert "time" not in plan.text()
     plan.seconds_per_step = 9.0
-    assert "1 min 30 s about, 9.00 s a step" in plan.text()
+    assert "1 min 30 s about for training, 9.00 s a step" in plan.text()
+    plan.done = 4
+    assert "54 s about for training, 9.00 s a step" in plan.text()
 
 
 @pytest.mark.parametrize(
