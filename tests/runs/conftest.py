@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -109,11 +109,17 @@ def context_of(
     )
 
 
-def judged(context: RunContext, name: str = "copy", dense: float = 1.0, sparse: float = 1.0) -> pd.Series:
+def judged(
+    context: RunContext,
+    name: str = "copy",
+    dense: float = 1.0,
+    sparse: float = 1.0,
+    able: Sequence[str] = ("dense", "sparse"),
+) -> pd.Series:
     """Verdict, ``states`` of claims and ``tables`` of one behaviour.
 
     Args:
-        dense, sparse: accuracies of the whole models.
+        dense, sparse: accuracies of the whole models. able: those in which circuits are searched for.
     """
     folder = context.folder.path
     count = context.config.behaviours.pairs
@@ -127,7 +133,7 @@ def judged(context: RunContext, name: str = "copy", dense: float = 1.0, sparse: 
             row |= {key: accuracy, f"{key}_low": accuracy, f"{key}_high": accuracy}
         rows.append(row)
     write_table(folder, "behaviours", pd.DataFrame(rows).assign(bridge=pd.array([None, None], "Int64")))
-    work = BehaviourWork(context, name, ["dense", "sparse"])
+    work = BehaviourWork(context, name, able)
     with torch.no_grad():
         work.run()
     tables = work.tables()

@@ -53,7 +53,9 @@ def test_hard_worlds(tmp_path: Path) -> None:
                 behaviours=BehavioursConfig(suite="planted", pairs=128),
                 circuits=CircuitsConfig(controls=controls, workers=1),
             )
-            row = judged(context_of(world, config, tmp_path / f"{seed}-{name}", documents=1024), name, **accuracy)
+            able = [model for model, share in accuracy.items() if share >= 0.9]
+            context = context_of(world, config, tmp_path / f"{seed}-{name}", documents=1024)
+            row = judged(context, name, **accuracy, able=able)
             planted = sum(map(len, truth["nodes"].values()))
             print(f"{seed} {name}: {row['verdict']}, {row['nodes']} nodes of {planted}; {row['reason']}", flush=True)
             found.append((alike, row["verdict"]))
