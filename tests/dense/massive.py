@@ -190,11 +190,11 @@ def massive_model(family: str, vocab: int, seed: int = 0) -> PreTrainedModel:
 
 
 @torch.no_grad()
-def measured(model: Any, ids: Tensor, run: Callable[[Tensor], dict[int, Tensor]], site: int) -> tuple[float, float]:
+def measured(run: Callable[[Tensor], dict[int, Tensor]], ids: Tensor, site: int) -> tuple[float, float]:
     """How much longer the first token's stream is than others' median, and how much more the widest channel varies.
 
     Args:
-        ids: ``[B, T]``, each row with the first token. run: ids to the streams at every site. site: which one.
+        run: ids to the streams at every site. ids: ``[B, T]``, each row with the first token. site: which one.
     """
     h = run(ids)[site]
     lengths, spread = h.norm(dim=-1), h[:, 1:].flatten(0, 1).std(0)
