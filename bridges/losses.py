@@ -29,9 +29,9 @@ def chunk_entries(device: torch.device) -> int:
     return GPU_CHUNK_ENTRIES if device.type == "cuda" else CHUNK_ENTRIES
 
 
-# The least squared deviation that a token's error is divided by, as a share of the variance. Ordinary streams have hardly
-# a token below it. Where one channel carries nearly all of the variance, as in many pretrained models, every tenth token
-# lies so close to the mean there that one of them could outweigh thousands of others.
+# The least squared deviation that a token's error is divided by, as a share of the variance. Ordinary streams have
+# hardly a token below it. Where one channel has nearly all of the variance, as in many pretrained models, a quarter of them
+# are, and one that is close enough to the mean could outweigh thousands of others.
 LEAST_SHARE = 0.1
 
 

@@ -199,8 +199,8 @@ def bridge_errors(
                     ("decoder", bridges[i].decode(y), x, means[0][pair.dense]),
                 ):
                     centre = mean if name == "encoder" else bridges[i].text_moments(mean, mean.new_zeros(()))[0]
-                    rows = [estimate - target, target - mean, target - centre]
-                    lengths = torch.stack([row.double().square().sum(-1).flatten() for row in rows])
+                    parts = (estimate - target, target - mean, target - centre)
+                    lengths = torch.stack([part.double().square().sum(-1).flatten() for part in parts])
                     sums.setdefault((i, name), []).append(lengths)
     rows = []
     for i, pair in enumerate(bridges.pairs):
