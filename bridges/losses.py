@@ -30,8 +30,8 @@ def chunk_entries(device: torch.device) -> int:
 
 
 # The least squared deviation that a token's error is divided by, as a share of the variance. Ordinary streams have
-# hardly a token below it. Where one channel has nearly all of the variance, as in many pretrained models, a quarter of them
-# are, and one that is close enough to the mean could outweigh thousands of others.
+# hardly a token below it. Where one channel has nearly all of the variance, as in many pretrained models, a quarter of
+# them are, and one that is close enough to the mean could outweigh thousands of others.
 LEAST_SHARE = 0.1
 
 
