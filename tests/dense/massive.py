@@ -28,7 +28,7 @@ WIDE_LAYER, SINK_LAYER = 0, 1
 # Lengths of the first token's stream, in those of others; deviation of the wide channel, in that of the median one.
 LENGTH, SPREAD = 150.0, 150.0
 # Mean of the wide channel, in its deviations; deviation of the logits.
-FAR, LOGITS = 3.0, 2.0
+FAR, LOGITS = 6.0, 2.0
 
 SIZE = {"hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4, "max_position_embeddings": 128}
 ROTARY = {**SIZE, "intermediate_size": 96, "head_dim": 12}
@@ -139,7 +139,7 @@ def massive_model(family: str, vocab: int, seed: int = 0) -> PreTrainedModel:
             written[FLAG] = 0
             if i > WIDE_LAYER:
                 # Little beside what is massive, as in models of many layers.
-                written *= 0.2
+                written *= 0.1
         for channel in (WIDE, TWIN):
             layer.writes[1][channel] = 0
     embedding.weight[:, [FLAG, WIDE, TWIN]] = 0
