@@ -197,5 +197,7 @@ def measured(run: Callable[[Tensor], dict[int, Tensor]], ids: Tensor, site: int)
         run: ids to the streams at every site. ids: ``[B, T]``, each row with the first token. site: which one.
     """
     h = run(ids)[site]
-    lengths, spread = h.norm(dim=-1), h[:, 1:].flatten(0, 1).std(0)
+    # The middle half of the tokens: of random gated models' tokens one of hundreds runs away by itself.
+    lengths, others = h.norm(dim=-1), h[:, 1:].flatten(0, 1)
+    spread = others.quantile(0.75, dim=0) - others.quantile(0.25, dim=0)
     return float(lengths[:, 0].min() / lengths[:, 1:].median()), float(spread.max() / spread.median())

@@ -166,7 +166,7 @@ def test_massive_activations_are_as_they_were_planted(saved, family):
     for site in (stack.n_sublayers - 1, stack.n_sublayers):
         length, spread = measured(lambda x: stack.run(x).sites, ids, site)
         assert 100 <= length <= 200 and abs(length / LENGTH - 1) < 0.1
-        assert 80 <= spread <= 160
+        assert 70 <= spread <= 200
     logp = stack.logits(ids)[:, 1:].log_softmax(-1)
     entropy = -(logp.exp() * logp).sum(-1).mean()
     assert 2 < float(entropy) < math.log(VOCAB) - 1
