@@ -40,10 +40,10 @@ def test_nmse_by_hand():
 
 
 def test_nmse_of_the_mean_is_one_and_its_normaliser_takes_no_gradient():
-    target = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    target = torch.randn(2, 5, 30, generator=torch.Generator().manual_seed(0)).requires_grad_()
     mean = target.detach().mean((0, 1))
-    assert nmse(mean.expand(2, 5, 3), target, mean).item() == pytest.approx(1.0)
-    estimate = torch.zeros(2, 5, 3)
+    assert nmse(mean.expand(2, 5, 30), target, mean).item() == pytest.approx(1.0)
+    estimate = torch.zeros(2, 5, 30)
     nmse(estimate, target, mean).backward()
     deviation = (target.detach() - mean).square().sum(-1, keepdim=True)
     torch.testing.assert_close(target.grad, 2 * target.detach() / deviation / 10)
