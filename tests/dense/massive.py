@@ -25,8 +25,9 @@ from bridges.dense import family_of
 FLAG, SINK, WIDE, TWIN = 0, 1, 2, 3
 # Layers whose MLPs write them.
 WIDE_LAYER, SINK_LAYER = 0, 1
-# Lengths of the first token's stream, in those of others; deviation of the wide channel, in that of the median one.
-LENGTH, SPREAD = 150.0, 150.0
+# Length of the first token's stream, in those of others; deviation of the wide channel, in that of the median one as it
+# is before the later layers, which add to it: about a hundred behind them.
+LENGTH, SPREAD = 150.0, 200.0
 # Mean of the wide channel, in its deviations; deviation of the logits.
 FAR, LOGITS = 6.0, 2.0
 
