@@ -101,6 +101,18 @@ class Bridge(nn.Module):
         """Dense stream ``[..., d_dense]`` with mean 0 and deviation 1 in every channel, clipped; in fp32."""
         return ((h.float() - self.mean) / self.scale).clamp(-self.clip, self.clip)
 
+    def text_moments(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean ``[d_dense]`` and variance (a scalar, summed over channels) that errors of the decoder are held against.
+
+        Those of ordinary tokens over text, as they were measured: a batch's own are far off where a massive activation
+        is among its tokens, and nearly zero where its prompts are alike.
+
+        Args:
+            mean, variance: of the batch, for bridges that nothing was measured for.
+        """
+        measured = self.clip < NO_CLIP
+        return torch.where(measured, self.mean, mean), torch.where(measured, self.scale.square().sum(), variance)
+
     def encode(self, h: Tensor) -> Tensor:
         """Dense stream ``[B, T, d_dense]`` to sparse stream ``[B, T, d_sparse]``: linear, then AbsTopK."""
         return abs_topk(self.encoder(self.standardise(h)), self.kept).float() * self.sparse_scale

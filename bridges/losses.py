@@ -29,6 +29,12 @@ def chunk_entries(device: torch.device) -> int:
     return GPU_CHUNK_ENTRIES if device.type == "cuda" else CHUNK_ENTRIES
 
 
+# The least squared deviation that a token's error is divided by, as a share of the variance. Ordinary streams have
+# hardly a token below it. Where one channel has nearly all of the variance, as in many pretrained models, a quarter of
+# them are, and one that is close enough to the mean could outweigh thousands of others.
+LEAST_SHARE = 0.1
+
+
 def dot(a: Tensor, b: Tensor) -> Tensor:
     """Inner products over the last axis, ``[..., d]`` twice to ``[...]``, in the precision of the arguments.
 
@@ -67,19 +73,24 @@ def nmse(estimate: Tensor, target: Tensor, mean: Tensor, variance: Tensor | None
     """Squared error over the target's squared deviation from ``mean``, averaged over tokens.
 
     The paper does not name its normaliser. Here it is taken per token, so that the few tokens with a very large norm
-    that pretrained models have do not decide the whole sum, and the denominator takes no gradient.
+    that pretrained models have do not decide the whole sum, and the denominator takes no gradient. Nor do the few that
+    are close to the mean: a token counts as no closer to it than a tenth of the variance.
 
     Args:
         estimate, target: ``[B, T, d]``.
         mean: the target's mean over tokens, ``[d]``.
-        variance: its mean squared deviation from that mean, a scalar (None: over the tokens given here). A token closer
-            to the mean than a millionth of it counts as that far away.
+        variance: its mean squared deviation from that mean, summed over channels, a scalar (None: over the tokens given
+            here).
     """
     estimate, target, mean = (_at_least_fp32(x) for x in (estimate, target, mean))
     error, deviation = estimate - target, target.detach() - mean
     error, deviation = dot(error, error), dot(deviation, deviation)
-    floor = 1e-6 * (deviation.mean() if variance is None else variance)
-    return (error / deviation.clamp_min(floor)).mean()
+    return per_token_nmse(error, deviation, deviation.mean() if variance is None else variance).mean()
+
+
+def per_token_nmse(error: Tensor, deviation: Tensor, variance: Tensor) -> Tensor:
+    """Squared errors of tokens over their squared deviations, floored at `LEAST_SHARE` of the variance; any shape."""
+    return error / deviation.clamp_min(LEAST_SHARE * variance)
 
 
 @dataclass

@@ -40,10 +40,10 @@ def test_nmse_by_hand():
 
 
 def test_nmse_of_the_mean_is_one_and_its_normaliser_takes_no_gradient():
-    target = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    target = torch.randn(2, 5, 30, generator=torch.Generator().manual_seed(0)).requires_grad_()
     mean = target.detach().mean((0, 1))
-    assert nmse(mean.expand(2, 5, 3), target, mean).item() == pytest.approx(1.0)
-    estimate = torch.zeros(2, 5, 3)
+    assert nmse(mean.expand(2, 5, 30), target, mean).item() == pytest.approx(1.0)
+    estimate = torch.zeros(2, 5, 30)
     nmse(estimate, target, mean).backward()
     deviation = (target.detach() - mean).square().sum(-1, keepdim=True)
     torch.testing.assert_close(target.grad, 2 * target.detach() / deviation / 10)
@@ -51,8 +51,11 @@ def test_nmse_of_the_mean_is_one_and_its_normaliser_takes_no_gradient():
 
 def test_a_token_on_the_mean_does_not_decide_the_nmse():
     target = torch.tensor([[[0.0], [1.0], [-1.0]]])
-    value = float(nmse(target + 0.001, target, torch.zeros(1)))
-    assert value == pytest.approx((1e-6 / (1e-6 * 2 / 3) + 2e-6) / 3, rel=1e-3)
+    # Its error counts as if it were a tenth of the variance, of two thirds, away.
+    value = float(nmse(target + 0.1, target, torch.zeros(1)))
+    assert value == pytest.approx((0.01 / (0.1 * 2 / 3) + 0.02) / 3)
+    value = float(nmse(target + 0.1, target, torch.zeros(1), torch.tensor(4.0)))
+    assert value == pytest.approx((0.01 / 0.4 + 0.02) / 3)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from torch import Tensor
 from bridges.bridge import Bridges
 from bridges.data.blocks import Text, in_batches
 from bridges.hybrid import Path, keep_prefix, prefix_streams
-from bridges.losses import Reference, head_values, kl_from_reference
+from bridges.losses import Reference, head_values, kl_from_reference, per_token_nmse
 from bridges.stack import ResidualStack
 
 CPU = torch.device("cpu")
@@ -182,7 +182,8 @@ def bridge_errors(
     """NMSE and FVU of every encoder and decoder, one row per bridge.
 
     NMSE is the training loss's definition: a token's squared error over its squared deviation from the mean, averaged
-    over tokens. FVU is the ratio of the two sums. The constant prefix counts in neither.
+    over tokens. FVU is the ratio of the squared errors' sum to that of the deviations from these texts' own mean. The
+    constant prefix counts in neither.
     """
     sums: dict[tuple[int, str], list[Tensor]] = {}
     start = bridges.constant_prefix
@@ -197,15 +198,19 @@ def bridge_errors(
                     ("encoder", bridges[i].encode(x), y, means[1][pair.sparse]),
                     ("decoder", bridges[i].decode(y), x, means[0][pair.dense]),
                 ):
-                    error = (estimate - target).double().square().sum(-1).flatten()
-                    deviation = (target - mean).double().square().sum(-1).flatten()
-                    sums.setdefault((i, name), []).append(torch.stack([error, deviation]))
+                    centre = mean if name == "encoder" else bridges[i].text_moments(mean, mean.new_zeros(()))[0]
+                    parts = (estimate - target, target - mean, target - centre)
+                    lengths = torch.stack([part.double().square().sum(-1).flatten() for part in parts])
+                    sums.setdefault((i, name), []).append(lengths)
     rows = []
     for i, pair in enumerate(bridges.pairs):
         row: dict[str, float] = {"bridge": i, "dense_site": pair.dense, "sparse_site": pair.sparse}
         for name in ("encoder", "decoder"):
-            error, deviation = torch.cat(sums[i, name], dim=1)
-            row[f"nmse_{name}"] = float((error / deviation.clamp_min(1e-6 * deviation.mean())).mean())
+            error, deviation, from_centre = torch.cat(sums[i, name], dim=1)
+            variance = deviation.mean()
+            if name == "decoder":
+                variance = bridges[i].text_moments(variance, variance)[1]
+            row[f"nmse_{name}"] = float(per_token_nmse(error, from_centre, variance).mean())
             row[f"fvu_{name}"] = float(error.sum() / deviation.sum())
         rows.append(row)
     return pd.DataFrame(rows)

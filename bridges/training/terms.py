@@ -219,7 +219,7 @@ class Objective:
                     target = y.detach() if self.detach_encoder_target else y
                     total = total + nmse(bridge.encode(x), target, m.mean, m.variance)
                 else:
-                    total = total + nmse(bridge.decode(y), x, m.mean, m.variance)
+                    total = total + nmse(bridge.decode(y), x, *bridge.text_moments(m.mean, m.variance))
             self._put(losses, term, total)
             if self.coefficients[term]:
                 parts.append(total * self.coefficients[term])
