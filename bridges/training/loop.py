@@ -26,6 +26,7 @@ from bridges.training.checkpoint import Progress, load_checkpoint, save_checkpoi
 from bridges.training.crossings import DIRECTIONS, Crossings, Sampler
 from bridges.training.moments import Moments
 from bridges.training.optimizers import OptimizerSet, ParameterGroup, build_optimizer
+from bridges.training.parallel import Engine, Step, engine_for, strategy
 from bridges.training.precision import autocast, resolve_precision
 from bridges.training.readings import Readings
 from bridges.training.refit import refit_steps, stream_pairs
@@ -75,6 +76,7 @@ class Trainer:
         self.config, self.data, self.accelerator = config, data, accelerator
         self.dense, self.sparse, self.bridges = dense, sparse, bridges
         self.checkpoints, self.log_row = checkpoints, log_row
+        strategy(accelerator)
         share = accelerator.num_processes * train.accumulate
         if train.batch % share:
             raise ConfigError(
@@ -108,6 +110,7 @@ class Trainer:
             self._shared_moments,
             train.terms.answer,
         )
+        self._engine: Engine | None = None
         wanted = len(bridges) if train.hybrid_sites == "all" else int(train.hybrid_sites)
         first = round(self.steps * train.hybrid_from)
         self.sampler = Sampler(len(bridges), wanted, config.seed, train.hybrid_sampling == "importance", first)
@@ -148,6 +151,15 @@ class Trainer:
     @property
     def parameters(self) -> list[torch.nn.Parameter]:
         return [p for module in (self.sparse, self.bridges) for p in module.parameters() if p.requires_grad]
+
+    @property
+    def engine(self) -> Engine:
+        """What runs the step on all processes; made when first asked for, around the weights as they are then."""
+        if self._engine is None:
+            # Annealing begins without the bigram table.
+            unused = self.anneal_activation or not self.objective.reaches_every_bridge
+            self._engine = engine_for(self.accelerator, Step(self.objective), unused)
+        return self._engine
 
     def _shared_moments(self, h: Tensor) -> Moments:
         mine = Moments.of(h)
@@ -205,12 +217,13 @@ class Trainer:
         if accumulate > 1 and self.objective.normalises:
             with autocast(self.precision, self.accelerator.device):
                 moments = self.objective.moments(batches)
-        for ids in batches:
-            with autocast(self.precision, self.accelerator.device):
-                losses = self.objective(ids, d2s, s2d, moments, answered, self._stored(step, ids.shape[1]))
-            # The tensor that is logged as `total` is the one that is back-propagated.
-            self.accelerator.backward(losses.total / accumulate)
-            named = {"total": losses.total.detach(), **losses.values}
+        for part, ids in enumerate(batches, 1):
+            with self.engine.part(last=part == accumulate):
+                with autocast(self.precision, self.accelerator.device):
+                    total, losses = self.engine(ids, d2s, s2d, moments, answered, self._stored(step, ids.shape[1]))
+                # The tensor that is logged as `total` is the one that is back-propagated.
+                (total / accumulate).backward()
+            named = {"total": total.detach(), **losses.values}
             named |= {f"{term}_weighted": value for term, value in losses.weighted.items()}
             assert losses.sizes is not None
             sizes = sizes + losses.sizes / accumulate
@@ -219,7 +232,6 @@ class Trainer:
             for name, value in named.items():
                 sums[name] = sums.get(name, 0) + value / accumulate
         if self.accelerator.num_processes > 1:
-            self._reduce_gradients()
             flat = self.accelerator.reduce(torch.stack(list(sums.values())), reduction="mean")
             sums = dict(zip(sums, flat.unbind(), strict=True))
             sizes = self.accelerator.reduce(sizes, reduction="mean")  # type: ignore[assignment]
@@ -242,12 +254,6 @@ class Trainer:
         )
         fit_ridge(self.bridges, streams, self.config.bridge.ridge)
         self.optimizer.forget(self.bridges.parameters())
-
-    def _reduce_gradients(self) -> None:
-        grads = [p.grad if p.grad is not None else torch.zeros_like(p) for p in self.parameters]
-        flat = self.accelerator.reduce(torch.cat([g.flatten() for g in grads]), reduction="mean")
-        for p, g in zip(self.parameters, flat.split([g.numel() for g in grads]), strict=True):  # type: ignore[union-attr]
-            p.grad = g.view_as(p)
 
     def _rescale_gradients(self) -> float:
         """Clip or normalise the RMS over all gradients; returns what it was."""
