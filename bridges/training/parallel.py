@@ -6,17 +6,25 @@ model and bridges are called by parts, so what is wrapped is one module whose fo
 
 from __future__ import annotations
 
+import os
 import warnings
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
+import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.nn.parallel import DistributedDataParallel
 
+from bridges.config import TrainConfig
 from bridges.errors import ConfigError
-from bridges.training.terms import Losses, Objective
+from bridges.shards import is_sharded
+from bridges.stack import Streams
+from bridges.training.terms import Losses, Objective, StreamMoments
 
 # Engines of Accelerate that train whole copies of the model, one a process.
 _COPIES = (
@@ -27,20 +35,43 @@ _COPIES = (
 )
 
 
-def strategy(accelerator: Accelerator) -> str:
-    """How training is spread: ``one`` process, or ``ddp`` over several.
+def _fsdp(accelerator: Accelerator) -> FullyShardedDataParallelPlugin | None:
+    """Accelerate's settings of FSDP, where that was asked for; on CPUs it knows them and calls itself MULTI_CPU."""
+    asked = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+    if accelerator.distributed_type == DistributedType.FSDP or asked:
+        return getattr(accelerator.state, "fsdp_plugin", None) or FullyShardedDataParallelPlugin()
+    return None
+
+
+def strategy(accelerator: Accelerator, config: TrainConfig | None = None) -> str:
+    """How training is spread: ``one`` process, or ``ddp`` or ``fsdp2`` over several.
+
+    Args:
+        config: settings to hold against it.
 
     Raises:
-        ConfigError: Accelerate was told to use an engine that Bridges does not train on.
+        ConfigError: Accelerate was told to use an engine that Bridges does not train on, or one that these settings do
+            not go with.
     """
     if accelerator.num_processes == 1:
         return "one"
-    if accelerator.distributed_type in _COPIES:
+    fsdp = _fsdp(accelerator)
+    if fsdp is None and accelerator.distributed_type in _COPIES:
         return "ddp"
-    raise ConfigError(
-        f"Accelerate was launched with {accelerator.distributed_type.value}, which Bridges does not train on. Launch "
-        "with `accelerate launch --multi_gpu` (DDP)."
-    )
+    if fsdp is None or fsdp.fsdp_version != 2:
+        engine = "FSDP 1" if fsdp else accelerator.distributed_type.value
+        raise ConfigError(
+            f"Accelerate was launched with {engine}, which Bridges does not train on. Launch with `accelerate launch "
+            "--multi_gpu` (DDP) or `accelerate launch --use_fsdp --fsdp_version 2`."
+        )
+    if isinstance(fsdp.cpu_offload, CPUOffloadPolicy):
+        raise ConfigError("Bridges trains on shards that stay on the device: launch with --fsdp_offload_params false.")
+    if config is not None and config.optimizer == "muon":
+        raise ConfigError(
+            "train.optimizer=muon steps whole matrices, which FSDP splits. Use train.optimizer=adamw, or launch with "
+            "`accelerate launch --multi_gpu` (DDP)."
+        )
+    return "fsdp2"
 
 
 class Step(nn.Module):
@@ -62,6 +93,16 @@ class Step(nn.Module):
         losses = self.objective(*arguments)
         return losses.total, losses
 
+    @torch.no_grad()
+    def moments(self, batches: Sequence[Tensor]) -> StreamMoments:
+        """See `Objective.moments`."""
+        return self.objective.moments(batches)
+
+    @torch.no_grad()
+    def streams(self, ids: Tensor) -> Streams:
+        """The sparse model's plain pass."""
+        return self.objective.sparse.run(ids)
+
 
 class Engine:
     """One process: a step's module as it is.
@@ -70,10 +111,13 @@ class Engine:
         step: the module.
 
     Attributes:
-        module: what is called.
+        step: the module. module: what is called, the engine's own around it.
     """
 
+    sharded = False
+
     def __init__(self, step: Step):
+        self.step = step
         self.module: nn.Module = step
 
     def __call__(self, *arguments: Any) -> tuple[Tensor, Losses]:
@@ -82,6 +126,9 @@ class Engine:
     def part(self, last: bool) -> AbstractContextManager:
         """Around forward and backward of one of the parts that a step's batch is split into."""
         return nullcontext()
+
+    def changed(self) -> None:
+        """To be told that weights were stepped, or are about to be written."""
 
 
 class CopiesEngine(Engine):
@@ -105,10 +152,56 @@ class CopiesEngine(Engine):
         return nullcontext() if last else cast(DistributedDataParallel, self.module).no_sync()
 
 
+class ShardsEngine(Engine):
+    """Several processes that hold some rows each of every parameter, gradient and moment (PyTorch's FSDP2).
+
+    Weights of a block are whole while it computes, those of bridges, embedding and unembedding while a step does.
+    Every part of a step's batch is reduced at once, so that no process ever keeps a whole gradient between two parts.
+
+    Args:
+        whole_after_forward: keep the blocks' weights whole between forward and backward.
+    """
+
+    sharded = True
+
+    def __init__(self, step: Step, accelerator: Accelerator, whole_after_forward: bool):
+        super().__init__(step)
+        mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
+        # An encoder is called several times in one forward, from several places; such a part is FSDP's outermost one,
+        # whose gradients are reduced when all of backward is done. Each block is called in one place.
+        blocks = list(cast(nn.ModuleList, step.sparse.blocks))
+        for block in blocks:
+            fully_shard(block, mesh=mesh, reshard_after_forward=not whole_after_forward)
+        fully_shard(step, mesh=mesh)
+        # What a block writes is added to the stream and never changed in place.
+        warnings.filterwarnings("ignore", message=r"FSDP2-wrapped module .* returned a view tensor")
+        for method in ("moments", "streams"):
+            register_fsdp_forward_method(step, method)
+        for part in (*blocks, step):
+            part.register_forward_pre_hook(self._see)
+        self._steps, self._seen = 0, dict.fromkeys([*blocks, step], -1)
+
+    def _see(self, part: nn.Module, arguments: Any) -> None:
+        # Weights are gathered into the tensors of the step before, without a trace in their versions, by which packed
+        # sparse weights know that they have changed.
+        if self._seen[part] != self._steps:
+            self._seen[part] = self._steps
+            torch.autograd.graph.increment_version([p for p in part.parameters() if not is_sharded(p)])
+
+    def changed(self) -> None:
+        self._steps += 1
+        cast(FSDPModule, self.step).reshard()
+
+
 def engine_for(accelerator: Accelerator, step: Step, unused: bool) -> Engine:
     """The engine that Accelerate was launched with, around a step's module.
 
     Args:
         unused: whether a step may leave a parameter without a gradient.
     """
-    return CopiesEngine(step, unused) if strategy(accelerator) == "ddp" else Engine(step)
+    kind = strategy(accelerator)
+    if kind == "fsdp2":
+        fsdp = _fsdp(accelerator)
+        assert fsdp is not None
+        return ShardsEngine(step, accelerator, whole_after_forward=fsdp.reshard_after_forward is False)
+    return CopiesEngine(step, unused) if kind == "ddp" else Engine(step)

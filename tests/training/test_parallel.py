@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedType
 
+from bridges.config import TrainConfig
 from bridges.errors import ConfigError
 from bridges.training.parallel import strategy
 
 from . import worker
 
 HERE = Path(__file__).parent
-ENGINES: dict[str, dict[str, str]] = {"ddp": {}}
+# What Accelerate's launcher tells the processes that it starts.
+ENGINES = {"ddp": {}, "fsdp2": {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}}
 
 
 def launch(*arguments: str, processes: int = 2, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -33,49 +38,92 @@ def launch(*arguments: str, processes: int = 2, **environment: str) -> subproces
 
 
 @pytest.fixture(scope="module")
-def spread(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with what two processes made of every variant, by each engine."""
+def alone_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("alone")
+
+
+@pytest.fixture(scope="module")
+def alone(alone_folder: Path, accelerator: Accelerator) -> dict[str, dict[str, Any]]:
+    """What one process made of every variant; its checkpoints lie in `alone_folder`."""
+    return {variant: worker.train(alone_folder, accelerator, variant) for variant in worker.VARIANTS}
+
+
+@pytest.fixture(scope="module")
+def spread(tmp_path_factory: pytest.TempPathFactory, alone, alone_folder: Path) -> Path:
+    """A folder with what two processes made of them, by each engine."""
     folder = tmp_path_factory.mktemp("spread")
     for engine, environment in ENGINES.items():
+        shutil.copytree(alone_folder / "plain" / "step-3", folder / engine / "handed on" / "step-3")
         done = launch(str(folder), engine, **environment)
         assert done.returncode == 0, done.stdout + done.stderr
         assert "Warning" not in done.stderr, done.stderr
     return folder
 
 
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory, accelerator: Accelerator) -> dict[str, dict[str, Any]]:
-    """The same of one process."""
-    folder = tmp_path_factory.mktemp("alone")
-    return {variant: worker.train(folder, accelerator, variant) for variant in worker.VARIANTS}
+def result(folder: Path, engine: str, variant: str, rank: int = 0) -> Any:
+    return torch.load(folder / f"{engine}-{variant}-{rank}.pt")
+
+
+def assert_alike(found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """To rounding; which weights are left is the very same."""
+    pd.testing.assert_frame_equal(pd.DataFrame(found["rows"]), pd.DataFrame(wanted["rows"]), rtol=1e-4, atol=1e-6)
+    assert found["weights"].keys() == wanted["weights"].keys()
+    for name, value in wanted["weights"].items():
+        torch.testing.assert_close(found["weights"][name], value, rtol=1e-4, atol=1e-5, msg=name)
+        assert torch.equal(found["weights"][name] != 0, value != 0), name
 
 
 @pytest.mark.parametrize("variant", worker.VARIANTS)
 @pytest.mark.parametrize("engine", ENGINES)
 def test_two_processes_give_the_table_and_weights_of_one(spread: Path, alone, engine: str, variant: str) -> None:
-    one, two = alone[variant], torch.load(spread / f"{engine}-{variant}.pt")
-    pd.testing.assert_frame_equal(pd.DataFrame(two["rows"]), pd.DataFrame(one["rows"]), rtol=1e-4, atol=1e-6)
-    assert two["weights"].keys() == one["weights"].keys()
-    for name, value in one["weights"].items():
-        torch.testing.assert_close(two["weights"][name], value, rtol=1e-4, atol=1e-5, msg=name)
-        # The projection leaves the very same weights.
-        assert torch.equal(two["weights"][name] != 0, value != 0), name
+    assert_alike(result(spread, engine, variant), alone[variant])
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_one_process_goes_on_from_what_two_wrote(spread: Path, alone, accelerator, tmp_path, engine: str) -> None:
+    shutil.copytree(spread / engine / "plain" / "step-3", tmp_path / "plain" / "step-3")
+    assert_alike(worker.train(tmp_path, accelerator, "plain"), alone["plain"])
+
+
+def test_shards_take_half_of_the_memory_of_weights_and_moments(spread: Path, alone) -> None:
+    for variant in worker.VARIANTS:
+        whole = alone[variant]["bytes"]
+        for rank in (0, 1):
+            assert result(spread, "ddp", variant, rank)["bytes"] == whole
+            assert 0.45 * whole < result(spread, "fsdp2", variant, rank)["bytes"] < 0.55 * whole
+
+
+def test_shards_keep_exactly_the_entries_that_the_whole_matrix_would(spread: Path) -> None:
+    for rank in (0, 1):
+        assert result(spread, "ddp", "masks", rank) == []
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------
 
 
-class _Launched:
-    """What an `Accelerator` says of itself."""
-
-    def __init__(self, processes: int, kind: Any):
-        self.num_processes, self.distributed_type = processes, kind
+def launched(processes: int, kind: DistributedType) -> Any:
+    """What `strategy` asks an `Accelerator`."""
+    return SimpleNamespace(num_processes=processes, distributed_type=kind, state=None)
 
 
-def test_an_engine_that_bridges_does_not_train_on_is_refused() -> None:
-    from accelerate.utils import DistributedType
-
+def test_an_engine_that_bridges_does_not_train_on_is_refused(monkeypatch) -> None:
     with pytest.raises(ConfigError, match=r"DEEPSPEED.*accelerate launch --multi_gpu"):
-        strategy(_Launched(2, DistributedType.DEEPSPEED))  # type: ignore[arg-type]
-    assert strategy(_Launched(2, DistributedType.MULTI_GPU)) == "ddp"  # type: ignore[arg-type]
-    assert strategy(_Launched(1, DistributedType.NO)) == "one"  # type: ignore[arg-type]
+        strategy(launched(2, DistributedType.DEEPSPEED))
+    assert strategy(launched(2, DistributedType.MULTI_GPU)) == "ddp"
+    assert strategy(launched(1, DistributedType.NO)) == "one"
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    monkeypatch.setenv("FSDP_VERSION", "1")
+    with pytest.raises(ConfigError, match=r"FSDP 1.*--fsdp_version 2"):
+        strategy(launched(2, DistributedType.MULTI_CPU))
+
+
+def test_settings_that_do_not_go_with_shards_are_refused(monkeypatch) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    monkeypatch.setenv("FSDP_VERSION", "2")
+    two = launched(2, DistributedType.MULTI_CPU)
+    assert strategy(two, TrainConfig(accumulate=2)) == "fsdp2"
+    with pytest.raises(ConfigError, match=r"train\.optimizer=muon.*adamw"):
+        strategy(two, TrainConfig(optimizer="muon"))
+    monkeypatch.setenv("FSDP_OFFLOAD_PARAMS", "true")
+    with pytest.raises(ConfigError, match="--fsdp_offload_params false"):
+        strategy(two)
