@@ -171,7 +171,9 @@ def _task(cfg: DictConfig) -> float | None:
         except BridgesError as error:
             _fail(error)
         return None
-    outcome = Outcome(Path(HydraConfig.get().runtime.output_dir), list(HydraConfig.get().overrides.task))
+    join_slurm()
+    main = os.environ.get("RANK", "0") == "0"
+    outcome = Outcome(Path(HydraConfig.get().runtime.output_dir), list(HydraConfig.get().overrides.task), main)
     try:
         folder = execute(cfg, sweep=True, began=lambda path: outcome.write(folder=str(path)))
     except Exception as error:
@@ -187,6 +189,8 @@ def _task(cfg: DictConfig) -> float | None:
         )
         return None
     outcome.write(status="finished")
+    if not main:
+        return None
     from bridges.runs.summary import headline
     from bridges.storage.folder import RunFolder
 

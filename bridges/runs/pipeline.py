@@ -60,9 +60,8 @@ def plan_of(
     device, pairs = accelerator.device, pair_sites(dense.n_sublayers, 2 * start.shape.n_layer, config.bridge.every)
     precision, processes = resolve_precision(config.train.precision, device), accelerator.num_processes
     context = context or config.data.context
-    return estimate(
-        config, dense, start.shape, len(pairs), context, precision, processes, device, length or float(context)
-    )
+    length, sharded = length or float(context), strategy(accelerator) == "fsdp2"
+    return estimate(config, dense, start.shape, len(pairs), context, precision, processes, device, length, sharded)
 
 
 def prepare(

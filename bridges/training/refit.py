@@ -32,7 +32,8 @@ def stream_pairs(
     """Both models' streams over about so many training tokens, for a regression between them, ``{site: [B, T, d]}``.
 
     Args:
-        sparse: the sparse stack's plain pass, `ResidualStack.run`. rows: that are run at once. autocast: makes the precision of the passes.
+        sparse: the sparse stack's plain pass, `ResidualStack.run`.
+        rows: that are run at once. autocast: makes the precision of the passes.
         stored: the dense streams at the bridges' sites where they are kept; None: the dense model is run.
     """
     for some in data.chunk_rows("train", max(1, round(tokens / data.mean_length)), rows):

@@ -1,9 +1,9 @@
 """One of several processes that train the tiny pair together; `test_parallel.py` starts them.
 
-    torchrun --nproc-per-node 2 tests/training/worker.py <folder> <engine>
+    torchrun --nproc-per-node 2 tests/training/worker.py <folder>
 
-For each of `VARIANTS` every process writes ``<engine>-<variant>-<rank>.pt``: how many bytes it held, and the main one
-the training table and the weights at the end, whole.
+By each of `ENGINES` and for each of `VARIANTS` every process writes ``<engine>-<variant>-<rank>.pt``: how many bytes it
+held, and the main one the training table and the weights at the end, whole.
 """
 
 from __future__ import annotations
@@ -25,6 +25,11 @@ from bridges.sparse.projection import budget, keep_mask, keep_masks
 from bridges.training.loop import Trainer
 
 CONTEXT, STEPS = 8, 6
+# What Accelerate's launcher tells the processes that it starts.
+ENGINES = {
+    "ddp": {"ACCELERATE_USE_FSDP": "false"},
+    "fsdp2": {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"},
+}
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
     "parts": {"accumulate": 2},
@@ -125,13 +130,15 @@ def masks(accelerator: Accelerator) -> list[str]:
 
 
 def main() -> None:
-    folder, engine = Path(sys.argv[1]), sys.argv[2]
+    folder = Path(sys.argv[1])
     accelerator = Accelerator()
     assert accelerator.num_processes == int(os.environ["WORLD_SIZE"]) > 1
-    torch.save(masks(accelerator), folder / f"{engine}-masks-{accelerator.process_index}.pt")
-    for variant in sys.argv[3:] or VARIANTS:
-        result = train(folder / engine, accelerator, variant)
-        torch.save(result, folder / f"{engine}-{variant}-{accelerator.process_index}.pt")
+    rank = accelerator.process_index
+    torch.save(masks(accelerator), folder / f"masks-{rank}.pt")
+    for engine, environment in ENGINES.items():
+        os.environ.update(environment)
+        for variant in VARIANTS:
+            torch.save(train(folder / engine, accelerator, variant), folder / f"{engine}-{variant}-{rank}.pt")
     accelerator.wait_for_everyone()
 
 
