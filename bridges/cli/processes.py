@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import threading
 from collections.abc import MutableMapping
 from pathlib import Path
 from types import FrameType
@@ -65,7 +66,10 @@ def end_with_the_others(go_on: str) -> None:
             f"Stopped from outside: another process of this run has ended, or the job's time is up. {go_on}"
         )
 
-    signal.signal(signal.SIGTERM, stop)
+    # Whoever has an answer of their own to that signal, as Submitit has, keeps it.
+    alone = threading.current_thread() is threading.main_thread()
+    if alone and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, stop)
 
 
 def lost_another(error: BaseException) -> bool:
@@ -86,7 +90,9 @@ def speaks_for_its_machine() -> bool:
         return True
     for process in siblings:
         try:
-            other = int(process.environ().get("LOCAL_RANK", "-1"))
+            # What a process was started with: by a launcher, or by Slurm.
+            started = process.environ()
+            other = int(started.get("LOCAL_RANK", started.get("SLURM_LOCALID", "-1")))
             if 0 <= other < rank and process.status() != psutil.STATUS_ZOMBIE:
                 return False
         except (psutil.Error, ValueError):
