@@ -38,6 +38,10 @@ class Interrupted(BridgesError):
     """The user ended the command; a sweep does not go on with its next job."""
 
 
+class ProcessLost(BridgesError):
+    """Another of the processes that train together has ended, and with it all of them."""
+
+
 class HubError(BridgesError):
     """The Hugging Face Hub cannot be reached, or has not or will not do what is asked of it."""
 

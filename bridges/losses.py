@@ -262,18 +262,20 @@ def head_loss(
 
 def _unembedding_parameters(stack: ResidualStack) -> list[Tensor]:
     """The parameters `unembed` reads, found once by a backward pass through a single position."""
-    # Freezing or freeing a parameter changes the answer, so the key is which ones can be trained.
-    key = tuple(p.requires_grad for p in stack.parameters())  # type: ignore[attr-defined]
+    named = dict(stack.named_parameters())  # type: ignore[attr-defined]
+    # Freezing or freeing a parameter changes the answer, and so does a bigram table that does not count yet. Names are
+    # kept: sharding puts other parameters in place of a module's own, some of them for the time of a pass.
+    key = (tuple(p.requires_grad for p in named.values()), bool(getattr(stack, "bigram_share", 1.0)))
     known, cached = getattr(stack, "_unembedding_parameters", (None, []))
     if known != key:
-        candidates = [p for p in stack.parameters() if p.requires_grad]  # type: ignore[attr-defined]
+        candidates = {name: p for name, p in named.items() if p.requires_grad}
         if not candidates:
             return []
         with torch.enable_grad():
-            device = candidates[0].device
+            device = next(iter(candidates.values())).device
             ids = torch.zeros(1, 1, dtype=torch.long, device=device)
             out = stack.unembed(torch.ones(1, 1, stack.d_model, device=device), ids).float().square().sum()
-            grads = torch.autograd.grad(out, candidates, allow_unused=True)
-        cached = [p for p, g in zip(candidates, grads, strict=True) if g is not None]
+            grads = torch.autograd.grad(out, list(candidates.values()), allow_unused=True)
+        cached = [name for name, g in zip(candidates, grads, strict=True) if g is not None]
         object.__setattr__(stack, "_unembedding_parameters", (key, cached))
-    return cached
+    return [named[name] for name in cached]

@@ -266,3 +266,15 @@ def test_nmse_and_kl_of_bf16_are_summed_in_fp32():
         half, full = (function(*(t.to(dtype) for t in (a, b))) for dtype in (torch.bfloat16, torch.float32))
         assert half.dtype == torch.float32
         torch.testing.assert_close(half, full, rtol=1e-2, atol=1e-3)
+
+
+def test_a_bigram_table_that_comes_in_later_has_a_gradient_from_then_on(tiny_pair):
+    """Which parameters the unembedding reads is found once, and again where a table begins to count."""
+    sparse, dense, ids = tiny_pair.sparse, tiny_pair.dense, tiny_pair.ids
+    reference = Reference(dense, dense.run(ids).final[0])
+    for share, reached in ((0.0, False), (0.5, True), (1.0, True)):
+        sparse.bigram_share = share
+        sparse.zero_grad()
+        total, _ = head_loss(sparse, [sparse.run(ids).final[0]], ids, reference, [1.0], [1.0])
+        total.backward()
+        assert (sparse.bigram.weight.grad is not None) == reached

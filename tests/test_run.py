@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -98,23 +99,62 @@ def test_a_sweep_s_jobs_run_elsewhere(command: Command, workplace: Path, launche
     assert [RunFolder(f).status["status"] for f in folders] == ["finished", "finished"]
 
 
-def test_two_processes_give_the_tables_of_one(command: Command, workplace: Path, finished: Path) -> None:
-    launch = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--cpu",
-        "--num_processes",
-        "2",
-        "--num_machines",
-        "1",
-    ]
-    arguments = command("name=two")[1:]
-    done = run([*launch, "--mixed_precision", "no", "--dynamo_backend", "no", *arguments])
+@pytest.mark.parametrize("engine", [["--multi_gpu"], ["--use_fsdp", "--fsdp_version", "2"]], ids=["ddp", "fsdp2"])
+def test_two_processes_give_the_tables_of_one(
+    command: Command, workplace: Path, finished: Path, engine: list[str]
+) -> None:
+    machine = ["--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    launch = [sys.executable, "-m", "accelerate.commands.launch", *engine, *machine]
+    name = f"two{len(engine)}"
+    done = run([*launch, *command(f"name={name}")[1:]], ACCELERATE_USE_CPU="true")
     assert done.returncode == 0, done.stdout + done.stderr
-    for table in ("training", "sites", "paths"):
-        one, two = (bridges.load(f).table(table) for f in (finished, workplace / "runs" / "two"))
+    for table in ("training", "sites", "paths", "sparsity"):
+        one, two = (bridges.load(f).table(table) for f in (finished, workplace / "runs" / name))
         pd.testing.assert_frame_equal(one, two, rtol=1e-4, atol=1e-5)
+    # Half of a step's two sequences each: sums are taken in another order, so not every last bit is the same.
+    trained = [bridges.load(f).sparse.state_dict() for f in (finished, workplace / "runs" / name)]
+    assert any(not torch.equal(trained[0][name], trained[1][name]) for name in trained[0])
+
+
+def test_a_lost_process_ends_the_others_in_one_message_and_the_run_is_gone_on_with(
+    command: Command, workplace: Path
+) -> None:
+    """Two tasks as Slurm starts them, with FSDP2; one is killed."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
+    env = os.environ | {"BRIDGES_ALLOCATOR": "off", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "MASTER_PORT": port}
+    env |= {"ACCELERATE_USE_CPU": "true", "ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
+    env |= {"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NODELIST": "localhost", "SLURM_JOB_ID": "1"}
+    folder = workplace / "runs" / "lost"
+    arguments = command("name=lost", "train.tokens=12800")
+    tasks = [
+        subprocess.Popen(
+            arguments,
+            env=env | {"SLURM_PROCID": str(task), "SLURM_LOCALID": str(task)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for task in (0, 1)
+    ]
+    try:
+        deadline = time.monotonic() + 280
+        while not list(folder.glob("checkpoints/step-*")) and time.monotonic() < deadline and tasks[0].poll() is None:
+            time.sleep(0.02)
+        tasks[1].kill()
+        _, said = tasks[0].communicate(timeout=60)
+    finally:
+        for task in tasks:
+            task.kill()
+    assert tasks[0].returncode == 1 and list(folder.glob("checkpoints/step-*")), said
+    assert said.count("error: ") == 1 and "Traceback" not in said, said
+    assert "Another process of this run has ended" in said and f"resume={folder}" in said, said
+    again = run([sys.executable, "-m", "bridges.run", f"resume={folder}"])
+    assert again.returncode == 0 and "Going on from step" in again.stdout, again.stdout + again.stderr
+    opened = bridges.load(folder)
+    assert opened.table("training")["step"].tolist() == list(range(1, 201))
+    assert (opened.table("sparsity")["nonzeros"] <= opened.table("sparsity")["budget"]).all()
 
 
 @pytest.mark.parametrize(

@@ -22,9 +22,10 @@ from tqdm import tqdm
 from bridges.cli.help import help_text
 from bridges.cli.help import wanted as help_wanted
 from bridges.cli.overrides import check_command_line, conf_folder, in_words
+from bridges.cli.processes import end_with_the_others, join_slurm, lost_another, resumes, speaks_for_its_machine
 from bridges.cli.sweep import AGAIN, Outcome, begun, summarise
 from bridges.config import Config
-from bridges.errors import BridgesError, ConfigError, Interrupted, MemoryBudgetError, in_brief
+from bridges.errors import BridgesError, ConfigError, Interrupted, MemoryBudgetError, ProcessLost, in_brief
 
 ConfigStore.instance().store(name="schema", node=Config)
 
@@ -105,9 +106,12 @@ def execute(cfg: DictConfig, sweep: bool, began: Callable[[Path], None] = lambda
         config, path = _resumed(config)
     else:
         path = Path(config.runs_dir).expanduser() / folder_name(config, unique=not sweep)
+    join_slurm()
     accelerator = Accelerator()
     # Every process must write to the same folder, whose name holds the time.
     path = Path(broadcast_object_list([str(path)])[0])
+    if accelerator.num_processes > 1:
+        end_with_the_others(resumes(path))
     began(path)
     if sweep and RunFolder(path).status["status"] == "finished":
         log.info("%s is finished already; skipped.", path)
@@ -127,6 +131,8 @@ def execute(cfg: DictConfig, sweep: bool, began: Callable[[Path], None] = lambda
                 f"Out of memory: {in_brief(error)}. Lower train.batch or sparse.d_model, raise train.accumulate, or "
                 f"set train.hybrid_sites=1. {_go_on(path)}"
             ) from error
+        if accelerator.num_processes > 1 and lost_another(error):
+            raise ProcessLost(f"Another process of this run has ended. {resumes(path)}") from error
         raise
     return path
 
@@ -150,7 +156,8 @@ def _fail(error: BridgesError) -> NoReturn:
     # An error leaves the bar of the work that it ended standing, without an end of line.
     for bar in list(getattr(tqdm, "_instances", ())):
         bar.close()
-    print(f"error: {error}", file=sys.stderr)
+    if not isinstance(error, ProcessLost) or speaks_for_its_machine():
+        print(f"error: {error}", file=sys.stderr, flush=True)
     sys.exit(1)
 
 
@@ -164,7 +171,9 @@ def _task(cfg: DictConfig) -> float | None:
         except BridgesError as error:
             _fail(error)
         return None
-    outcome = Outcome(Path(HydraConfig.get().runtime.output_dir), list(HydraConfig.get().overrides.task))
+    join_slurm()
+    main = os.environ.get("RANK", "0") == "0"
+    outcome = Outcome(Path(HydraConfig.get().runtime.output_dir), list(HydraConfig.get().overrides.task), main)
     try:
         folder = execute(cfg, sweep=True, began=lambda path: outcome.write(folder=str(path)))
     except Exception as error:
@@ -180,6 +189,8 @@ def _task(cfg: DictConfig) -> float | None:
         )
         return None
     outcome.write(status="finished")
+    if not main:
+        return None
     from bridges.runs.summary import headline
     from bridges.storage.folder import RunFolder
 

@@ -27,10 +27,12 @@ class Outcome:
 
     Args:
         place: the job's folder of the sweep. overrides: its settings.
+        main: whether this process keeps the record; of several that train together one does.
     """
 
-    def __init__(self, place: Path, overrides: list[str]):
+    def __init__(self, place: Path, overrides: list[str], main: bool = True):
         make_folder(place, "hydra.sweep.dir=…")
+        self.main = main
         self._file = place / FILE
         self.values: dict[str, Any] = {"overrides": overrides, "status": "running"}
         self.write(pid=os.getpid(), host=socket.gethostname())
@@ -38,6 +40,8 @@ class Outcome:
     def write(self, **values: Any) -> None:
         """Add to what is on record."""
         self.values |= values
+        if not self.main:
+            return
         write_atomically(self._file, json.dumps(self.values, indent=2) + "\n")
 
 

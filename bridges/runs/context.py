@@ -148,7 +148,7 @@ class RunContext:
         tokens, batch = config.eval.ridge_tokens, config.eval.batch
         fit_ridge(
             ridge,
-            stream_pairs(self.dense, self.sparse, self.data, tokens, self.rows(batch), self.device),
+            stream_pairs(self.dense, self.sparse.run, self.data, tokens, self.rows(batch), self.device),
             config.bridge.ridge,
         )
         return ridge

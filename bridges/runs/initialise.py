@@ -297,5 +297,5 @@ def fit_to_text(
     if config.bridge.init == "ridge":
         # Rows of a narrow text are short: as many tokens at once as of ordinary text.
         rows = max(1, round(config.eval.batch * config.data.context / data.mean_length))
-        streams = stream_pairs(dense, sparse, data, config.eval.ridge_tokens, rows, device)
+        streams = stream_pairs(dense, sparse.run, data, config.eval.ridge_tokens, rows, device)
         fit_ridge(bridges, streams, config.bridge.ridge)

@@ -36,6 +36,7 @@ from bridges.storage.folder import RunFolder
 from bridges.storage.tables import read_table, table_names, write_table
 from bridges.storage.tracking import Tracker, open_tracker
 from bridges.training.loop import LogRow, Trainer
+from bridges.training.parallel import strategy
 from bridges.training.plan import Plan, check_memory, duration, estimate, time_step
 from bridges.training.precision import resolve_precision
 from bridges.training.stored import stored_bytes
@@ -59,9 +60,8 @@ def plan_of(
     device, pairs = accelerator.device, pair_sites(dense.n_sublayers, 2 * start.shape.n_layer, config.bridge.every)
     precision, processes = resolve_precision(config.train.precision, device), accelerator.num_processes
     context = context or config.data.context
-    return estimate(
-        config, dense, start.shape, len(pairs), context, precision, processes, device, length or float(context)
-    )
+    length, sharded = length or float(context), strategy(accelerator) == "fsdp2"
+    return estimate(config, dense, start.shape, len(pairs), context, precision, processes, device, length, sharded)
 
 
 def prepare(
@@ -69,6 +69,7 @@ def prepare(
 ) -> tuple[RunContext, Plan]:
     """Load the dense model and the text, decide whether it fits, and build what will be trained."""
     device, narrow = accelerator.device, config.data.focus > 0
+    strategy(accelerator, config.train)
     say(f"Loading {config.model.name} …")
     dense, tokenizer = load_models(config, device, say=say)
     if config.data.context > dense.context:
@@ -157,6 +158,7 @@ def _train(parts: RunContext, plan: Plan, tracker: Tracker) -> None:
         plan.seconds_per_step, plan.done = time_step(trainer), trainer.progress.step
     parts.say(plan.text())
     training, timing = trainer.fit()
+    parts.sparse, parts.bridges = trainer.whole()
     finish(parts.sparse, parts.bridges)
     if not main:
         return

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from bridges.errors import CheckpointError, in_brief
+from bridges.shards import load_whole_state, whole_state
 from bridges.training.optimizers import OptimizerSet
 
 log = logging.getLogger(__name__)
@@ -56,19 +57,34 @@ def _step_of(folder: Path) -> int:
 
 
 def save_checkpoint(
-    folder: Path, sparse: nn.Module, bridges: nn.Module, optimizer: OptimizerSet, progress: Progress, keep: int
-) -> Path:
-    """Write ``folder/step-N`` and remove all but the newest ``keep``."""
+    folder: Path,
+    sparse: nn.Module,
+    bridges: nn.Module,
+    optimizer: OptimizerSet,
+    progress: Progress,
+    keep: int,
+    write: bool = True,
+) -> None:
+    """Write ``folder/step-N`` and remove all but the newest ``keep``.
+
+    Whole tensors are written, so that any number of processes can go on from them.
+
+    Args:
+        write: whether this is the process that writes; the others must call this too where they hold shards.
+    """
+    states = {name: whole_state(module, write) for name, module in (("sparse", sparse), ("bridges", bridges))}
+    stepped = optimizer.whole_state_dict(write)
+    if not write:
+        return
     folder.mkdir(parents=True, exist_ok=True)
     target, temporary = folder / f"step-{progress.step}", folder / f".step-{progress.step}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
-    for name, module in (("sparse", sparse), ("bridges", bridges)):
-        state = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
+    for name, state in states.items():
         save_file(state, temporary / f"{name}.safetensors")
     torch.save(
         {
-            "optimizer": optimizer.state_dict(),
+            "optimizer": stepped,
             "rng": torch.get_rng_state(),
             "step": progress.step,
             "seconds": progress.seconds,
@@ -83,7 +99,6 @@ def save_checkpoint(
     temporary.rename(target)
     for old in sorted(folder.glob("step-*"), key=_step_of)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
-    return target
 
 
 def load_checkpoint(folder: Path, sparse: nn.Module, bridges: nn.Module, optimizer: OptimizerSet) -> Progress | None:
@@ -112,9 +127,9 @@ def load_checkpoint(folder: Path, sparse: nn.Module, bridges: nn.Module, optimiz
             log.warning("Checkpoint %s cannot be read (%s); trying the one before it.", path, in_brief(error))
             continue
         try:
-            sparse.load_state_dict(states["sparse"])
-            bridges.load_state_dict(states["bridges"])
-            optimizer.load_state_dict(saved["optimizer"])
+            load_whole_state(sparse, states["sparse"])
+            load_whole_state(bridges, states["bridges"])
+            optimizer.load_whole_state_dict(saved["optimizer"])
         except (RuntimeError, ValueError) as error:
             example = str(error).splitlines()[-1].strip()
             raise CheckpointError(

@@ -20,12 +20,14 @@ from bridges.bridge import Bridges, fit_ridge
 from bridges.config import Config
 from bridges.data.blocks import TokenBlocks
 from bridges.errors import ConfigError, DivergenceError
+from bridges.shards import load_whole_state, local, norm, whole_state
 from bridges.sparse import Projector, Schedule, SparseTransformer
 from bridges.stack import ResidualStack, Streams
 from bridges.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from bridges.training.crossings import DIRECTIONS, Crossings, Sampler
 from bridges.training.moments import Moments
 from bridges.training.optimizers import OptimizerSet, ParameterGroup, build_optimizer
+from bridges.training.parallel import Engine, Step, engine_for, strategy
 from bridges.training.precision import autocast, resolve_precision
 from bridges.training.readings import Readings
 from bridges.training.refit import refit_steps, stream_pairs
@@ -75,6 +77,7 @@ class Trainer:
         self.config, self.data, self.accelerator = config, data, accelerator
         self.dense, self.sparse, self.bridges = dense, sparse, bridges
         self.checkpoints, self.log_row = checkpoints, log_row
+        strategy(accelerator, train)
         share = accelerator.num_processes * train.accumulate
         if train.batch % share:
             raise ConfigError(
@@ -108,6 +111,7 @@ class Trainer:
             self._shared_moments,
             train.terms.answer,
         )
+        self._engine: Engine | None = None
         wanted = len(bridges) if train.hybrid_sites == "all" else int(train.hybrid_sites)
         first = round(self.steps * train.hybrid_from)
         self.sampler = Sampler(len(bridges), wanted, config.seed, train.hybrid_sampling == "importance", first)
@@ -148,6 +152,19 @@ class Trainer:
     @property
     def parameters(self) -> list[torch.nn.Parameter]:
         return [p for module in (self.sparse, self.bridges) for p in module.parameters() if p.requires_grad]
+
+    @property
+    def engine(self) -> Engine:
+        """What runs the step on all processes; made when first asked for, around the weights as they are then."""
+        if self._engine is None:
+            # Annealing begins without the bigram table.
+            unused = self.anneal_activation or not self.objective.reaches_every_bridge
+            self._engine = engine_for(self.accelerator, Step(self.objective), unused)
+            if self._engine.sharded:
+                # Sharding puts other parameters in the place of those that were there.
+                self.optimizer = self._optimizer()
+                self.projector = Projector(self.sparse.sparse_matrices(), self.config.sparse.floor)
+        return self._engine
 
     def _shared_moments(self, h: Tensor) -> Moments:
         mine = Moments.of(h)
@@ -204,13 +221,14 @@ class Trainer:
         moments = None
         if accumulate > 1 and self.objective.normalises:
             with autocast(self.precision, self.accelerator.device):
-                moments = self.objective.moments(batches)
-        for ids in batches:
-            with autocast(self.precision, self.accelerator.device):
-                losses = self.objective(ids, d2s, s2d, moments, answered, self._stored(step, ids.shape[1]))
-            # The tensor that is logged as `total` is the one that is back-propagated.
-            self.accelerator.backward(losses.total / accumulate)
-            named = {"total": losses.total.detach(), **losses.values}
+                moments = self.engine.step.moments(batches)
+        for part, ids in enumerate(batches, 1):
+            with self.engine.part(last=part == accumulate):
+                with autocast(self.precision, self.accelerator.device):
+                    total, losses = self.engine(ids, d2s, s2d, moments, answered, self._stored(step, ids.shape[1]))
+                # The tensor that is logged as `total` is the one that is back-propagated.
+                (total / accumulate).backward()
+            named = {"total": total.detach(), **losses.values}
             named |= {f"{term}_weighted": value for term, value in losses.weighted.items()}
             assert losses.sizes is not None
             sizes = sizes + losses.sizes / accumulate
@@ -219,7 +237,6 @@ class Trainer:
             for name, value in named.items():
                 sums[name] = sums.get(name, 0) + value / accumulate
         if self.accelerator.num_processes > 1:
-            self._reduce_gradients()
             flat = self.accelerator.reduce(torch.stack(list(sums.values())), reduction="mean")
             sums = dict(zip(sums, flat.unbind(), strict=True))
             sizes = self.accelerator.reduce(sizes, reduction="mean")  # type: ignore[assignment]
@@ -232,7 +249,7 @@ class Trainer:
         """Fit the bridges anew by ridge regression between the streams as they are now; their momentum is forgotten."""
         streams = stream_pairs(
             self.dense,
-            self.sparse,
+            self.engine.step.streams,
             self.data,
             self.config.eval.ridge_tokens,
             self.config.train.batch,
@@ -240,23 +257,21 @@ class Trainer:
             lambda: autocast(self.precision, self.accelerator.device),
             self.stored,
         )
-        fit_ridge(self.bridges, streams, self.config.bridge.ridge)
+        bridges = self.bridges.like() if self.engine.sharded else self.bridges
+        fit_ridge(bridges, streams, self.config.bridge.ridge)
+        if self.engine.sharded:
+            # Weights that the passes gathered are let go, or the next pass would read those.
+            self.engine.changed()
+            load_whole_state(self.bridges, bridges.state_dict())
         self.optimizer.forget(self.bridges.parameters())
-
-    def _reduce_gradients(self) -> None:
-        grads = [p.grad if p.grad is not None else torch.zeros_like(p) for p in self.parameters]
-        flat = self.accelerator.reduce(torch.cat([g.flatten() for g in grads]), reduction="mean")
-        for p, g in zip(self.parameters, flat.split([g.numel() for g in grads]), strict=True):  # type: ignore[union-attr]
-            p.grad = g.view_as(p)
 
     def _rescale_gradients(self) -> float:
         """Clip or normalise the RMS over all gradients; returns what it was."""
         grads = [p.grad for p in self.parameters if p.grad is not None]
-        norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in grads]))
-        rms = float(norm) / math.sqrt(sum(g.numel() for g in grads))
+        rms = float(norm(grads)) / math.sqrt(sum(g.numel() for g in grads))
         limit = self.config.train.max_grad_rms
         if math.isfinite(rms) and rms > 0 and (self.config.train.gradient_rms == "normalise" or rms > limit):
-            torch._foreach_mul_(grads, limit / rms)
+            torch._foreach_mul_([local(g) for g in grads], limit / rms)
         return rms
 
     def step(self) -> dict[str, Any]:
@@ -277,6 +292,7 @@ class Trainer:
         fraction = self.schedule.fraction(step)
         if not train.freeze_sparse:
             self.projector.project(fraction)
+        self.engine.changed()
         self.progress.step += 1
         if self.progress.step % train.log_every and self.progress.step != self.steps:
             return values
@@ -319,11 +335,29 @@ class Trainer:
 
     def restore(self) -> bool:
         """Go on from the newest checkpoint, if there is one."""
+        if self.checkpoints.exists() and any(self.checkpoints.glob("step-*")) and strategy(self.accelerator) == "fsdp2":
+            # No process loads whole moments.
+            _ = self.engine
         found = load_checkpoint(self.checkpoints, self.sparse, self.bridges, self.optimizer)
         if found is not None:
             self.progress = found
             found.crossing_means = self.sampler.means = found.crossing_means or self.sampler.means
         return found is not None
+
+    def whole(self) -> tuple[SparseTransformer, Bridges]:
+        """Sparse model and bridges as ordinary modules; where they are sharded, the main process gets copies of them,
+        the others what they have, and all of them must call this."""
+        if not self.engine.sharded:
+            return self.sparse, self.bridges
+        main = self.accelerator.is_main_process
+        weights, translation = (whole_state(module, keep=main) for module in (self.sparse, self.bridges))
+        if not main:
+            return self.sparse, self.bridges
+        with torch.random.fork_rng(devices=[]):
+            sparse, bridges = SparseTransformer(self.sparse.config), self.bridges.like()
+        sparse.load_state_dict(weights)
+        bridges.load_state_dict(translation)
+        return sparse.to(self.accelerator.device), bridges
 
     def fit(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Train to the end; returns the training and timing tables."""
@@ -354,7 +388,8 @@ class Trainer:
                     self._log(values)
                     rate = tokens_per_step * bar.format_dict["n"] / max(bar.format_dict["elapsed"], 1e-9)
                     bar.set_postfix_str(f"{readings.text()}, {rate:,.0f} tokens/s", refresh=False)
-                if main and (done % train.checkpoint_every == 0 or done == self.steps):
+                last = done % train.checkpoint_every == 0 or done == self.steps
+                if last and (main or self.engine.sharded):
                     save_checkpoint(
                         self.checkpoints,
                         self.sparse,
@@ -362,6 +397,7 @@ class Trainer:
                         self.optimizer,
                         self.progress,
                         train.keep_checkpoints,
+                        write=main,
                     )
                 bar.update()
         return pd.DataFrame(self.progress.training), pd.DataFrame(self.progress.timing)

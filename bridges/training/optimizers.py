@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from bridges.shards import is_sharded, sharded_like, whole
 from bridges.training.precision import native_bf16
 
 
@@ -110,12 +111,38 @@ class OptimizerSet:
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
 
-    def state_dict(self) -> dict:
-        return {"optimizers": [optimizer.state_dict() for optimizer in self.optimizers]}
+    def whole_state_dict(self, keep: bool = True) -> dict:
+        """What the optimizers know, of whole parameters.
 
-    def load_state_dict(self, state: dict) -> None:
+        Args:
+            keep: whether this process wants it; where not, it takes its part in gathering shards.
+        """
+        states = []
+        for optimizer in self.optimizers:
+            found = optimizer.state_dict()
+            # Of copies: the dicts of each parameter are the optimizer's own.
+            known = {index: dict(values) for index, values in found["state"].items()}
+            for values in known.values():
+                for name, value in values.items():
+                    if isinstance(value, Tensor) and is_sharded(value):
+                        full = whole(value)
+                        values[name] = full.cpu() if keep else None
+            states.append(found | {"state": known})
+        return {"optimizers": states}
+
+    def load_whole_state_dict(self, state: dict) -> None:
+        """Load what `whole_state_dict` gave, each process its rows."""
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
+            params = [p for group in optimizer.param_groups for p in group["params"]]
+            shards = {
+                index: {
+                    name: sharded_like(value, params[index]) if isinstance(value, Tensor) and value.ndim else value
+                    for name, value in known.items()
+                }
+                for index, known in saved["state"].items()
+                if index < len(params)
+            }
+            optimizer.load_state_dict(saved | {"state": shards})
 
 
 def build_optimizer(

@@ -109,6 +109,7 @@ def estimate(
     processes: int,
     device: torch.device,
     length: float | None = None,
+    sharded: bool = False,
 ) -> Plan:
     """The plan of a run, from shapes alone: nothing of the sparse model is allocated.
 
@@ -118,7 +119,7 @@ def estimate(
     Args:
         sparse: configuration of the sparse model. n_bridges: number of bridges.
         context: tokens of the longest row of text. length: of a row on average (None: as many).
-        processes: that share the global batch.
+        processes: that share the global batch. sharded: and split weights, gradients and moments among them.
     """
     with torch.device("meta"):
         model = SparseTransformer(sparse)
@@ -137,7 +138,14 @@ def estimate(
     element = 2 if precision == "bf16" else 4
     # fp32 weight, gradient and two moments of everything trained; bf16 copies of the weights where products need them.
     trained = total - frozen + bridge
-    states = trained * (16 + (2 if element == 2 else 0)) + frozen * 4
+    copies = trained * 2 if element == 2 else 0
+    states = trained * 16 + frozen * 4
+    if sharded:
+        # Whole for the time of a step, with their gradients: what is outside of the blocks, and two blocks in turn. The
+        # copies in half precision are whole too, since backward reads them.
+        blocks = [sum(p.numel() for p in block.parameters()) for block in model.blocks]
+        states = states // processes + (total - sum(blocks) + bridge + 2 * max(blocks)) * 8
+    states += copies
     states += sum(p.numel() * p.element_size() for p in dense_params)
     tokens = config.train.batch // (processes * config.train.accumulate) * context
     # A hybrid from site i passes what lies behind i: on average half of the stack.

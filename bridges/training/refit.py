@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bridges.data.blocks import TokenBlocks
-from bridges.stack import ResidualStack
+from bridges.stack import ResidualStack, Streams
 from bridges.training.stored import StoredStreams
 
 
@@ -21,7 +21,7 @@ def refit_steps(steps: int, count: int) -> set[int]:
 @torch.no_grad()
 def stream_pairs(
     dense: ResidualStack,
-    sparse: ResidualStack,
+    sparse: Callable[[Tensor], Streams],
     data: TokenBlocks,
     tokens: int,
     rows: int,
@@ -33,6 +33,7 @@ def stream_pairs(
     """Both models' streams over about so many training tokens, for a regression between them, ``{site: [B, T, d]}``.
 
     Args:
+        sparse: the sparse stack's plain pass, `ResidualStack.run`.
         rows: that are run at once. autocast: makes the precision of the passes.
         stored: the dense streams at the bridges' sites where they are kept; None: the dense model is run.
         every: of so many groups of rows only one is run.
@@ -41,5 +42,5 @@ def stream_pairs(
         ids = data.ids("train", some).to(device)
         with autocast():
             found = stored(some, ids.shape[1]) if stored else dense.run(ids)
-            own = sparse.run(ids)
+            own = sparse(ids)
         yield found.sites, own.sites

@@ -80,6 +80,11 @@ class Objective:
         """Whether a term needs the streams' moments."""
         return "nmse_encoder" in self.coefficients or "nmse_decoder" in self.coefficients
 
+    @property
+    def reaches_every_bridge(self) -> bool:
+        """Whether every encoder and decoder has a gradient at each step, whatever is crossed."""
+        return all(self.coefficients.get(term) for term in ("nmse_encoder", "nmse_decoder"))
+
     @torch.no_grad()
     def moments(self, batches: Sequence[Tensor]) -> StreamMoments:
         """The moments over several equally large batches ``[B, T]``, by a pass of each model over each of them."""

@@ -60,6 +60,21 @@ def test_states_are_weight_gradient_and_two_moments_of_what_is_trained(make_pair
     assert _plan(pair, Config(sparse=SparseConfig(train_bigram=True))).states == 16 * (sparse + bridges) + dense
 
 
+def test_shards_take_less_the_more_processes_there_are(make_pair):
+    pair, config = make_pair(n_layer=8, d_mlp=64), Config(train=TrainConfig(batch=8))
+    frozen = 4 * sum(p.numel() for p in pair.dense.parameters())
+
+    def states(processes: int, sharded: bool = True) -> int:
+        args = (len(pair.bridges), 8, "fp32", processes, CPU)
+        return estimate(config, pair.dense, pair.sparse.config, *args, sharded=sharded).states
+
+    # What DDP keeps is the same in every process.
+    assert states(2, sharded=False) == states(4, sharded=False) == _plan(pair, config).states
+    assert states(8) < states(4) < states(2) < states(2, sharded=False)
+    # The frozen model is whole everywhere.
+    assert states(8) > frozen
+
+
 def test_memory_falls_with_what_the_advice_names(tiny_pair):
     def activations(**train) -> int:
         return _plan(tiny_pair, Config(train=TrainConfig(batch=8, **train))).activations
