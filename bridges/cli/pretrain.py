@@ -185,7 +185,7 @@ def pretrain(config: PretrainConfig) -> Path:
     if checkpoint.exists():
         saved = torch.load(checkpoint, weights_only=True)
         model.load_state_dict(saved["model"])
-        optimizer.load_state_dict(saved["optimizer"])
+        optimizer.load_whole_state_dict(saved["optimizer"])
         first, curve, spent = saved["step"], saved["curve"], saved["seconds"]
     started = time.monotonic() - spent
     cpu = torch.device("cpu")
@@ -209,7 +209,12 @@ def pretrain(config: PretrainConfig) -> Path:
             row |= {name: held_out_loss(model, streams["validation"][name], config.context) for name in SOURCES}
             curve.append(row)
             print(json.dumps({k: round(v, 4) for k, v in row.items()}), flush=True)
-            state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": done, "curve": curve}
+            state = {
+                "model": model.state_dict(),
+                "optimizer": optimizer.whole_state_dict(),
+                "step": done,
+                "curve": curve,
+            }
             torch.save(state | {"seconds": elapsed}, checkpoint.with_suffix(".tmp"))
             checkpoint.with_suffix(".tmp").rename(checkpoint)
         if config.seconds and elapsed > config.seconds:

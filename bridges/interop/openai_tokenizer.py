@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
+from torch import nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from bridges.data.tokenizer import END_OF_TEXT, PRE_TOKEN
@@ -26,7 +27,7 @@ def load_released(name: str, dtype: torch.dtype) -> tuple[SparseTransformer, Pre
     if not is_openai_folder(name):
         return None
     released = load_openai(name).requires_grad_(False)
-    return released.to(dtype=dtype), load_tokenizer(name, released.vocab_size, released.context)
+    return nn.Module.to(released, dtype), load_tokenizer(name, released.vocab_size, released.context)
 
 
 def load_tokenizer(folder: str | Path, vocab_size: int, context: int) -> PreTrainedTokenizerBase:

@@ -21,7 +21,7 @@ from bridges.planted.world import NAME, World, plant
 STANDARD = ("copy", "select", "agree", "detect", "copy", "select")
 STANDARD_ONLY_DENSE = ("copy-2", "select-2")
 # So wide that few random sets of nodes hold one that a circuit needs.
-SHAPE = {"d_model": 192, "d_mlp": 256}
+SHAPE: dict[str, Any] = {"d_model": 192, "d_mlp": 256}
 # What a hard world has besides: all that sparse models have by default, and a behaviour that the dense model does by
 # another route.
 HARD: dict[str, Any] = {"other_route": ("agree",), "activation_fraction": 0.25, "attention_sink": True, "bigram": True}

@@ -221,7 +221,7 @@ def _refit_seconds(trainer) -> float:
     started = time.perf_counter()
     streams = stream_pairs(
         trainer.dense,
-        trainer.sparse,
+        trainer.sparse.run,
         data,
         config.eval.ridge_tokens,
         rows,
@@ -239,14 +239,17 @@ def time_step(trainer) -> float:
 
     Trial steps stand for parts of the training, each in the middle of what its part takes: before the first crossing
     and after it, with rows of the usual length, and with as few weights as are left by then. To them come the step of
-    the optimizer, the projection, and the fits of the bridges. Not counted: checkpoints.
+    the optimizer, the projection, and the fits of the bridges. Not counted: checkpoints, and on several processes
+    anything but the passes.
     """
     done, steps = trainer.progress.step, trainer.steps
     first = min(max(trainer.sampler.first, done), steps)
     matrices = list(trainer.projector.matrices.values())
-    # A second optimizer and a copy of the weights, where there is room for them; else passes alone are timed.
+    # A second optimizer and a copy of the weights, where there is room for them; else passes alone are timed. Of
+    # several processes each would find other room, and wait for the rest.
     room = sum(8 * p.numel() for p in trainer.parameters) + sum(4 * p.numel() for p in matrices)
-    whole = room <= available_memory(trainer.accelerator.device) / 4
+    alone = trainer.accelerator.num_processes == 1
+    whole = alone and room <= available_memory(trainer.accelerator.device) / 4
     kept = [p.detach().clone() for p in matrices] if whole else []
     total = 0.0
     try:
@@ -270,7 +273,7 @@ def time_step(trainer) -> float:
                 total += elapsed * (b - a)
         if whole:
             total += _update_seconds(trainer) * (steps - done)
-        if refits := sum(step >= done for step in trainer.refits):
+        if alone and (refits := sum(step >= done for step in trainer.refits)):
             total += _refit_seconds(trainer) * refits
     finally:
         trainer.optimizer.zero_grad()
