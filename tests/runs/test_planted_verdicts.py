@@ -35,7 +35,7 @@ def test_another_route_to_the_same_answers_is_not_reproduced(tmp_path, context_i
 
 @pytest.mark.slow
 def test_hard_worlds(tmp_path: Path) -> None:
-    """Of what both models do alike at least 95 % is reproduced, of what they do otherwise nothing."""
+    """Of what both models do alike at least nine in ten is reproduced and the rest undecided; of all else nothing is."""
     found = []
     for seed in SEEDS:
         world = world_named(f"planted:{seed}:hard")
@@ -62,4 +62,5 @@ def test_hard_worlds(tmp_path: Path) -> None:
     right = [verdict == "reproduced" for alike, verdict in found if alike]
     false = [verdict == "reproduced" for alike, verdict in found if not alike]
     print(f"reproduced: {sum(right)} of {len(right)} that are alike, {sum(false)} of {len(false)} that are not")
-    assert sum(right) >= 0.95 * len(right) and not any(false)
+    assert {verdict for alike, verdict in found if alike} <= {"reproduced", "undecided"}
+    assert sum(right) >= 0.9 * len(right) and not any(false)
