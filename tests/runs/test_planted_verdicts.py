@@ -35,7 +35,7 @@ def test_another_route_to_the_same_answers_is_not_reproduced(tmp_path, context_i
 
 @pytest.mark.slow
 def test_hard_worlds(tmp_path: Path) -> None:
-    """Of what both models do alike at least nine in ten is reproduced and the rest undecided; of all else nothing is."""
+    """Of what both models do alike nine in ten are reproduced and the rest undecided; of all else nothing is."""
     found = []
     for seed in SEEDS:
         world = world_named(f"planted:{seed}:hard")
