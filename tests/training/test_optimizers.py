@@ -147,9 +147,9 @@ def test_a_restored_state_goes_on_identically(tmp_path):
     _advance(_build(whole), whole, range(7))
     first = _build(parts)
     _advance(first, parts, range(4))
-    torch.save(first.state_dict(), tmp_path / "state.pt")
+    torch.save(first.whole_state_dict(), tmp_path / "state.pt")
     second = _build(parts)
-    second.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    second.load_whole_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     _advance(second, parts, range(4, 7))
     assert all(torch.equal(a, b) for a, b in zip(whole, parts, strict=True))
     fresh = copy.deepcopy(parts)
@@ -159,6 +159,6 @@ def test_a_restored_state_goes_on_identically(tmp_path):
 
 def test_a_state_of_other_groups_is_refused():
     with pytest.raises(ValueError, match="shorter"):
-        _build([_parameter(2, 2), _parameter(2, 2), _parameter(2)]).load_state_dict(
-            build_optimizer([ParameterGroup([_parameter(2, 2)], 0.1)]).state_dict()
+        _build([_parameter(2, 2), _parameter(2, 2), _parameter(2)]).load_whole_state_dict(
+            build_optimizer([ParameterGroup([_parameter(2, 2)], 0.1)]).whole_state_dict()
         )
