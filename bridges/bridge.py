@@ -55,7 +55,7 @@ def pair_sites(n_dense: int, n_sparse: int, every: int | None = None) -> list[Si
 
 # Where a standardised stream is clipped, in deviations: what a token with a massive activation, a thousand of them, has
 # to say is said by the clipped one, and no weight is multiplied by a thousand.
-CLIP = 30.0
+CLIP = 6.0
 # A number, so that weights on disk stay finite.
 NO_CLIP = torch.finfo(torch.float32).max
 # A token whose stream is so many times as long as the median one is left out where means and deviations are measured.

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
-from bridges.bridge import Bridge, Bridges, SitePair, fit_ridge, measure_scales, pair_sites
+from bridges.bridge import CLIP, Bridge, Bridges, SitePair, fit_ridge, measure_scales, pair_sites
 from bridges.errors import CheckpointError, ConfigError
 from bridges.runs.initialise import shipped_pair
 from bridges.sparse.ops import abs_topk
@@ -142,7 +142,7 @@ def test_means_and_scales_are_those_of_each_channel_and_the_sparse_one_is_follow
     for bridge, factor in zip(bridges, (1, 10), strict=True):
         torch.testing.assert_close(bridge.mean, factor * torch.tensor([2.0, 3.0]))
         torch.testing.assert_close(bridge.scale, factor * torch.tensor([2.0**0.5, (32 / 3) ** 0.5]))
-        assert float(bridge.clip) == 30
+        assert float(bridge.clip) == CLIP
     # RMS of the tokens: 1, 5 and the root of 12.5.
     typical = (1 + 5 + 12.5**0.5) / 3
     assert float(bridges[0].sparse_scale) == pytest.approx(typical)
@@ -180,7 +180,7 @@ def test_massive_activations_do_not_decide_means_and_scales():
     assert found[1].scale[:5].tolist() == pytest.approx([1, 1, 1, 1, 100], rel=0.15)
     # A channel that does not vary is not blown up: 1 % of the mean deviation.
     assert float(found[1].scale[5]) == pytest.approx(0.01 * 104 / 6, rel=0.1)
-    assert float(found[1].standardise(massive).abs().max()) == 30
+    assert float(found[1].standardise(massive).abs().max()) == CLIP
 
 
 def test_the_constant_prefix_is_left_out_of_scales_and_regression():

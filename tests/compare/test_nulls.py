@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from bridges.behaviours import SPLITS, encode, get_behaviour, shuffled_labels
 from bridges.dense import load_dense
 from bridges.runs.initialise import shipped_pair
-from bridges.sparse import SparseTransformer
+from bridges.sparse.packed import load_packed, save_packed
 from bridges.storage.tables import read_table
 
 # What the shipped pair does reproduce.
@@ -60,11 +60,10 @@ def meaningless(path: Path) -> list[str]:
 def without_attention(folder: Path) -> list[str]:
     """The shipped pair, whose sparse model knows each token and mixes no positions."""
     shutil.copytree(shipped_pair("tinypython"), folder)
-    sparse = SparseTransformer.from_pretrained(folder / "model")
-    with torch.no_grad():
-        for layer in range(sparse.n_layers):
-            sparse.blocks[2 * layer].out.weight.zero_()
-    sparse.save_pretrained(folder / "model")
+    state = load_packed(folder / "model")
+    for name in [name for name in state if name.endswith(".out.weight")]:
+        state[name].zero_()
+    save_packed(state, folder / "model")
     return [f"sparse.init={folder}", "train.freeze_sparse=true", "train.bridge_lr=1e-9", "verdict.sparse_accuracy=0"]
 
 
