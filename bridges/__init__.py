@@ -25,6 +25,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from bridges.version import __version__
+
 if TYPE_CHECKING:  # what type checkers and editors see of the names below
     from bridges.bridge import Bridges
     from bridges.config import Config
@@ -33,8 +35,6 @@ if TYPE_CHECKING:  # what type checkers and editors see of the names below
     from bridges.nodes import intervene, record
     from bridges.runs.notebook import Run, load
     from bridges.sparse import SparseTransformer, SparseTransformerConfig
-
-__version__ = "0.1.0"
 
 # Imported on first use: `import bridges` must stay quick, and the command line sets the process up before torch loads.
 _LAZY = {

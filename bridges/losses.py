@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bridges import kernels
+import bridges.kernels as kernels
 from bridges.kernels import head as head_kernel
 from bridges.stack import ResidualStack
 

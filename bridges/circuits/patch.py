@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bridges import kernels
+import bridges.kernels as kernels
 from bridges.kernels import choose as kernel
 
 

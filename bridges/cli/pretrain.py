@@ -24,7 +24,7 @@ import yaml
 from torch.nn import functional as F
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerBase
 
-from bridges import kernels
+import bridges.kernels as kernels
 from bridges.data.corpus import Document, permissive_packages, standard_library
 from bridges.data.idioms import documents as idiom_documents
 from bridges.data.tokenizer import leading_token, train_tokenizer

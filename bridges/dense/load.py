@@ -20,7 +20,7 @@ from transformers import (
 )
 from transformers.utils import logging as hf_logging
 
-from bridges import kernels
+import bridges.kernels as kernels
 from bridges.data.tokenizer import leading_token
 from bridges.dense import gpt2, gpt_neo, gpt_neox, llama, opt  # noqa: F401  (they register themselves)
 from bridges.dense.base import DenseStack

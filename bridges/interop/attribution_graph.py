@@ -16,7 +16,6 @@ from typing import Any
 
 from torch import Tensor
 
-import bridges
 from bridges.circuits.circuit import Circuit
 from bridges.circuits.weights import EMBEDDING, LOGITS
 from bridges.errors import BridgesError
@@ -33,6 +32,7 @@ from bridges.interop.graph_links import (
 )
 from bridges.stack import ResidualStack
 from bridges.storage.folder import read_json
+from bridges.version import __version__
 
 # What the viewers take for a channel with a label, an activation and links.
 FEATURE_TYPE = "cross layer transcoder"
@@ -133,7 +133,7 @@ def attribution_graph(
         "info": {
             "description": f"Circuit of {circuit.behaviour} in the {circuit.model} model: {circuit.size} nodes. "
             "Rows are node points in forward order: " + ", ".join(f"{i} {p}" for p, i in order.items()) + ".",
-            "generator": {"name": "bridges", "version": bridges.__version__},
+            "generator": {"name": "bridges", "version": __version__},
         },
     }
     # A group is shown by its members, which are pinned with it.

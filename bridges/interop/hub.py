@@ -20,11 +20,11 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-import bridges
 from bridges.config import Config
 from bridges.errors import BridgesError, HubError
 from bridges.storage.folder import RunFolder, write_atomically
 from bridges.storage.tables import read_table, table_names
+from bridges.version import __version__
 
 # What of a run's folder is uploaded: not the checkpoints of its training, which are as large as ten models.
 FOLDERS = ("model", "bridges", "tables", "circuits")
@@ -65,7 +65,7 @@ def push(folder: str | Path, repo_id: str, *, private: bool = False) -> str:
         api.upload_folder(
             repo_id=repo_id,
             folder_path=run.path,
-            commit_message=f"{run.path.resolve().name}, Bridges {bridges.__version__}",
+            commit_message=f"{run.path.resolve().name}, Bridges {__version__}",
             allow_patterns=[*FILES, *(f"{name}/*" for name in FOLDERS)],
             ignore_patterns=list(PICKLED),
             delete_patterns=[f"{name}/*" for name in FOLDERS],

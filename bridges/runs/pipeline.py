@@ -11,7 +11,7 @@ import pandas as pd
 from accelerate import Accelerator
 from transformers import PreTrainedTokenizerBase
 
-from bridges import kernels
+import bridges.kernels as kernels
 from bridges.behaviours.narrow_text import longest_prompt
 from bridges.behaviours.pair import Behaviour
 from bridges.bridge import Bridges, pair_sites

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bridges import kernels
+import bridges.kernels as kernels
 from bridges.kernels import abs_topk as topk_kernel
 from bridges.kernels import attention, gpu_topk
 from bridges.kernels import gelu as gelu_kernel

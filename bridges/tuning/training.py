@@ -26,7 +26,7 @@ from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
 import bridges.cli.run  # noqa: F401  (registers the schema)
-from bridges import kernels
+import bridges.kernels as kernels
 from bridges.cli.overrides import check_command_line, conf_folder
 from bridges.config import BOOKKEEPING, Config, flat
 from bridges.config.paths import absolute

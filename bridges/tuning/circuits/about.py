@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bridges import __version__
 from bridges.behaviours.encoded import EncodedPairs
 from bridges.config.search import CircuitSettings
 from bridges.stack import ResidualStack
 from bridges.tuning.circuits.ranges import RANGES
+from bridges.version import __version__
 
 
 def about_of(

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 import yaml
 
-from bridges import kernels
+import bridges.kernels as kernels
 from bridges.behaviours.encoded import EncodedPairs
 from bridges.behaviours.stage import express
 from bridges.circuits.ablation import node_means
