@@ -13,7 +13,7 @@ from bridges.config import Config, ModelConfig, SparseConfig
 from bridges.dense.gpt2 import GPT2Stack
 from bridges.dense.opt import OPTStack
 from bridges.errors import CheckpointError, ConfigError
-from bridges.runs.initialise import build, choose_start
+from bridges.runs.initialise import build, choose_start, trained_bridges
 from bridges.sparse import Schedule, SparseTransformer
 from bridges.sparse.packed import PACKED, load_packed, save_packed
 
@@ -109,6 +109,18 @@ def test_a_pair_goes_on_with_its_own_shape_and_weights(pair):
     assert all(
         torch.equal(a, b) for a, b in zip(sparse.state_dict().values(), saved.state_dict().values(), strict=True)
     )
+
+
+def test_a_pair_brings_its_bridges_along_where_they_join_the_same_sites(pair):
+    config = settings(init=str(pair))
+    config.sparsity = 0.2
+    start = choose_start(config, gpt2(), 16, 0)
+    _, bridges = build(config, gpt2(), start)
+    saved, found = Bridges.from_pretrained(pair / "bridges").state_dict(), trained_bridges(start, bridges)
+    assert found is not None and all(torch.equal(value, saved[name]) for name, value in found.state_dict().items())
+    config.bridge.every = 2
+    assert trained_bridges(start, build(config, gpt2(), start)[1]) is None
+    assert trained_bridges(choose_start(settings(init="random"), gpt2(), 16, 0), bridges) is None
 
 
 @pytest.mark.parametrize(

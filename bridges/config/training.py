@@ -195,7 +195,8 @@ class BridgeConfig:
     """Draw the encoder to the sparse stream, not the sparse stream to the encoder."""
     refit: int = 0
     """How often in training, evenly and last before its last step, the bridges are fitted anew by that regression: a
-    sparse model that loses its weights in a few hundred steps changes faster than gradients move the bridges."""
+    sparse model that loses its weights in a few hundred steps changes faster than gradients move the bridges. Those
+    that come trained with a pair never are."""
     place: str = literal("even", PLACES)
     """Where in the dense model bridges stand: `even`ly over its depth, or densely where the behaviours' own `ceiling`
     rises, that is, where the dense model moves what they depend on to shared positions."""

@@ -265,6 +265,16 @@ def finish(sparse: SparseTransformer, bridges: Bridges) -> None:
         module.eval().requires_grad_(False)
 
 
+def trained_bridges(start: Start, like: Bridges) -> Bridges | None:
+    """The bridges that a pair brings along, where they join the same sites of streams as wide; else None."""
+    if start.folder is None or not (start.folder / "bridges").is_dir():
+        return None
+    found = Bridges.from_pretrained(start.folder / "bridges")
+    ours, theirs = like.config, found.config
+    alike = (ours.d_dense, ours.d_sparse) == (theirs.d_dense, theirs.d_sparse) and found.pairs == like.pairs
+    return found if alike else None
+
+
 @torch.no_grad()
 def fit_to_text(
     config: Config,
@@ -288,12 +298,9 @@ def fit_to_text(
     measure_scales(
         bridges, [dense.run(ids.to(device)).sites for ids in some], [sparse.run(ids.to(device)).sites for ids in some]
     )
-    # Where bridges are fitted anew on the way, they are at the start as well.
-    if start.folder is not None and (start.folder / "bridges").is_dir() and not config.bridge.refit:
-        trained = Bridges.from_pretrained(start.folder / "bridges")
-        if trained.pairs == bridges.pairs and trained.config.d_dense == dense.d_model:
-            bridges.load_state_dict(trained.state_dict())
-            return
+    if (trained := trained_bridges(start, bridges)) is not None:
+        bridges.load_state_dict(trained.state_dict())
+        return
     if config.bridge.init == "ridge":
         # Rows of a narrow text are short: as many tokens at once as of ordinary text.
         rows = max(1, round(config.eval.batch * config.data.context / data.mean_length))

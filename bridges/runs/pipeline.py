@@ -24,7 +24,7 @@ from bridges.errors import CheckpointError, ConfigError, DiskFullError, in_brief
 from bridges.report import write_report
 from bridges.runs.context import RunContext
 from bridges.runs.disk import bytes_missing, bytes_needed, full_message, is_disk_full, readable
-from bridges.runs.initialise import Start, build, choose_start, finish
+from bridges.runs.initialise import Start, build, choose_start, finish, trained_bridges
 from bridges.runs.inputs import behaviour_inputs, check_inputs, model_inputs, other_versions, text_inputs
 from bridges.runs.models import load_models, load_text
 from bridges.runs.placement import placed_pairs
@@ -141,6 +141,7 @@ def trainer_of(parts: RunContext, log_row: LogRow) -> Trainer:
         start=parts.start.fraction,
         anneal_activation=parts.start.anneal_activation,
         rate=parts.config.train.pair_rate if parts.start.kind == "pair" else 1.0,
+        keep_bridges=trained_bridges(parts.start, parts.bridges) is not None,
     )
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import shutil
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from bridges.errors import CheckpointError, in_brief
+from bridges.errors import CheckpointError, DivergenceError, in_brief
 from bridges.shards import load_whole_state, whole_state
 from bridges.training.optimizers import OptimizerSet
 
@@ -145,3 +147,27 @@ def load_checkpoint(folder: Path, sparse: nn.Module, bridges: nn.Module, optimiz
             f"Remove that folder to train again from the start with the same settings."
         )
     return None
+
+
+def check_finite(
+    values: Mapping[str, float], terms: Collection[str], grad_rms: float, step: int, steps: int, checkpoints: Path
+) -> None:
+    """Refuse to go on from a step that is not finite, before any weight is changed.
+
+    Args:
+        values: ``total`` and each term of the loss. terms: those that count. grad_rms: over all gradients.
+        step: from 0, of ``steps``. checkpoints: their folder.
+
+    Raises:
+        DivergenceError: what broke, and the last good state.
+    """
+    broken = [name for name in values if name in terms and not math.isfinite(values[name])]
+    if not broken and math.isfinite(values["total"]) and math.isfinite(grad_rms):
+        return
+    kept = sorted(checkpoints.glob("step-*"), key=_step_of)
+    where = f"in {', '.join(broken)}" if broken else "in the gradients"
+    state = f"The last good state is {kept[-1]}." if kept else "No checkpoint had been written yet."
+    raise DivergenceError(
+        f"NaN or infinity at step {step + 1} of {steps}, first {where}. {state} "
+        "Try a lower train.lr or train.bridge_lr, a longer train.warmup, or train.precision=fp32."
+    )

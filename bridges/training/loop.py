@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,31 +13,26 @@ import pandas as pd
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from tqdm import tqdm
 
 from bridges.bridge import Bridges, fit_ridge
 from bridges.config import Config
 from bridges.data.blocks import TokenBlocks
-from bridges.errors import ConfigError, DivergenceError
+from bridges.errors import ConfigError
 from bridges.shards import load_whole_state, local, norm, whole_state
 from bridges.sparse import Projector, Schedule, SparseTransformer
 from bridges.stack import ResidualStack, Streams
-from bridges.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from bridges.training.checkpoint import Progress, check_finite, load_checkpoint, save_checkpoint
 from bridges.training.crossings import DIRECTIONS, Crossings, Sampler
 from bridges.training.moments import Moments
-from bridges.training.optimizers import OptimizerSet, ParameterGroup, build_optimizer
 from bridges.training.parallel import Engine, Step, engine_for, strategy
 from bridges.training.precision import autocast, resolve_precision
-from bridges.training.readings import Readings
+from bridges.training.rates import optimizer_for
+from bridges.training.readings import TrainingBar
 from bridges.training.refit import refit_steps, stream_pairs
 from bridges.training.stored import StoredStreams, stored_bytes
 from bridges.training.terms import Objective
 
 log = logging.getLogger(__name__)
-
-# The number of inputs that the bridges' learning rate is meant for. What one step of Adam changes in an output grows
-# with it: beyond, the rate falls as one over the width (Yang et al. 2022, "Tensor Programs V").
-RATE_WIDTH = 256
 
 LogRow = Callable[[dict[str, Any], int], None]
 
@@ -57,6 +51,7 @@ class Trainer:
         anneal_activation: let AbsTopK and the encoders keep everything at first, and anneal them with the weights; the
             bigram table comes in as the weights go.
         rate: factor on every learning rate.
+        keep_bridges: the bridges come trained: they are never fitted anew, whatever ``bridge.refit`` says.
     """
 
     def __init__(
@@ -72,6 +67,7 @@ class Trainer:
         start: float = 1.0,
         anneal_activation: bool = False,
         rate: float = 1.0,
+        keep_bridges: bool = False,
     ):
         train = config.train
         self.config, self.data, self.accelerator = config, data, accelerator
@@ -101,7 +97,7 @@ class Trainer:
         elif sparse.bigram is not None:
             sparse.bigram.requires_grad_(config.sparse.train_bigram)
         self.anneal_activation, self.rate = anneal_activation, rate
-        self.optimizer = self._optimizer()
+        self.optimizer = optimizer_for(train, sparse, bridges)
         self.objective = Objective(
             dense,
             sparse,
@@ -120,30 +116,7 @@ class Trainer:
         self.sizes = torch.ones(len(bridges))
         self.crossed: dict[str, tuple[Crossings, Tensor]] = {}
         self.stored: StoredStreams | None = None
-        self.refits = refit_steps(self.steps, config.bridge.refit)
-
-    def _optimizer(self) -> OptimizerSet:
-        train = self.config.train
-        covered = self.sparse.sparse_matrices()
-        blocks = [p for name, p in covered.items() if name.startswith("blocks.")]
-        ends = [p for name, p in covered.items() if not name.startswith("blocks.")]
-        inside = {id(p) for p in covered.values()}
-        rest = [p for p in self.sparse.parameters() if p.requires_grad and id(p) not in inside]
-        muon = train.optimizer == "muon"
-        groups = [
-            ParameterGroup(blocks, train.muon_lr if muon else train.lr, muon=muon, boosted=True),
-            ParameterGroup(ends, train.lr, boosted=True),
-            ParameterGroup(rest, train.lr),
-        ]
-        groups = [] if train.freeze_sparse else groups
-        # Biases have one input, whatever the width.
-        shape, rate = self.bridges.config, train.bridge_lr or train.lr
-        for part, width in (("encoder", shape.d_dense), ("decoder", shape.d_sparse)):
-            params = [p for name, p in self.bridges.named_parameters() if f".{part}." in name]
-            matrices, biases = ([p for p in params if (p.ndim > 1) == wanted] for wanted in (True, False))
-            groups.append(ParameterGroup(matrices, rate * min(1.0, RATE_WIDTH / width)))
-            groups.append(ParameterGroup(biases, rate))
-        return build_optimizer(groups, betas=(train.beta1, train.beta2), eps=train.eps, weight_decay=train.weight_decay)
+        self.refits = refit_steps(self.steps, 0 if keep_bridges else config.bridge.refit)
 
     def _tokens(self, steps: int) -> int:
         """Tokens of so many steps, rows of different lengths counted as the mean one."""
@@ -162,7 +135,7 @@ class Trainer:
             self._engine = engine_for(self.accelerator, Step(self.objective), unused)
             if self._engine.sharded:
                 # Sharding puts other parameters in the place of those that were there.
-                self.optimizer = self._optimizer()
+                self.optimizer = optimizer_for(self.config.train, self.sparse, self.bridges)
                 self.projector = Projector(self.sparse.sparse_matrices(), self.config.sparse.floor)
         return self._engine
 
@@ -265,7 +238,7 @@ class Trainer:
             load_whole_state(self.bridges, bridges.state_dict())
         self.optimizer.forget(self.bridges.parameters())
 
-    def _rescale_gradients(self) -> float:
+    def rescale_gradients(self) -> float:
         """Clip or normalise the RMS over all gradients; returns what it was."""
         grads = [p.grad for p in self.parameters if p.grad is not None]
         rms = float(norm(grads)) / math.sqrt(sum(g.numel() for g in grads))
@@ -277,13 +250,12 @@ class Trainer:
     def step(self) -> dict[str, Any]:
         """One optimizer step; returns its row of the training table."""
         step, train = self.progress.step, self.config.train
-        if self.anneal_activation:
-            self._anneal_activation(step)
+        self.anneal_to(step)
         if step in self.refits:
             self.refit()
         values = {name: float(value) for name, value in self.gradients(step).items()}
-        grad_rms = self._rescale_gradients()
-        self._check_finite(step, values, grad_rms)
+        grad_rms = self.rescale_gradients()
+        check_finite(values, self.objective.coefficients, grad_rms, step, self.steps, self.checkpoints)
         self.optimizer.step(self.rate * self.schedule.lr_factor(step), self.schedule.boost(step))
         self.optimizer.zero_grad()
         self.bridges.follow(self.sizes)
@@ -309,7 +281,10 @@ class Trainer:
         self.progress.training.append(row)
         return row
 
-    def _anneal_activation(self, step: int) -> None:
+    def anneal_to(self, step: int) -> None:
+        """Let AbsTopK, the encoders and the bigram table count as they do at a step, where they are annealed."""
+        if not self.anneal_activation:
+            return
         progress = self.schedule.progress(step)
 
         def now(final: float | None) -> float:
@@ -318,20 +293,6 @@ class Trainer:
         self.sparse.activation_fraction = now(self.sparse.config.activation_fraction)
         self.sparse.bigram_share = progress
         self.bridges.keep(now(self.bridges.config.activation_fraction))
-
-    def _check_finite(self, step: int, values: dict[str, float], grad_rms: float) -> None:
-        broken = [
-            name for name, value in values.items() if not math.isfinite(value) and name in self.objective.coefficients
-        ]
-        if not broken and math.isfinite(values["total"]) and math.isfinite(grad_rms):
-            return
-        kept = sorted(self.checkpoints.glob("step-*"), key=lambda p: int(p.name.removeprefix("step-")))
-        where = f"in {', '.join(broken)}" if broken else "in the gradients"
-        state = f"The last good state is {kept[-1]}." if kept else "No checkpoint had been written yet."
-        raise DivergenceError(
-            f"NaN or infinity at step {step + 1} of {self.steps}, first {where}. {state} "
-            "Try a lower train.lr or train.bridge_lr, a longer train.warmup, or train.precision=fp32."
-        )
 
     def restore(self) -> bool:
         """Go on from the newest checkpoint, if there is one."""
@@ -362,32 +323,19 @@ class Trainer:
     def fit(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Train to the end; returns the training and timing tables."""
         train, main = self.config.train, self.accelerator.is_main_process
-        tokens_per_step = self._tokens(1)
-        interactive = sys.stderr.isatty()
-        bar = tqdm(
-            total=self.steps,
-            initial=self.progress.step,
-            unit="step",
-            disable=not main,
-            dynamic_ncols=True,
-            mininterval=0.5 if interactive else 20.0,
-            desc="training",
-        )
         for module in (self.sparse, self.bridges):
             module.train()
-        readings = Readings(len(self.bridges))
         before, started = self.progress.seconds, time.monotonic()
         # Closed also where a step fails, so that the message stands alone.
-        with bar:
+        with TrainingBar(self.steps, self.progress.step, len(self.bridges), self._tokens(1), shown=main) as bar:
             while self.progress.step < self.steps:
                 values = self.step()
-                readings.add(values)
                 self.progress.seconds = before + time.monotonic() - started
                 done = self.progress.step
+                bar.add(values)
                 if "l0_actual" in values:
                     self._log(values)
-                    rate = tokens_per_step * bar.format_dict["n"] / max(bar.format_dict["elapsed"], 1e-9)
-                    bar.set_postfix_str(f"{readings.text()}, {rate:,.0f} tokens/s", refresh=False)
+                    bar.describe()
                 last = done % train.checkpoint_every == 0 or done == self.steps
                 if last and (main or self.engine.sharded):
                     save_checkpoint(

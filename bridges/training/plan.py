@@ -18,6 +18,7 @@ from bridges.losses import chunk_entries
 from bridges.sparse import SparseTransformer, SparseTransformerConfig, budget
 from bridges.stack import ResidualStack
 from bridges.training.precision import autocast
+from bridges.training.rates import optimizer_for
 from bridges.training.refit import stream_pairs
 
 GIB = 1 << 30
@@ -258,8 +259,7 @@ def time_step(trainer) -> float:
             edges = [begin + (end - begin) * i // max(1, count) for i in range(count + 1)]
             for i, (a, b) in enumerate(pairwise(edges)):
                 step = _typical(trainer, a, b)
-                if trainer.anneal_activation:
-                    trainer._anneal_activation(step)
+                trainer.anneal_to(step)
                 if whole and not trainer.config.train.freeze_sparse:
                     trainer.projector.project(trainer.schedule.fraction(step))
                 # The first pass with and without crossings compiles and allocates.
@@ -285,10 +285,10 @@ def time_step(trainer) -> float:
 
 def _update_seconds(trainer) -> float:
     """Seconds of one step of an optimizer like the trainer's, at rate 0, with the gradients that are there."""
-    optimizer = trainer._optimizer()
+    optimizer = optimizer_for(trainer.config.train, trainer.sparse, trainer.bridges)
     for _ in range(2):
         started = time.perf_counter()
-        trainer._rescale_gradients()
+        trainer.rescale_gradients()
         optimizer.step(0.0)
         elapsed = time.perf_counter() - started
     return elapsed

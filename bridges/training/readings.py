@@ -1,8 +1,12 @@
-"""What the progress bar shows of a training: KLs in nats per token, smoothed over steps."""
+"""The progress bar of a training: KLs in nats per token, smoothed over steps."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
+from typing import Any
+
+from tqdm import tqdm
 
 # How much of the steps before a reading keeps: about the last ten count, since single sampled crossings vary much.
 MEMORY = 0.9
@@ -42,3 +46,35 @@ class Readings:
         if not shown and "total" in self.means:
             shown.append(f"loss {self.means['total']:.3f}")
         return " ".join(shown)
+
+
+class TrainingBar(tqdm):
+    """A bar of a training's steps with its `Readings`.
+
+    Args:
+        steps, done: steps in all, and before this start. bridges: how many there are. tokens: of one step.
+        shown: whether anything is shown at all.
+    """
+
+    def __init__(self, steps: int, done: int, bridges: int, tokens: int, shown: bool = True):
+        # Where no terminal overwrites a line, each is one more of a log.
+        often = 0.5 if sys.stderr.isatty() else 20.0
+        self.readings, self.tokens = Readings(bridges), tokens
+        super().__init__(
+            total=steps,
+            initial=done,
+            unit="step",
+            disable=not shown,
+            dynamic_ncols=True,
+            mininterval=often,
+            desc="training",
+        )
+
+    def add(self, values: Mapping[str, Any]) -> None:
+        """Take in one step's raw terms."""
+        self.readings.add(values)
+
+    def describe(self) -> None:
+        """Put the readings, and tokens per second since this start, beside the bar."""
+        rate = self.tokens * self.format_dict["n"] / max(self.format_dict["elapsed"], 1e-9)
+        self.set_postfix_str(f"{self.readings.text()}, {rate:,.0f} tokens/s", refresh=False)

@@ -95,7 +95,7 @@ def test_the_gradients_rms_is_clipped_or_normalised(make_trainer):
         trainer.gradients(0)
         flat = torch.cat([p.grad.flatten() for p in trainer.parameters if p.grad is not None])
         before = float(flat.square().mean().sqrt())
-        assert trainer._rescale_gradients() == pytest.approx(before, rel=1e-5)
+        assert trainer.rescale_gradients() == pytest.approx(before, rel=1e-5)
         flat = torch.cat([p.grad.flatten() for p in trainer.parameters if p.grad is not None])
         after = float(flat.square().mean().sqrt())
         assert after == pytest.approx(limit if rule == "normalise" else min(limit, before), rel=1e-4)
@@ -237,7 +237,7 @@ def test_the_time_of_a_step_counts_the_update_and_the_projection(make_trainer, m
     for target, name, seconds in (
         (trainer, "gradients", 1.0),
         (trainer.projector, "project", 0.5),
-        (trainer, "_rescale_gradients", 0.25),
+        (trainer, "rescale_gradients", 0.25),
         (OptimizerSet, "step", 0.125),
     ):
         costs(target, name, seconds)

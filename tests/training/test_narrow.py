@@ -242,7 +242,7 @@ def test_fits_of_the_bridges_count_into_the_time_of_a_step(make_trainer, monkeyp
 
     monkeypatch.setattr(trainer.sparse, "run", costly)
     monkeypatch.setattr(trainer, "gradients", lambda step: None)
-    monkeypatch.setattr(trainer, "_rescale_gradients", lambda: 0.0)
+    monkeypatch.setattr(trainer, "rescale_gradients", lambda: 0.0)
     bridges = {name: value.clone() for name, value in trainer.bridges.state_dict().items()}
     # Text of 32 rows in groups of at most four of one length: nine, of which five are run; five fits in twenty steps.
     assert time_step(trainer) == pytest.approx(5 * 9 * 3.0 / 20)
