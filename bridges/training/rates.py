@@ -13,7 +13,7 @@ RATE_WIDTH = 256
 
 
 def optimizer_for(train: TrainConfig, sparse: SparseTransformer, bridges: Bridges) -> OptimizerSet:
-    """The optimizer of a run: Muon or AdamW on the matrices of the blocks, AdamW on the rest; bridges at their own rate.
+    """The optimizer of a run: AdamW or Muon on the blocks' matrices, AdamW on the rest, bridges at a rate of their own.
 
     Args:
         sparse: with what ``freeze_sparse`` and ``train_bigram`` leave out already frozen.
