@@ -185,9 +185,14 @@ class BridgeContext:
         return {i: share_moved(batch.dense_diff, diff) for i, diff in zip(batch.dense, found, strict=True)}
 
     @torch.no_grad()
-    def whole_sparse(self, batch: PromptBatch) -> dict[int, Tensor]:
-        """Logit differences of the dense model with the whole sparse model's exchange, ``{bridge: [B]}``."""
-        changes = {
-            i: map_through_bridge(bridge, batch.exchange(batch.sparse[i])) for i, bridge in enumerate(self.bridges)
-        }
+    def whole_sparse(self, batch: PromptBatch, where: Sequence[int] | None = None) -> dict[int, Tensor]:
+        """Logit differences of the dense model with the whole sparse model's exchange, ``{bridge: [B]}``.
+
+        Args:
+            where: the bridges (None: all).
+        """
+        some = range(len(self.bridges)) if where is None else where
+        changes = {i: map_through_bridge(self.bridges[i], batch.exchange(batch.sparse[i])) for i in some}
+        if not changes:
+            return {}
         return dict(zip(changes, self.dense_diff(batch, changes), strict=True))

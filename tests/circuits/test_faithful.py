@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -108,6 +109,30 @@ def test_bridges_that_move_nothing_teach_nothing(turned):
     objective = search(turned, replace(turned.context, bridges=wrong)).objective
     assert isinstance(objective, Faithful) and not objective.moved
     assert not search(turned, turned.context, carried_weight=0.0).objective.moved  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("share", "reached"), [(0.95, True), (0.75, True), (0.7, False)])
+def test_what_is_moved_by_too_little_is_not_reached_though_little_is_unexplained(turned, share, reached):
+    objective = search(turned, turned.context).objective
+    assert isinstance(objective, Faithful)
+    # The exchange of the whole model moves all that the dense one's own moves.
+    assert objective.enough[3] == pytest.approx(0.6, rel=1e-3)
+    objective.enough[3] = 0.72
+    whole = objective._moved
+    objective._moved = lambda i, rows, h: share * whole(i, rows, h)  # type: ignore[method-assign]
+    measured = objective.measure(nullcontext())
+    assert measured.carried < 0.12 < objective.carried_target and measured.reached == reached
+    every = torch.arange(len(objective.prompts))
+    loss = float(objective.loss(nullcontext(), every, torch.Generator()))
+    assert loss == pytest.approx((measured.carried + 2 * max(0, 0.72 - share) ** 2) / 2, abs=1e-5)
+
+
+def test_a_trial_leaves_out_what_a_missed_target_makes_idle(turned):
+    found = search(turned, turned.context)
+    missed, whole = without(found.full, ("1.v", 0)), found.full
+    assert found.tried(missed).train_loss == found.measure(missed).train_loss
+    assert math.isnan(found.tried(missed).carried) and not found.tried(missed).reached
+    assert found.tried(whole).carried == found.measure(whole).carried
 
 
 def gradients(turned: Turned, context: BridgeContext | None, weight: float = 1.0) -> dict[str, torch.Tensor]:

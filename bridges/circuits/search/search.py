@@ -93,16 +93,20 @@ class Search:
             reached=False,
             train_loss=math.inf,
         )
-        self.pruner = Pruner(stack, self.prompts, self.ablation.reference, self.measure, settings.prune_attempts)
+        self.pruner = Pruner(stack, self.prompts, self.ablation.reference, self.tried, settings.prune_attempts)
 
     @property
     def full(self) -> Circuit:
         """Every node, measured."""
         return self.measure(replace(self.empty, nodes={p: torch.ones_like(k) for p, k in self.empty.nodes.items()}))
 
-    def measure(self, circuit: Circuit) -> Circuit:
+    def tried(self, circuit: Circuit) -> Circuit:
+        """The same as `measure`, but that what is carried is NaN where the target is missed by itself already."""
+        return self.measure(circuit, trial=True)
+
+    def measure(self, circuit: Circuit, trial: bool = False) -> Circuit:
         """The circuit with what it reaches on the training pairs."""
-        found = self.objective.measure(only(self.stack, circuit, self.values))
+        found = self.objective.measure(only(self.stack, circuit, self.values), trial)
         return replace(
             circuit,
             train_loss=found.loss,
@@ -115,7 +119,9 @@ class Search:
     def run(self) -> Circuit:
         """The circuit: nodes are ranked, as few taken as reach the target, and what is left over is removed."""
         circuit = self.by_nodes()
-        if not (circuit.reached and self.settings.edges):
+        if not circuit.reached:
+            return self.measure(circuit)
+        if not self.settings.edges:
             return circuit
         return drop_dead_ends(self.pruner, drop_edges(self.pruner, circuit))
 
@@ -156,7 +162,7 @@ class Search:
         if self.settings.objective != "faithful":
             return best
         if best.train_loss <= NEAR:
-            return replace(best, reached=True, meta=best.meta | {"missed_target": True})
+            return replace(self.measure(best), reached=True, meta=best.meta | {"missed_target": True})
         return self.cut(self.bisect(best.scores, everywhere=True))
 
     def relearn(self, circuit: Circuit, attempt: int) -> dict[str, Tensor]:
@@ -246,8 +252,8 @@ class Search:
         return integrated_gradients(self.stack, few, self.ablation.reference)
 
     def top(self, scores: Mapping[str, Tensor], count: int) -> Circuit:
-        """The circuit of the ``count`` best nodes, measured."""
-        return self.measure(replace(self.empty, nodes=best_nodes(scores, count), scores=dict(scores)))
+        """The circuit of the ``count`` best nodes, tried."""
+        return self.tried(replace(self.empty, nodes=best_nodes(scores, count), scores=dict(scores)))
 
     def bisect(self, scores: Mapping[str, Tensor], everywhere: bool = False) -> Circuit:
         """The fewest best nodes that reach the target; twice as many are tried as a circuit may have, since greedy
