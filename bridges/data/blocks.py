@@ -25,6 +25,9 @@ from bridges.errors import DataError, in_brief
 
 log = logging.getLogger(__name__)
 
+# Documents that are tokenized together, and rows that are looked at together: text may be larger than memory.
+_TOGETHER, _ROWS = 256, 1 << 14
+
 
 @dataclass
 class TokenBlocks:
@@ -63,10 +66,12 @@ class TokenBlocks:
         """Number of leading positions at which all rows of all splits have the same token; less than any row has."""
         shortest = self.context if self.lengths is None else min(int(n.min()) for n in self.lengths.values())
         first = self.blocks["train"][0][: shortest - 1]
-        alike = np.ones(len(first), dtype=bool)
         for blocks in self.blocks.values():
-            alike &= (blocks[:, : len(first)] == first).all(0)
-        return int(np.cumprod(alike).sum())
+            for start in range(0, len(blocks), _ROWS):
+                # A few rows leave next to nothing to look at in the others.
+                alike = (blocks[start : start + _ROWS, : len(first)] == first).all(0)
+                first = first[: int(np.cumprod(alike).sum())]
+        return len(first)
 
     @cached_property
     def _alike(self) -> list[np.ndarray]:
@@ -268,11 +273,57 @@ def _limited(documents: Iterable[Document], max_chars: int | None) -> Iterator[D
             return
 
 
-def token_blocks(config: DataConfig, tokenizer: PreTrainedTokenizerBase, context: int) -> TokenBlocks:
+class _Split:
+    """One split of a text on its way to blocks: tokens in memory, or in a file.
+
+    Args:
+        encode: texts to the tokens of each. file: to be written; None: tokens stay in memory.
+    """
+
+    def __init__(self, encode: Callable[[list[str]], list[np.ndarray]], file: Path | None):
+        self.encode, self.file = encode, file
+        self.waiting: list[str] = []
+        self.parts: list[np.ndarray] = []
+        self.documents = self.tokens = 0
+        if file is not None:
+            file.write_bytes(b"")
+
+    def add(self, text: str) -> None:
+        self.documents += 1
+        self.waiting.append(text)
+        if len(self.waiting) == _TOGETHER:
+            self.flush()
+
+    def flush(self) -> None:
+        if not self.waiting:
+            return
+        found = np.concatenate(self.encode(self.waiting))
+        self.waiting, self.tokens = [], self.tokens + len(found)
+        if self.file is None:
+            self.parts.append(found)
+            return
+        with self.file.open("ab") as out:
+            found.tofile(out)
+
+    def blocks(self, context: int) -> np.ndarray:
+        """All of its whole blocks, ``int32 [rows, context]``; those in a file are read as they are needed."""
+        count = self.tokens // context
+        if self.file is not None and count:
+            return np.memmap(self.file, np.int32, "r", shape=(count, context))
+        tokens = np.concatenate([np.zeros(0, np.int32), *self.parts])
+        return tokens[: count * context].reshape(count, context)
+
+
+def token_blocks(
+    config: DataConfig, tokenizer: PreTrainedTokenizerBase, context: int, place: Path | None = None
+) -> TokenBlocks:
     """Read, split by document, tokenize and cut into blocks.
 
     Documents are joined with `leading_token` before each; a block may span several documents of the same split. Hub
     datasets are read until ``max_chars`` (100 MB where that is null).
+
+    Args:
+        place: an empty folder that tokens are written to, ``<split>.bin`` each; None: they stay in memory.
 
     Raises:
         DataError: a split has no full block.
@@ -280,35 +331,40 @@ def token_blocks(config: DataConfig, tokenizer: PreTrainedTokenizerBase, context
     max_chars = config.max_chars
     if config.source == "hub" and max_chars is None:
         max_chars = 100_000_000
-    by_split: dict[str, list[str]] = {split: [] for split in SPLITS}
+    first = leading_token(tokenizer)
+    lead = [] if first is None else [first]
+
+    def encode(texts: list[str]) -> list[np.ndarray]:
+        encoded = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+        return [np.array(lead + ids, dtype=np.int32) for ids in encoded]
+
+    splits = {split: _Split(encode, None if place is None else place / f"{split}.bin") for split in SPLITS}
     skipped: Counter[str] = Counter()
-    documents = list(_limited(read_documents(config, skipped), max_chars))
-    for document in documents:
-        by_split[document.split].append(document.text)
+    for document in _limited(read_documents(config, skipped), max_chars):
+        splits[document.split].add(document.text)
     left_out = ", ".join(f"{count:,} × {reason}" for reason, count in skipped.items())
     if skipped:
         log.warning("Left out of the text of data.path=%s: %s.", config.path, left_out)
-    first = leading_token(tokenizer)
-    lead = [] if first is None else [first]
     blocks = {}
-    digest = hashlib.blake2b(digest_size=16)
-    for split, texts in by_split.items():
-        parts = [np.zeros(0, dtype=np.int32)]
-        for start in range(0, len(texts), 256):
-            encoded = tokenizer(texts[start : start + 256], add_special_tokens=False, verbose=False)["input_ids"]
-            parts.extend(np.array(lead + ids, dtype=np.int32) for ids in encoded)
-        tokens = np.concatenate(parts)
-        count = len(tokens) // context
-        if count == 0:
+    for name, split in splits.items():
+        split.flush()
+        blocks[name] = split.blocks(context)
+        if not len(blocks[name]):
             raise DataError(
-                f"The {split} split has {len(texts)} documents with {len(tokens)} tokens, less than one block of "
+                f"The {name} split has {split.documents} documents with {split.tokens} tokens, less than one block of "
                 f"{context}. Give more text (data.path, data.max_chars) or a smaller data.context."
                 + (f" Left out: {left_out}." if skipped else "")
             )
-        blocks[split] = tokens[: count * context].reshape(count, context)
-        digest.update(blocks[split].tobytes())
-    counts = {split: len(texts) for split, texts in by_split.items()}
-    return TokenBlocks(blocks, counts, digest.hexdigest(), dict(skipped))
+    return TokenBlocks(blocks, {n: split.documents for n, split in splits.items()}, _digest(blocks), dict(skipped))
+
+
+def _digest(blocks: Mapping[str, np.ndarray]) -> str:
+    """The fingerprint of a text."""
+    digest = hashlib.blake2b(digest_size=16)
+    for rows in blocks.values():
+        for start in range(0, len(rows), _ROWS):
+            digest.update(rows[start : start + _ROWS].tobytes())
+    return digest.hexdigest()
 
 
 def bigram_log_probabilities(
@@ -322,13 +378,16 @@ def bigram_log_probabilities(
         smoothing: how many counts the unigram is worth in each row.
         lengths: tokens of each row ``[n]``, what is behind them being padding; None: all of them.
     """
-    current, following = (part.astype(np.int64) for part in (blocks[:, :-1], blocks[:, 1:]))
-    inside = slice(None)
-    if lengths is not None:
-        inside = (np.arange(1, blocks.shape[1]) < lengths[:, None]).ravel()  # type: ignore[assignment]
-    current, following = current.ravel()[inside], following.ravel()[inside]
-    unigram = np.bincount(following, minlength=vocab_size) + 0.5
+    size = vocab_size**2
+    counts = np.zeros(size, dtype=np.int64)
+    for start in range(0, len(blocks), _ROWS):
+        some = blocks[start : start + _ROWS].astype(np.int64)
+        pairs = some[:, :-1] * vocab_size + some[:, 1:]
+        if lengths is not None:
+            pairs = pairs[np.arange(1, some.shape[1]) < lengths[start : start + _ROWS, None]]
+        counts += np.bincount(pairs.ravel(), minlength=size)
+    table = counts.reshape(vocab_size, vocab_size)
+    unigram = table.sum(0) + 0.5
     unigram = unigram / unigram.sum()
-    counts = np.bincount(current * vocab_size + following, minlength=vocab_size**2).reshape(vocab_size, vocab_size)
-    rows = counts.sum(1, keepdims=True)
-    return torch.from_numpy(np.log((counts + smoothing * unigram) / (rows + smoothing))).float()
+    rows = table.sum(1, keepdims=True)
+    return torch.from_numpy(np.log((table + smoothing * unigram) / (rows + smoothing))).float()

@@ -6,6 +6,9 @@ import errno
 import shutil
 from pathlib import Path
 
+import numpy as np
+
+from bridges.data.blocks import TokenBlocks
 from bridges.training.plan import Plan
 
 MIB = 1 << 20
@@ -26,17 +29,18 @@ def is_disk_full(error: BaseException | None) -> bool:
     return False
 
 
-def bytes_needed(plan: Plan, checkpoints: int) -> int:
+def bytes_needed(plan: Plan, checkpoints: int, data: TokenBlocks | None = None) -> int:
     """About how many bytes a run's folder comes to have at most.
 
     A checkpoint holds fp32 weights and two moments of the sparse model and the bridges; one is written before the
     oldest is removed. The finished model and bridges are the weights alone.
 
     Args:
-        checkpoints: how many are kept.
+        checkpoints: how many are kept. data: the text, whose tokens may lie in files of the folder.
     """
     trained = plan.sparse_parameters + plan.bridge_parameters
-    return 12 * trained * (checkpoints + 1) + 4 * trained + _REST
+    text = sum(rows.nbytes for rows in data.blocks.values() if isinstance(rows, np.memmap)) if data else 0
+    return 12 * trained * (checkpoints + 1) + 4 * trained + text + _REST
 
 
 def bytes_missing(folder: Path, needed: int | None) -> int:

@@ -21,6 +21,7 @@ from bridges.dense.narrow import narrow, narrow_alike
 from bridges.errors import CheckpointError, ConfigError, DataError, in_brief
 from bridges.interop import openai_tokenizer  # noqa: F401  (its models can be loaded by name)
 from bridges.planted import named  # noqa: F401  (so can its worlds)
+from bridges.runs.kept_text import kept_blocks
 from bridges.runs.sources import select_behaviours
 
 # Characters of a document that tell which token should stand before it.
@@ -91,15 +92,26 @@ def _beginnings(config: Config, tokenizer: PreTrainedTokenizerBase) -> list[str]
 
 
 def load_text(
-    config: Config, tokenizer: PreTrainedTokenizerBase, behaviours: Mapping[str, Behaviour], vocab_size: int
+    config: Config,
+    tokenizer: PreTrainedTokenizerBase,
+    behaviours: Mapping[str, Behaviour],
+    vocab_size: int,
+    keep: Path | None = None,
+    write: bool = True,
 ) -> TokenBlocks:
     """The run's text: ordinary text, or where ``data.focus`` is above 0 its behaviours' prompts.
+
+    Args:
+        keep: folder where a text from the Hub is kept, see `kept_blocks`; None: its tokens stay in memory.
+        write: whether this process makes its files.
 
     Raises:
         DataError: it cannot be read, or holds tokens that the dense model has no embedding of.
         ConfigError: prompts are wanted and there are no behaviours.
     """
-    if not config.data.focus:
+    if not config.data.focus and config.data.source == "hub" and keep is not None:
+        data = kept_blocks(config.data, tokenizer, config.data.context, keep, write)
+    elif not config.data.focus:
         data = token_blocks(config.data, tokenizer, config.data.context)
     elif not behaviours:
         raise ConfigError(_NO_BEHAVIOURS.format(config.data.focus))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -78,7 +80,8 @@ def prepare(
         )
     # A misspelt name or a broken file must not wait until training is over.
     behaviours = select_behaviours(config.behaviours, tokenizer)
-    data = _text(config, dense, tokenizer, behaviours, say) if narrow else None
+    read = partial(_text, config, dense, tokenizer, behaviours, say, folder.text, accelerator.is_main_process)
+    data = read() if narrow else None
     context = config.data.context if data is None else data.context
     room = context
     if data is not None:
@@ -93,7 +96,7 @@ def prepare(
         plan.stored = stored_bytes(config, data, plan.steps, sites, width, plan.precision)
     check_memory(plan)
     # Ordinary text is long: what does not fit into memory need not wait for it.
-    data = data or _text(config, dense, tokenizer, behaviours, say)
+    data = data or read()
     found = model_inputs(config, dense) | text_inputs(config, data) | behaviour_inputs(config)
     check_inputs(folder.path, found, config.allow_changed, write=accelerator.is_main_process, say=say)
     pairs = placed_pairs(
@@ -114,13 +117,15 @@ def _text(
     tokenizer: PreTrainedTokenizerBase,
     behaviours: Mapping[str, Behaviour],
     say: Callable[[str], None],
+    keep: Path,
+    write: bool,
 ) -> TokenBlocks:
     say(
         f"Drawing prompts of {len(behaviours)} behaviours …"
         if config.data.focus
         else f"Reading text ({config.data.source}) …"
     )
-    return load_text(config, tokenizer, behaviours, dense.vocab_size)
+    return load_text(config, tokenizer, behaviours, dense.vocab_size, keep, write)
 
 
 def trainer_of(parts: RunContext, log_row: LogRow) -> Trainer:
@@ -266,7 +271,7 @@ def _stages(config: Config, folder: RunFolder, accelerator: Accelerator, tell: C
     try:
         with _stage(folder, "prepare", main):
             parts, plan = prepare(config, folder, accelerator, tell)
-            folder.needed = bytes_needed(plan, config.train.keep_checkpoints)
+            folder.needed = bytes_needed(plan, config.train.keep_checkpoints, parts.data)
             if (missing := bytes_missing(path, folder.needed)) > 0:
                 tell(f"This run may write {readable(missing)} more than is free on the disk that holds {path}.")
         if folder.done("train"):
@@ -285,6 +290,7 @@ def _stages(config: Config, folder: RunFolder, accelerator: Accelerator, tell: C
                     tracker.table(name, read_table(path, name))
             tracker.summary(headline(folder))
             folder.write_status("finished")
+            shutil.rmtree(folder.text, ignore_errors=True)
             tell(f"\n{summary_text(folder)}\n")
             total = sum(s["seconds"] for s in folder.status["stages"].values())
             tell(f"Finished in {duration(total)}: {path}")

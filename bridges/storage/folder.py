@@ -100,6 +100,11 @@ class RunFolder:
         return self.path / "model"
 
     @property
+    def text(self) -> Path:
+        """Where tokens of a text from the Hub lie until the run is finished."""
+        return self.path / ".text"
+
+    @property
     def bridges(self) -> Path:
         return self.path / "bridges"
 
@@ -146,7 +151,8 @@ class RunFolder:
     def computed(self) -> bool:
         """Whether anything lies here that took work: training has begun, or something is written."""
         began = "train" in self.status["stages"]
-        return began or any((self.path / name).exists() for name in ("checkpoints", "model", "bridges", "tables"))
+        read = any(self.text.glob("[!.]*"))
+        return began or read or any((self.path / n).exists() for n in ("checkpoints", "model", "bridges", "tables"))
 
     @property
     def config(self) -> Config:
