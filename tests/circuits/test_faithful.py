@@ -79,7 +79,7 @@ def test_a_mean_difference_far_from_the_models_is_not_reached_however_little_it_
     measured = objective.measure(nullcontext())
     assert measured.loss < 0.05 == objective.target and measured.reached == reached
     every = torch.arange(len(objective.prompts))
-    loss = objective.loss(nullcontext(), every, torch.Generator())
+    loss = objective.loss(nullcontext(), every)
     assert float(loss) == pytest.approx(measured.loss + 2 * (1 - f) ** 2, abs=1e-5)
 
 
@@ -93,12 +93,12 @@ def test_where_the_model_has_no_clear_mean_difference_no_share_of_it_is_asked_fo
     assert objective.measure(nullcontext()).reached
 
 
-def test_bridges_teach_where_there_is_something_to_move(turned):
+def test_the_bridge_that_teaches_is_one_where_there_is_something_to_move(turned):
     objective = search(turned, turned.context).objective
     assert isinstance(objective, Faithful)
     # Of bridges 1, 2 and 3 the answer has been moved to the last token at the third alone.
-    assert list(objective.moved) == [3]
-    moved, batch = objective.moved[3], objective.batch
+    assert objective.bridge == 3
+    moved, batch = objective.moved, objective.batch
     assert batch is not None and float(moved.mean()) == pytest.approx(2 * float(batch.dense_diff.mean()), rel=1e-3)
 
 
@@ -107,8 +107,8 @@ def test_bridges_that_move_nothing_teach_nothing(turned):
     for bridge in wrong:
         bridge.decoder.weight.zero_()
     objective = search(turned, replace(turned.context, bridges=wrong)).objective
-    assert isinstance(objective, Faithful) and not objective.moved
-    assert not search(turned, turned.context, carried_weight=0.0).objective.moved  # type: ignore[attr-defined]
+    assert isinstance(objective, Faithful) and objective.bridge is None
+    assert search(turned, turned.context, carried_weight=0.0).objective.bridge is None  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(("share", "reached"), [(0.95, True), (0.75, True), (0.7, False)])
@@ -116,14 +116,14 @@ def test_what_is_moved_by_too_little_is_not_reached_though_little_is_unexplained
     objective = search(turned, turned.context).objective
     assert isinstance(objective, Faithful)
     # The exchange of the whole model moves all that the dense one's own moves.
-    assert objective.enough[3] == pytest.approx(0.6, rel=1e-3)
-    objective.enough[3] = 0.72
+    assert objective.enough == pytest.approx(0.6, rel=1e-3)
+    objective.enough = 0.72
     whole = objective._moved
-    objective._moved = lambda i, rows, h: share * whole(i, rows, h)  # type: ignore[method-assign]
+    objective._moved = lambda rows, h: share * whole(rows, h)  # type: ignore[method-assign]
     measured = objective.measure(nullcontext())
     assert measured.carried < 0.12 < objective.carried_target and measured.reached == reached
     every = torch.arange(len(objective.prompts))
-    loss = float(objective.loss(nullcontext(), every, torch.Generator()))
+    loss = float(objective.loss(nullcontext(), every))
     assert loss == pytest.approx((measured.carried + 2 * max(0, 0.72 - share) ** 2) / 2, abs=1e-5)
 
 
@@ -141,7 +141,7 @@ def gradients(turned: Turned, context: BridgeContext | None, weight: float = 1.0
     initial_gates(gates, settings(init_noise=0.0), torch.Generator().manual_seed(0), None)
     # One node of the way closed, so that there is a loss to follow: the head looks for nothing.
     gates.tau["1.k"].data[0] = -0.1
-    loss = objective.loss(intervene(turned.sparse, gates.functions()), torch.arange(96), torch.Generator())
+    loss = objective.loss(intervene(turned.sparse, gates.functions()), torch.arange(96))
     return dict(zip(gates.tau, torch.autograd.grad(loss, list(gates.tau.values())), strict=True))
 
 

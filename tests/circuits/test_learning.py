@@ -65,7 +65,7 @@ class Pull:
         self.prompts, self.value, self.force = some, value, force
         self.gates: Gates | None = None
 
-    def loss(self, world, rows, generator) -> Tensor:
+    def loss(self, world, rows) -> Tensor:
         assert self.gates is not None
         count = self.gates.count()
         return self.value - self.force * (count - count.detach())

@@ -76,7 +76,7 @@ def learn_gates(
         else:
             functions = gates.functions(pool, ablation.entries(some.take(rows), generator, pool))
         with torch.enable_grad():
-            loss = objective.loss(intervene(stack, functions), rows, generator)
+            loss = objective.loss(intervene(stack, functions), rows)
             optimizer.zero_grad()
             grads = torch.autograd.grad(loss + penalty * gates.count(), parameters)
         for parameter, grad in zip(parameters, grads, strict=True):

@@ -31,7 +31,7 @@ CEILING, FOLLOWED = 0.5, 0.25
 # so that its interval on other pairs fits. What the square of that share counts for in the loss. Neither is asked for
 # where the model's mean is small beside its spread, and a share of it says nothing.
 SHRINKAGE, SHRINKAGE_WEIGHT, CLEAR = 0.1, 2.0, 0.3
-# What a circuit has to move at one bridge at least, as a share of what the dense model's own exchange moves there: a
+# What a circuit has to move at the bridge at least, as a share of what the dense model's own exchange moves there: a
 # fifth more than the verdict asks for, so that its interval on other pairs fits. Little unexplained variance does not
 # see to it: of a circuit that moves everything by a third less than the whole model 0.1 is unexplained.
 MOVED_SHARE = 0.6
@@ -43,7 +43,7 @@ class Measured:
 
     Attributes:
         loss: unexplained variance or nats. reached: whether it and `carried` reach their targets.
-        carried: unexplained variance of what is moved across the bridges, their mean; NaN where nothing is.
+        carried: unexplained variance of what is moved across the bridge; NaN where nothing is, or that does not matter.
         calibration: factor and shift of the logits, where the objective fits them.
     """
 
@@ -66,7 +66,7 @@ class Objective(Protocol):
     parameters: list[nn.Parameter]
     target: float
 
-    def loss(self, world: AbstractContextManager, rows: Tensor, generator: torch.Generator) -> Tensor:
+    def loss(self, world: AbstractContextManager, rows: Tensor) -> Tensor:
         """The loss on the prompts ``rows [2m]`` of the stack in a world, such as that of the gates; differentiable."""
         ...
 
@@ -107,7 +107,7 @@ class TaskLoss:
                 low, high = (middle, high) if softer else (low, middle)
             self.log_scale.fill_(low)
 
-    def loss(self, world: AbstractContextManager, rows: Tensor, generator: torch.Generator) -> Tensor:
+    def loss(self, world: AbstractContextManager, rows: Tensor) -> Tensor:
         some = self.prompts.take(rows)
         with world:
             found = logit_diff(self.stack, some)
@@ -126,12 +126,12 @@ class Faithful:
     """Explain the model's own logit difference, and what the whole model moves in the dense one.
 
     The loss is the unexplained variance (`unexplained`) of the logit difference, without scale or shift, plus
-    ``weight`` times that of the *carried* effect: the circuit-only run's exchange at shared positions, decoded at a
-    bridge that is drawn for each step, against what the whole sparse model's exchange moves there. Two-way
-    cross-entropy rewards any large margin; a circuit that explains the model has the model's own. Removing nodes makes
-    the difference smaller nearly everywhere, and such a shrinkage costs little variance: it is asked for by itself,
-    that the mean difference is the model's to within ``SHRINKAGE``, and that ``MOVED_SHARE`` of the ceiling is moved at
-    one of the bridges where the whole model moves as much.
+    ``weight`` times that of the *carried* effect: the circuit-only run's exchange at shared positions, decoded at one
+    bridge, against what the whole sparse model's exchange moves there. Two-way cross-entropy rewards any large margin;
+    a circuit that explains the model has the model's own. Removing nodes makes the difference smaller nearly
+    everywhere, and such a shrinkage costs little variance: it is asked for by itself, that the mean difference is the
+    model's to within ``SHRINKAGE``, and that ``MOVED_SHARE`` of the ceiling is moved where the whole model moves as
+    much.
 
     Args:
         stack: that is searched. some: prompts of the training pairs. target, carried_target: unexplained variance.
@@ -154,8 +154,8 @@ class Faithful:
         self.carried_target, self.context, self.weight, self.chunks = carried_target, context, weight, chunks
         self.parameters: list[nn.Parameter] = []
         self.batch: PromptBatch | None = None
-        self.moved: dict[int, Tensor] = {}
-        self.enough: dict[int, float] = {}
+        self.bridge: int | None = None
+        self.moved, self.moved_variance, self.enough = torch.zeros(0), torch.zeros(0), 0.0
         with torch.no_grad():
             if context is not None and weight:
                 self.batch = context.batch(some)
@@ -167,20 +167,24 @@ class Faithful:
         self.variance = turned_variance(self.model, some.sign)
         mean = float(self.model.mean())
         self.mean = mean if mean > CLEAR * float(self.variance.sqrt()) else None
-        self.moved_variance = {i: turned_variance(moved, some.sign) for i, moved in self.moved.items()}
 
     def _follow(self, context: BridgeContext, batch: PromptBatch) -> None:
-        """What the whole sparse model moves at the bridges where there is something to follow."""
+        """Choose the bridge that teaches: the one at which the whole sparse model moves most of what there is to move.
+
+        One alone, since the verdict is given at one: a circuit that has to carry the same across several is as large as
+        all the ways together on which the model moves it there.
+        """
         if not batch.aligned:
             return
         ceilings = context.ceilings(batch)
         where = [i for i in context.inner if ceilings[i] >= CEILING]
-        for i, diff in context.whole_sparse(batch, where).items():
-            share = share_moved(batch.dense_diff, diff)
-            if share >= FOLLOWED * ceilings[i]:
-                self.moved[i] = batch.dense_diff - diff
-            if share >= MOVED_SHARE * ceilings[i]:
-                self.enough[i] = MOVED_SHARE * ceilings[i] / share
+        found = context.whole_sparse(batch, where)
+        shares = {i: share_moved(batch.dense_diff, diff) / ceilings[i] for i, diff in found.items()}
+        best = max(shares, key=lambda i: shares[i], default=None)
+        if best is not None and shares[best] >= FOLLOWED:
+            self.bridge, self.moved = best, batch.dense_diff - found[best]
+            self.moved_variance = turned_variance(self.moved, batch.some.sign)
+            self.enough = MOVED_SHARE / shares[best] if shares[best] >= MOVED_SHARE else 0.0
 
     def _parts(self, rows: Tensor, chunks: int) -> list[Tensor]:
         """The pairs in parts of similar length, each as wide as its own longest prompt."""
@@ -190,17 +194,15 @@ class Faithful:
         order = torch.argsort(self.prompts.last[pairs].amax(1), stable=True)
         return [part.flatten() for part in pairs[order].chunk(chunks)]
 
-    def _moved(self, i: int, rows: Tensor, h: Tensor) -> Tensor:
-        """How far an exchange of the sparse stream ``h`` at bridge i moves the dense logit differences, ``[2m]``."""
-        assert self.context is not None and self.batch is not None
+    def _moved(self, rows: Tensor, h: Tensor) -> Tensor:
+        """How far an exchange of the sparse stream ``h`` at the bridge moves the dense logit differences, ``[2m]``."""
+        assert self.context is not None and self.batch is not None and self.bridge is not None
         batch = self.batch.take(rows)
-        change = map_through_bridge(self.context.bridges[i], batch.exchange(h))
-        return batch.dense_diff - self.context.dense_diff(batch, {i: change})[0]
+        change = map_through_bridge(self.context.bridges[self.bridge], batch.exchange(h))
+        return batch.dense_diff - self.context.dense_diff(batch, {self.bridge: change})[0]
 
-    def loss(self, world: AbstractContextManager, rows: Tensor, generator: torch.Generator) -> Tensor:
-        bridges = list(self.moved)
-        i = bridges[int(torch.randint(len(bridges), (1,), generator=generator))] if bridges else None
-        site = 0 if i is None or self.context is None else self.context.bridges.pairs[i].sparse
+    def loss(self, world: AbstractContextManager, rows: Tensor) -> Tensor:
+        site = 0 if self.bridge is None or self.context is None else self.context.bridges.pairs[self.bridge].sparse
         own, streams = [], []
         parts = self._parts(rows, self.chunks)
         with world:
@@ -213,14 +215,12 @@ class Faithful:
         loss = errors.square().mean() / self.variance
         if self.mean is not None:
             loss = loss + SHRINKAGE_WEIGHT * (errors.mean() / self.mean).square()
-        if i is None:
+        if self.bridge is None:
             return loss
-        moved = torch.cat([self._moved(i, part, h) for part, h in zip(parts, streams, strict=True)])
-        whole = self.moved[i][torch.cat(parts)]
-        carried = (moved - whole).square().mean() / self.moved_variance[i]
-        if i in self.enough:
-            share = moved.mean() / whole.mean()
-            carried = carried + SHRINKAGE_WEIGHT * (self.enough[i] - share).clamp_min(0).square()
+        moved = torch.cat([self._moved(part, h) for part, h in zip(parts, streams, strict=True)])
+        whole = self.moved[torch.cat(parts)]
+        carried = (moved - whole).square().mean() / self.moved_variance
+        carried = carried + SHRINKAGE_WEIGHT * (self.enough - moved.mean() / whole.mean()).clamp_min(0).square()
         return (loss + self.weight * carried) / (1 + self.weight)
 
     @torch.no_grad()
@@ -238,15 +238,12 @@ class Faithful:
         errors = torch.cat(own)
         loss = float(errors.square().mean() / self.variance)
         reached = loss <= self.target and (self.mean is None or abs(float(errors.mean())) <= SHRINKAGE * self.mean)
-        if not self.moved or (trial and not reached):
+        if self.bridge is None or (trial and not reached):
             return Measured(loss, reached)
         assert self.context is not None
-        unexplained, enough = [], not self.enough
-        for i, whole in self.moved.items():
-            site = self.context.bridges.pairs[i].sparse
-            moved = torch.cat([self._moved(i, part, h[site]) for part, h in zip(parts, streams, strict=True)])
-            whole = whole[torch.cat(parts)]
-            unexplained.append((moved - whole).square().mean() / self.moved_variance[i])
-            enough = enough or (i in self.enough and float(moved.mean()) >= self.enough[i] * float(whole.mean()))
-        carried = float(torch.stack(unexplained).mean())
+        site = self.context.bridges.pairs[self.bridge].sparse
+        moved = torch.cat([self._moved(part, h[site]) for part, h in zip(parts, streams, strict=True)])
+        whole = self.moved[torch.cat(parts)]
+        carried = float((moved - whole).square().mean() / self.moved_variance)
+        enough = float(moved.mean()) >= self.enough * float(whole.mean())
         return Measured(loss, reached and enough and carried <= self.carried_target, carried)
