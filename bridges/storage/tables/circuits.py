@@ -32,7 +32,7 @@ CIRCUIT_TABLES: tuple[Table, ...] = (
             Column("target", "float", "what the objective had to reach: unexplained variance, or nats"),
             Column("reached", "bool", "whether it did on the training pairs"),
             Column("train_loss", "float", "the objective on the training pairs (task loss: calibrated)"),
-            Column("carried", "float", "unexplained variance of what is moved across the bridge that the search follows, training pairs"),
+            Column("carried", "float", "unexplained variance of what is moved across the search's bridge, same pairs"),
             Column("heldout_fvu", "float", "unexplained variance of the logit difference on held-out pairs"),
             Column("heldout_loss", "float", "two-way loss on held-out pairs, nats (task loss: calibrated)"),
             Column("heldout_accuracy", "float", "share of held-out prompts decided rightly"),
