@@ -39,9 +39,10 @@ from bridges.storage.tables import read_table, table_names, write_table
 from bridges.storage.tracking import Tracker, open_tracker
 from bridges.training.loop import LogRow, Trainer
 from bridges.training.parallel import strategy
-from bridges.training.plan import Plan, check_memory, duration, estimate, time_step
+from bridges.training.plan import Plan, check_memory, duration, estimate
 from bridges.training.precision import resolve_precision
 from bridges.training.stored import stored_bytes
+from bridges.training.timing import time_step
 
 log = logging.getLogger(__name__)
 

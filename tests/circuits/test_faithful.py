@@ -13,9 +13,10 @@ import torch
 from bridges.circuits.bridge_context import BridgeContext
 from bridges.circuits.circuit import Circuit, only
 from bridges.circuits.search.gates import Gates, initial_gates
-from bridges.circuits.search.objective import Faithful
+from bridges.circuits.search.objective import MOVED_SHARE, SHRINKAGE, Faithful
 from bridges.circuits.search.search import Search
 from bridges.circuits.task import logit_diff, prompts, unexplained
+from bridges.config import VerdictConfig
 from bridges.config.search import CircuitSettings
 from bridges.nodes import intervene
 
@@ -177,3 +178,8 @@ def test_a_circuit_that_carries_nothing_is_not_reached_however_well_it_explains(
     measured = found.measure(replace(found.empty, nodes=true))
     assert measured.train_loss < 0.05 and measured.carried > 1e-9 and not measured.reached
     assert search(turned, turned.context).measure(replace(found.empty, nodes=true)).reached
+
+
+def test_a_search_asks_for_more_than_the_verdict_does():
+    bars = VerdictConfig()
+    assert 1.1 * bars.share_of_ceiling <= MOVED_SHARE < 1 and bars.faithfulness / 2 >= SHRINKAGE

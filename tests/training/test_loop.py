@@ -11,7 +11,7 @@ from bridges.config import TermConfig
 from bridges.errors import ConfigError, DivergenceError
 from bridges.sparse import budget
 from bridges.training.optimizers import OptimizerSet
-from bridges.training.plan import time_step
+from bridges.training.timing import time_step
 
 from .conftest import assert_identical, steps_in, weights
 
@@ -207,7 +207,7 @@ def test_crossings_begin_when_they_are_asked_for(make_trainer, monkeypatch):
 def test_the_time_of_a_step_counts_those_with_crossings_and_those_without(make_trainer, monkeypatch):
     trainer = make_trainer("late", steps=8, hybrid_from=0.75)
     clock = [0.0]
-    monkeypatch.setattr("bridges.training.plan.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("bridges.training.timing.time.perf_counter", lambda: clock[0])
 
     def gradients(step: int) -> None:
         clock[0] += 1.0 if step < 6 else 9.0
@@ -223,7 +223,7 @@ def test_the_time_of_a_step_counts_those_with_crossings_and_those_without(make_t
 def test_the_time_of_a_step_counts_the_update_and_the_projection(make_trainer, monkeypatch):
     trainer = make_trainer("late", steps=8, train_bigram=False)
     clock = [0.0]
-    monkeypatch.setattr("bridges.training.plan.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("bridges.training.timing.time.perf_counter", lambda: clock[0])
 
     def costs(target, name: str, seconds: float) -> None:
         run = getattr(target, name)
@@ -243,7 +243,7 @@ def test_the_time_of_a_step_counts_the_update_and_the_projection(make_trainer, m
         costs(target, name, seconds)
     assert time_step(trainer) == pytest.approx(1.875)
     # Where a second optimizer does not fit into memory, passes alone are timed.
-    monkeypatch.setattr("bridges.training.plan.available_memory", lambda device: 1000)
+    monkeypatch.setattr("bridges.training.timing.available_memory", lambda device: 1000)
     assert time_step(trainer) == pytest.approx(1)
 
 

@@ -19,10 +19,10 @@ from bridges.data.blocks import TokenBlocks
 from bridges.hybrid import Path, path_logits
 from bridges.training.crossings import Crossings
 from bridges.training.loop import Trainer
-from bridges.training.plan import _typical, _work, time_step
 from bridges.training.refit import refit_steps
 from bridges.training.stored import StoredStreams, stored_bytes
 from bridges.training.terms import Objective
+from bridges.training.timing import _typical, _work, time_step
 
 COEFFICIENTS = {"kl": 0.5, "kl_d2s": 0.7, "kl_s2d": 1.5}
 VOCAB = 29
@@ -231,8 +231,8 @@ def test_an_interrupted_training_on_prompts_goes_on_bit_for_bit(make_trainer, ke
 def test_fits_of_the_bridges_count_into_the_time_of_a_step(make_trainer, monkeypatch):
     trainer = make_trainer(steps=20, refit=5)
     clock, rows = [0.0], []
-    monkeypatch.setattr("bridges.training.plan.time.perf_counter", lambda: clock[0])
-    monkeypatch.setattr("bridges.training.plan._PART", 2)
+    monkeypatch.setattr("bridges.training.timing.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("bridges.training.timing._PART", 2)
     run = trainer.sparse.run
 
     def costly(ids):
