@@ -183,3 +183,16 @@ def test_a_circuit_that_carries_nothing_is_not_reached_however_well_it_explains(
 def test_a_search_asks_for_more_than_the_verdict_does():
     bars = VerdictConfig()
     assert 1.1 * bars.share_of_ceiling <= MOVED_SHARE < 1 and bars.faithfulness / 2 >= SHRINKAGE
+
+
+def test_what_misses_its_target_is_pruned_all_the_same(turned):
+    missing = search(turned, turned.context, target=1e-9, prune_attempts=60)
+    assert isinstance(missing.objective, Faithful)
+    # A twentieth more is asked for than the whole model does.
+    missing.objective.model = 1.05 * missing.objective.model
+    whole = missing.full
+    assert not whole.reached and 0.001 < whole.train_loss < 0.4
+    found = missing.near_miss(whole)
+    assert found.reached and found.meta == {"ranked_nodes": whole.size, "missed_target": True}
+    assert nodes_of(found) >= QUOTE_CIRCUIT and found.size <= len(QUOTE_CIRCUIT) + 2 < whole.size / 2
+    assert found.train_loss <= 1.1 * whole.train_loss

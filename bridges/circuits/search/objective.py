@@ -35,6 +35,8 @@ SHRINKAGE, SHRINKAGE_WEIGHT, CLEAR = 0.1, 2.0, 0.3
 # fifth more than the verdict asks for, so that its interval on other pairs fits. Little unexplained variance does not
 # see to it: of a circuit that moves everything by a third less than the whole model 0.1 is unexplained.
 MOVED_SHARE = 0.6
+# How much worse a circuit that has missed its targets may become while what it does not need is removed.
+SLACK = 1.1
 
 
 @dataclass(frozen=True)
@@ -44,12 +46,16 @@ class Measured:
     Attributes:
         loss: unexplained variance or nats. reached: whether it and `carried` reach their targets.
         carried: unexplained variance of what is moved across the bridge; NaN where nothing is, or that does not matter.
+        shrinkage: how far the mean logit difference is from the model's, as a share of it. moved: what is moved across
+            the bridge, as a share of what the whole model moves there.
         calibration: factor and shift of the logits, where the objective fits them.
     """
 
     loss: float
     reached: bool
     carried: float = float("nan")
+    shrinkage: float = 0.0
+    moved: float = 1.0
     calibration: Calibration = field(default_factory=Calibration)
 
 
@@ -167,6 +173,15 @@ class Faithful:
         self.variance = turned_variance(self.model, some.sign)
         mean = float(self.model.mean())
         self.mean = mean if mean > CLEAR * float(self.variance.sqrt()) else None
+        self.shrinkage = SHRINKAGE
+
+    def settle_for(self, found: Measured) -> None:
+        """Ask for little more than what was found from now on, where that misses what is asked for."""
+        self.target = max(self.target, SLACK * found.loss)
+        self.shrinkage = max(self.shrinkage, SLACK * found.shrinkage)
+        if self.bridge is not None:
+            self.carried_target = max(self.carried_target, SLACK * found.carried)
+            self.enough = min(self.enough, found.moved / SLACK)
 
     def _follow(self, context: BridgeContext, batch: PromptBatch) -> None:
         """Choose the bridge that teaches: the one at which the whole sparse model moves most of what there is to move.
@@ -237,13 +252,15 @@ class Faithful:
                 streams.append(found.sites)
         errors = torch.cat(own)
         loss = float(errors.square().mean() / self.variance)
-        reached = loss <= self.target and (self.mean is None or abs(float(errors.mean())) <= SHRINKAGE * self.mean)
+        shrinkage = 0.0 if self.mean is None else abs(float(errors.mean())) / self.mean
+        reached = loss <= self.target and shrinkage <= self.shrinkage
         if self.bridge is None or (trial and not reached):
-            return Measured(loss, reached)
+            return Measured(loss, reached, shrinkage=shrinkage)
         assert self.context is not None
         site = self.context.bridges.pairs[self.bridge].sparse
         moved = torch.cat([self._moved(part, h[site]) for part, h in zip(parts, streams, strict=True)])
         whole = self.moved[torch.cat(parts)]
         carried = float((moved - whole).square().mean() / self.moved_variance)
-        enough = float(moved.mean()) >= self.enough * float(whole.mean())
-        return Measured(loss, reached and enough and carried <= self.carried_target, carried)
+        share = float(moved.mean() / whole.mean())
+        reached = reached and share >= self.enough and carried <= self.carried_target
+        return Measured(loss, reached, carried, shrinkage, share)

@@ -156,13 +156,16 @@ class Search:
         """What comes of the best circuit that missed the target.
 
         The target is what a search aims at; whether a circuit is faithful is judged on other pairs, against bars of
-        their own. One that leaves little unexplained is therefore kept, its shortfall in ``meta``; of one that does
-        not, more nodes are taken until the target is reached or there are as many as there may be.
+        their own. One that leaves little unexplained is therefore kept, its shortfall in ``meta``, and loses what it is
+        hardly worse without; of one that does not, more nodes are taken until the target is reached or there are as
+        many as there may be.
         """
-        if self.settings.objective != "faithful":
+        if not isinstance(self.objective, Faithful):
             return best
         if best.train_loss <= NEAR:
-            return replace(self.measure(best), reached=True, meta=best.meta | {"missed_target": True})
+            self.objective.settle_for(self.objective.measure(only(self.stack, best, self.values)))
+            found = self.cut(self.measure(best))
+            return replace(found, meta=found.meta | {"missed_target": True})
         return self.cut(self.bisect(best.scores, everywhere=True))
 
     def relearn(self, circuit: Circuit, attempt: int) -> dict[str, Tensor]:
