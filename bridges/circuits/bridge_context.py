@@ -175,8 +175,20 @@ class BridgeContext:
         return last_logits(self.dense, list(self.dense.run_from(entries).final.values()), batch.some)
 
     def dense_diff(self, batch: PromptBatch, changes: Mapping[int, Tensor] | Sequence[tuple[int, Tensor]]) -> Tensor:
-        """The same as logit differences, ``[K, B]``; differentiable with respect to the changes."""
-        return logit_diff_of(self.dense_logits(batch, changes), batch.some)
+        """The same as logit differences, ``[K, B]``; differentiable with respect to the changes.
+
+        Where nothing changes, as at the embeddings of shared positions, no pass is made.
+        """
+        items = list(changes.items()) if isinstance(changes, Mapping) else list(changes)
+        moving = [k for k, (_, change) in enumerate(items) if change.requires_grad or bool(change.any())]
+        if not moving:
+            return batch.dense_diff.expand(len(items), -1)
+        found = logit_diff_of(self.dense_logits(batch, [items[k] for k in moving]), batch.some)
+        if len(moving) == len(items):
+            return found
+        whole = batch.dense_diff.repeat(len(items), 1)
+        whole[moving] = found
+        return whole
 
     @torch.no_grad()
     def ceilings(self, batch: PromptBatch) -> dict[int, float]:

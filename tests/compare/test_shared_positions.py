@@ -109,3 +109,24 @@ def test_ceilings_say_where_the_answer_has_been_moved_to_the_last_token(quote):
     for i, diff in context.whole_sparse(batch).items():
         assert abs(share_moved(batch.dense_diff, diff) - found[i]) < 1e-4
     assert list(context.inner) == [1, 2, 3]
+
+
+def test_no_pass_is_made_where_nothing_changes(quote, monkeypatch):
+    context = quote.context()
+    batch = context.batch(quote_pairs(24, 3))
+    changes = {i: batch.exchange(h) for i, h in batch.dense.items()}
+    assert not changes[0].any()  # tokens at shared positions are the same
+    starts, run = [], context.dense.run_from
+    monkeypatch.setattr(
+        context.dense, "run_from", lambda entries, **options: starts.append([s for s, _ in entries]) or run(entries)
+    )
+    found = context.dense_diff(batch, changes)
+    # Before the third bridge nothing has been moved to shared positions in this model.
+    assert starts == [[context.bridges.pairs[i].dense for i in (3, 4)]] and torch.equal(found[0], batch.dense_diff)
+    alone = torch.cat([context.dense_diff(batch, {i: change}) for i, change in changes.items()])
+    assert torch.allclose(found, alone, atol=1e-5) and not torch.equal(found[3], batch.dense_diff)
+    starts.clear()
+    # Where a gradient is asked for, nothing is left out.
+    nothing = torch.zeros_like(changes[0], requires_grad=True)
+    (gradient,) = torch.autograd.grad(context.dense_diff(batch, {0: nothing}).sum(), nothing)
+    assert starts == [[0]] and gradient.any()
