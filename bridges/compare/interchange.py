@@ -20,6 +20,9 @@ from bridges.circuits.bridge_context import PromptBatch, map_through_bridge
 from bridges.compare.case import LogitDiffs, TransferCase, gather
 from bridges.compare.nulls import TO_DENSE, null_to_dense
 
+# Whose exchange is tried: the ceiling, the whole sparse model, the circuit alone.
+MOVERS = ("dense", "sparse", "circuit")
+
 
 def plain_diffs(batches: Sequence[PromptBatch]) -> np.ndarray:
     """Logit differences of the plain dense model, ``[n, 2]``."""
@@ -27,23 +30,24 @@ def plain_diffs(batches: Sequence[PromptBatch]) -> np.ndarray:
 
 
 @torch.no_grad()
-def interchange(case: TransferCase, batches: Sequence[PromptBatch], where: Sequence[int]) -> LogitDiffs:
+def interchange(
+    case: TransferCase, batches: Sequence[PromptBatch], where: Sequence[int], movers: Sequence[str] = MOVERS
+) -> LogitDiffs:
     """Logit differences of the dense model with the exchange of the ``dense`` model itself, the whole ``sparse`` one
     and the ``circuit``, at each bridge.
 
     Args:
-        where: indices of the b bridges.
+        where: indices of the b bridges. movers: whose exchange.
     """
-    context, parts = case.context, {name: [] for name in ("dense", "sparse", "circuit")}  # type: ignore[var-annotated]
+    bridges, parts = case.context.bridges, {name: [] for name in movers}  # type: ignore[var-annotated]
     for batch in batches:
-        own = case.run(batch).streams
-        changes: Mapping[str, list[tuple[int, Tensor]]] = {
-            "dense": [(i, batch.exchange(batch.dense[i])) for i in where],
-            "sparse": [(i, map_through_bridge(context.bridges[i], batch.exchange(batch.sparse[i]))) for i in where],
-            "circuit": [(i, map_through_bridge(context.bridges[i], batch.exchange(own[i]))) for i in where],
-        }
-        for name, added in changes.items():
-            parts[name].append(context.dense_diff(batch, added)[None])
+        for name in movers:
+            if name == "dense":
+                added = [(i, batch.exchange(batch.dense[i])) for i in where]
+            else:
+                streams = batch.sparse if name == "sparse" else case.run(batch).streams
+                added = [(i, map_through_bridge(bridges[i], batch.exchange(streams[i]))) for i in where]
+            parts[name].append(case.context.dense_diff(batch, added)[None])
     return gather(parts)
 
 

@@ -33,23 +33,23 @@ def select_bridge(case: TransferCase, batches: Sequence[PromptBatch], ceiling: f
     Args:
         batches: training pairs. ceiling: what the dense model's own exchange has to move at a bridge that is selected.
     """
-    where = list(case.context.inner)
-    moved = interchange(case, batches, where)
-    back = dense_to_sparse(case, batches, where)
-    plain, own = plain_diffs(batches), circuit_diffs(case, batches)
+    every = list(case.context.inner)
+    plain = plain_diffs(batches)
+    tops = shares(plain, interchange(case, batches, every, ["dense"])["dense"])
+    where = [i for i, top in zip(every, tops, strict=True) if top >= ceiling]
+    if not where:
+        return None
+    tops = tops[tops >= ceiling]
+    moved = shares(plain, interchange(case, batches, where, ["circuit"])["circuit"])
+    back, own = dense_to_sparse(case, batches, where), circuit_diffs(case, batches)
+    share, top = shares(own, back["dense"]), shares(own, back["circuit"])
     with np.errstate(invalid="ignore", divide="ignore"):
-        ways = [
-            (shares(plain, moved["circuit"]), shares(plain, moved["dense"])),
-            (shares(own, back["dense"]), shares(own, back["circuit"])),
-        ]
         # Where the circuit itself has moved nothing yet there is no way back to speak of.
-        ratios = [np.where(top >= ceiling, share / top, -np.inf) for share, top in ways]
-        # Not by `nan_to_num`, which would make a finite number of −inf and a candidate of every bridge.
-        worth = np.minimum(*(np.where(np.isnan(r), -np.inf, np.minimum(r, 1.0)) for r in ratios))
-        best = np.where(np.isfinite(worth), worth + 1e-6 * ways[0][0], -np.inf)
-        if not np.isfinite(best).any():
-            best = np.where(np.isfinite(ratios[0]), ratios[0], -np.inf)
-    return where[int(best.argmax())] if np.isfinite(best).any() else None
+        ways = np.minimum(moved / tops, 1.0), np.where(top >= ceiling, np.minimum(share / top, 1.0), -np.inf)
+    worth = np.minimum(*ways)
+    if not np.isfinite(worth).any():
+        worth = moved / tops
+    return where[int((worth + 1e-6 * moved).argmax())]
 
 
 def label_directions(batches: Sequence[PromptBatch], i: int) -> dict[str, Tensor]:

@@ -156,13 +156,13 @@ def test_the_weaker_way_decides(quote, true_circuit, monkeypatch):
     ahead = {"circuit": [0.9, 0.6, 0.4], "dense": [1.0, 1.0, 0.4], "sparse": [1.0] * 3}
     back = {"dense": [0.2, 0.5, 0.9], "circuit": [1.0, 1.0, 1.0]}
 
-    def as_moved(rows: dict[str, list[float]]):
+    def as_moved(rows: dict[str, list[float]], where: list[int]):
         # Every logit difference is 1, so that a share x of the whole swap leaves 1 − 2x.
-        return {k: np.array([[[[1 - 2 * x] * 2] * 4 for x in row]]) for k, row in rows.items()}
+        return {k: np.array([[[[1 - 2 * row[i - 1]] * 2] * 4 for i in where]]) for k, row in rows.items()}
 
     module = "bridges.compare.selection."
-    monkeypatch.setattr(module + "interchange", lambda *_: as_moved(ahead))
-    monkeypatch.setattr(module + "dense_to_sparse", lambda *_: as_moved(back))
+    monkeypatch.setattr(module + "interchange", lambda case, batches, where, movers: as_moved(ahead, where))
+    monkeypatch.setattr(module + "dense_to_sparse", lambda case, batches, where: as_moved(back, where))
     monkeypatch.setattr(module + "plain_diffs", lambda *_: np.ones((4, 2)))
     monkeypatch.setattr(module + "circuit_diffs", lambda *_: np.ones((4, 2)))
     case = quote.transfer(true_circuit)
