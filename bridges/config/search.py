@@ -22,8 +22,8 @@ class CircuitSettings:
     method: str = literal("learned", METHODS)
     """How nodes are ranked: by `learned` gates, always so in a run; other methods stand beside it as `baselines`."""
     objective: str = literal("faithful", OBJECTIVES)
-    """What the circuit has to do: `faithful`: explain the model's own logit difference, in the model and across the
-    bridges; `task_loss`: reach a calibrated two-way loss, as published."""
+    """What the circuit has to do: `faithful`: explain the model's own logit difference, in the model and across one
+    bridge; `task_loss`: reach a calibrated two-way loss, as published."""
     ablation: str = literal("mean", ABLATIONS)
     """What replaces a removed node: its `mean` over text, `zero`, `resample`: its value in other text, or `mixed`: the
     mean in one half of the pairs, values from text in the other."""
