@@ -119,7 +119,9 @@ def accelerator() -> Accelerator:
 def make_trainer(make_pair, accelerator, tmp_path) -> Callable[..., Trainer]:
     """``make_trainer(folder, seed, steps, log_row, **train settings)`` on prompts."""
 
-    def make(folder="run", seed=0, steps=24, log_row=lambda row, step: None, refit=0, **train) -> Trainer:
+    def make(
+        folder="run", seed=0, steps=24, log_row=lambda row, step: None, refit=0, keep_bridges=False, **train
+    ) -> Trainer:
         pair, data = make_pair(seed), _prompts()
         settings = {"batch": 4, "lr": 0.01, "precision": "fp32", "log_every": 1, "checkpoint_every": 100}
         settings |= {"terms": TermConfig(ce=0, kl=4, answer=1), "hybrid_sites": "1", "hybrid_sampling": "importance"}
@@ -135,7 +137,15 @@ def make_trainer(make_pair, accelerator, tmp_path) -> Callable[..., Trainer]:
         )
         pair.bridges.constant_prefix = 1
         return Trainer(
-            config, make_pair(0).dense, pair.sparse, pair.bridges, data, accelerator, tmp_path / folder, log_row
+            config,
+            make_pair(0).dense,
+            pair.sparse,
+            pair.bridges,
+            data,
+            accelerator,
+            tmp_path / folder,
+            log_row,
+            keep_bridges=keep_bridges,
         )
 
     return make
@@ -226,6 +236,10 @@ def test_an_interrupted_training_on_prompts_goes_on_bit_for_bit(make_trainer, ke
     for mine, theirs in ((second.sparse, whole.sparse), (second.bridges, whole.bridges)):
         state = theirs.state_dict()
         assert [name for name, value in mine.state_dict().items() if not torch.equal(value, state[name])] == []
+
+
+def test_bridges_that_come_trained_are_never_fitted_anew(make_trainer):
+    assert make_trainer(refit=4).refits and not make_trainer(refit=4, keep_bridges=True).refits
 
 
 def test_fits_of_the_bridges_count_into_the_time_of_a_step(make_trainer, monkeypatch):
