@@ -22,7 +22,8 @@ from bridges.behaviours.from_file import FileBehaviour
 from bridges.behaviours.pair import SPLITS, Behaviour, NotExpressible
 from bridges.behaviours.stage import express
 from bridges.config import DataConfig
-from bridges.data.blocks import TokenBlocks, read_documents
+from bridges.data.blocks import TokenBlocks
+from bridges.data.reading import read_documents
 from bridges.data.tokenizer import leading_token
 from bridges.errors import DataError
 

@@ -13,7 +13,8 @@ from bridges.behaviours.narrow_text import prompt_blocks, sample_texts, tokens_n
 from bridges.behaviours.pair import Behaviour
 from bridges.config import Config
 from bridges.config.paths import INITS
-from bridges.data.blocks import TokenBlocks, read_documents, token_blocks
+from bridges.data.blocks import TokenBlocks, token_blocks
+from bridges.data.reading import read_documents
 from bridges.data.tokenizer import LEADING, vocabulary_size
 from bridges.dense import DenseStack, load_dense
 from bridges.dense.leading import TEXTS, choose_leading_token

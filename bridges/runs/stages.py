@@ -21,8 +21,8 @@ from bridges.compare.agreement import text_rows
 from bridges.compare.similarity import similarity_rows
 from bridges.compare.verdict import decide
 from bridges.config import Config, DataConfig, VerdictConfig
-from bridges.data.blocks import read_documents
 from bridges.data.corpus import Document
+from bridges.data.reading import read_documents
 from bridges.errors import DataError
 from bridges.fidelity.hybrids import bridge_errors, measure_paths, measure_table, site_table
 from bridges.fidelity.scope import ROWS, TOKENS, readable, scope_rows

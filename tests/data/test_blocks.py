@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from bridges.config import DataConfig
-from bridges.data.blocks import TokenBlocks, bigram_log_probabilities, read_documents, token_blocks
+from bridges.data.blocks import TokenBlocks, bigram_log_probabilities, token_blocks
 from bridges.data.corpus import Document, read_files, standard_library
+from bridges.data.reading import read_documents
 from bridges.data.tokenizer import train_tokenizer
 from bridges.errors import DataError
 

@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from bridges.config import DataConfig
-from bridges.data.blocks import read_documents, token_blocks
+from bridges.data.blocks import token_blocks
+from bridges.data.reading import read_documents
 from bridges.data.tokenizer import train_tokenizer
 from bridges.errors import DataError
 

@@ -9,8 +9,9 @@ import pytest
 
 from bridges.config import DataConfig
 from bridges.data import corpus
-from bridges.data.blocks import read_documents, token_blocks
+from bridges.data.blocks import token_blocks
 from bridges.data.corpus import standard_library
+from bridges.data.reading import read_documents
 from bridges.data.tokenizer import train_tokenizer
 
 

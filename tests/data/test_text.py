@@ -10,8 +10,9 @@ import pytest
 
 from bridges.behaviours import BehaviourError, load
 from bridges.config import DataConfig
-from bridges.data.blocks import read_documents, token_blocks
+from bridges.data.blocks import token_blocks
 from bridges.data.corpus import Document, read_files
+from bridges.data.reading import read_documents
 from bridges.data.text import lone_surrogate, read_text, text_lines
 from bridges.data.tokenizer import train_tokenizer
 from bridges.errors import DataError
