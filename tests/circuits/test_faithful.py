@@ -13,7 +13,7 @@ import torch
 from bridges.circuits.bridge_context import BridgeContext
 from bridges.circuits.circuit import Circuit, only
 from bridges.circuits.search.gates import Gates, initial_gates
-from bridges.circuits.search.objective import MOVED_SHARE, SHRINKAGE, Faithful
+from bridges.circuits.search.objective import ASKED_SHARE, MOVED_SHARE, SHRINKAGE, Faithful
 from bridges.circuits.search.search import Search
 from bridges.circuits.task import logit_diff, prompts, unexplained
 from bridges.config import VerdictConfig
@@ -182,7 +182,20 @@ def test_a_circuit_that_carries_nothing_is_not_reached_however_well_it_explains(
 
 def test_a_search_asks_for_more_than_the_verdict_does():
     bars = VerdictConfig()
-    assert 1.1 * bars.share_of_ceiling <= MOVED_SHARE < 1 and bars.faithfulness / 2 >= SHRINKAGE
+    assert bars.share_of_ceiling == ASKED_SHARE and 1.1 * ASKED_SHARE <= MOVED_SHARE < 1
+    assert bars.faithfulness / 2 >= SHRINKAGE
+
+
+@pytest.mark.parametrize(("size", "moved", "enough"), [(0.95, 0.905, 0.663), (0.7, 0.599, 0.9), (0.4, 0.45, 0.0)])
+def test_of_a_model_that_moves_little_nearly_all_is_asked_for(turned, size, moved, enough):
+    """Where more than two thirds of the ceiling are moved 0.6 of it, elsewhere nine tenths, below a half nothing."""
+    weaker = copy.deepcopy(turned.context.bridges)
+    for bridge in weaker:
+        bridge.decoder.weight.mul_(size)
+    objective = search(turned, replace(turned.context, bridges=weaker)).objective
+    assert isinstance(objective, Faithful) and objective.bridge == 3 and objective.batch is not None
+    share = float(objective.moved.mean()) / (2 * float(objective.batch.dense_diff.mean()))
+    assert share == pytest.approx(moved, abs=0.06) and objective.enough == pytest.approx(enough, abs=0.005)
 
 
 def test_what_misses_its_target_is_pruned_all_the_same(turned):

@@ -32,9 +32,10 @@ CEILING, FOLLOWED = 0.5, 0.25
 # where the model's mean is small beside its spread, and a share of it says nothing.
 SHRINKAGE, SHRINKAGE_WEIGHT, CLEAR = 0.1, 2.0, 0.3
 # What a circuit has to move at the bridge at least, as a share of what the dense model's own exchange moves there: a
-# fifth more than the verdict asks for, so that its interval on other pairs fits. Little unexplained variance does not
-# see to it: of a circuit that moves everything by a third less than the whole model 0.1 is unexplained.
-MOVED_SHARE = 0.6
+# fifth more than the verdict asks for, so that its interval on other pairs fits; or, where the whole model hardly moves
+# as much, nearly all that it moves. Little unexplained variance does not see to it: of a circuit that moves everything
+# by a third less than the whole model 0.1 is unexplained.
+MOVED_SHARE, ASKED_SHARE, OF_WHOLE = 0.6, 0.5, 0.9
 # How much worse a circuit that has missed its targets may become while what it does not need is removed.
 SLACK = 1.1
 
@@ -136,8 +137,8 @@ class Faithful:
     bridge, against what the whole sparse model's exchange moves there. Two-way cross-entropy rewards any large margin;
     a circuit that explains the model has the model's own. Removing nodes makes the difference smaller nearly
     everywhere, and such a shrinkage costs little variance: it is asked for by itself, that the mean difference is the
-    model's to within ``SHRINKAGE``, and that ``MOVED_SHARE`` of the ceiling is moved where the whole model moves as
-    much.
+    model's to within ``SHRINKAGE``, and that ``MOVED_SHARE`` of the ceiling is moved, or ``OF_WHOLE`` of what the whole
+    model moves where that is less.
 
     Args:
         stack: that is searched. some: prompts of the training pairs. target, carried_target: unexplained variance.
@@ -199,7 +200,7 @@ class Faithful:
         if best is not None and shares[best] >= FOLLOWED:
             self.bridge, self.moved = best, batch.dense_diff - found[best]
             self.moved_variance = turned_variance(self.moved, batch.some.sign)
-            self.enough = MOVED_SHARE / shares[best] if shares[best] >= MOVED_SHARE else 0.0
+            self.enough = min(OF_WHOLE, MOVED_SHARE / shares[best]) if shares[best] >= ASKED_SHARE else 0.0
 
     def _parts(self, rows: Tensor, chunks: int) -> list[Tensor]:
         """The pairs in parts of similar length, each as wide as its own longest prompt."""
