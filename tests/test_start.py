@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from bridges.config import Config, ModelConfig, SparseConfig
 from bridges.dense.gpt2 import GPT2Stack
 from bridges.dense.opt import OPTStack
 from bridges.errors import CheckpointError, ConfigError
+from bridges.runs import pipeline
 from bridges.runs.initialise import build, choose_start, trained_bridges
 from bridges.sparse import Schedule, SparseTransformer
 from bridges.sparse.packed import PACKED, load_packed, save_packed
@@ -121,6 +123,19 @@ def test_a_pair_brings_its_bridges_along_where_they_join_the_same_sites(pair):
     config.bridge.every = 2
     assert trained_bridges(start, build(config, gpt2(), start)[1]) is None
     assert trained_bridges(choose_start(settings(init="random"), gpt2(), 16, 0), bridges) is None
+
+
+def test_a_run_tells_its_training_whether_the_bridges_came_with_the_pair(pair, monkeypatch):
+    told = {}
+    monkeypatch.setattr(pipeline, "Trainer", lambda *args, **options: told.update(options))
+    for init, kept in ((str(pair), True), ("random", False)):
+        config = settings(init=init)
+        start = choose_start(config, gpt2(), 16, 0)
+        sparse, bridges = build(config, gpt2(), start)
+        parts = {"config": config, "dense": gpt2(), "sparse": sparse, "bridges": bridges, "start": start}
+        parts |= {"data": None, "accelerator": None, "folder": SimpleNamespace(checkpoints=None)}
+        pipeline.trainer_of(SimpleNamespace(**parts), lambda row, step: None)
+        assert told["keep_bridges"] == kept
 
 
 @pytest.mark.parametrize(

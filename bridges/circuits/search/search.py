@@ -163,8 +163,9 @@ class Search:
         if not isinstance(self.objective, Faithful):
             return best
         if best.train_loss <= NEAR:
-            self.objective.settle_for(self.objective.measure(only(self.stack, best, self.values)))
-            found = self.cut(self.measure(best))
+            measured = self.objective.measure(only(self.stack, best, self.values))
+            self.objective.settle_for(measured)
+            found = self.cut(replace(best, carried=measured.carried, reached=True))
             return replace(found, meta=found.meta | {"missed_target": True})
         return self.cut(self.bisect(best.scores, everywhere=True))
 
