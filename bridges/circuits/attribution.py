@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from bridges.circuits.circuit import Circuit, edges_ablated, only
 from bridges.circuits.task import Prompts, logit_diff
-from bridges.circuits.weights import EMBEDDING, LOGITS, edge_matrices
+from bridges.circuits.weights import EMBEDDING, LOGITS, edge_matrices, with_biases
 from bridges.nodes import NodeFunction, intervene, record
 from bridges.stack import ResidualStack
 
@@ -95,12 +95,8 @@ def integrated_gradients(
 
 @contextmanager
 def _differentiable(stack: Any) -> Iterator[list[nn.Parameter]]:
-    """The stack's parameters with gradients while the block runs; linear maps without a bias get one of zeros."""
-    with ExitStack() as undo:
-        for module in stack.modules():
-            if isinstance(module, nn.Linear) and module.bias is None:
-                module.bias = nn.Parameter(torch.zeros(module.out_features).to(module.weight))
-                undo.callback(setattr, module, "bias", None)
+    """The stack's parameters with gradients while the block runs."""
+    with with_biases(stack), ExitStack() as undo:
         parameters = list(stack.parameters())
         for parameter in parameters:
             undo.callback(parameter.requires_grad_, parameter.requires_grad)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from bridges.circuits.patch import patch
-from bridges.circuits.weights import EMBEDDING, LOGITS, EdgeMatrix, edge_matrices
+from bridges.circuits.weights import EMBEDDING, LOGITS, EdgeMatrix, edge_matrices, with_biases
 from bridges.errors import CheckpointError
 from bridges.nodes import NodeFunction, intervene
 from bridges.stack import ResidualStack
@@ -160,7 +160,7 @@ def edges_ablated(stack: ResidualStack, circuit: Circuit) -> Iterator[None]:
     if circuit.edges is None:
         yield
         return
-    with ExitStack() as undo:
+    with with_biases(stack), ExitStack() as undo:
         for matrix in edge_matrices(stack):
             kept = circuit.edges.get(matrix.name)
             if kept is not None:
@@ -168,24 +168,18 @@ def edges_ablated(stack: ResidualStack, circuit: Circuit) -> Iterator[None]:
         yield
 
 
+@torch.no_grad()
 def _put_back(matrix: EdgeMatrix, kept: Tensor, reference: Mapping[str, Tensor]) -> Callable[[], None]:
     """Zero the weights that are not kept and give their sources' means instead; returns what undoes that."""
-    mean = reference[matrix.source].to(matrix.weight)
-    with torch.no_grad():
-        weight, bias = matrix.weight.clone(), None if matrix.bias is None else matrix.bias.clone()
-        gone = weight * ~kept
-        matrix.weight.mul_(kept)
-        if matrix.attention is not None:
-            # What a head mixes of constant values is less than the constant where attention has a sink.
-            matrix.attention.constant = (gone, mean)
-        elif matrix.bias is not None:
-            matrix.bias.add_(gone @ mean)
+    weight, bias = matrix.weight.clone(), None if matrix.bias is None else matrix.bias.clone()
+    mean, gone = reference[matrix.source].to(weight), weight * ~kept
+    if matrix.attention is not None:
+        # What a head mixes of constant values is less than the constant where attention has a sink.
+        matrix.attention.constant = (gone, mean)
+    matrix.put(weight - gone, None if bias is None or matrix.attention is not None else bias + gone @ mean)
 
     def back() -> None:
-        with torch.no_grad():
-            matrix.weight.copy_(weight)
-            if matrix.bias is not None and bias is not None:
-                matrix.bias.copy_(bias)
+        matrix.put(weight, bias)
         if matrix.attention is not None:
             matrix.attention.constant = None
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 
 from bridges.dense.base import DenseStack
+from bridges.dense.points import NodeWeight
 from bridges.errors import BridgesError
 from bridges.sparse import SparseTransformer
 from bridges.stack import ResidualStack
@@ -28,6 +31,7 @@ class EdgeMatrix:
         bias: ``[target channels]``, or None.
         attention: the block whose heads mix the source over tokens with weights that may sum to less than 1 (a sink),
             or None.
+        held: where a dense model keeps it; None: ``weight`` and ``bias`` are the parameters themselves.
     """
 
     name: str
@@ -36,33 +40,45 @@ class EdgeMatrix:
     weight: Tensor
     bias: Tensor | None
     attention: Any = None
+    held: NodeWeight | None = None
+
+    @torch.no_grad()
+    def put(self, weight: Tensor, bias: Tensor | None) -> None:
+        """Write other values into the model."""
+        if self.held is not None:
+            return self.held.put(weight, bias)
+        self.weight.copy_(weight)
+        if self.bias is not None and bias is not None:
+            self.bias.copy_(bias)
 
 
-_INSIDE = (
-    ("q", "attn_in", "q"),
-    ("k", "attn_in", "k"),
-    ("v", "attn_in", "v"),
-    ("out", "v", "attn_out"),
-    ("up", "mlp_in", "mlp_neuron"),
-    ("down", "mlp_neuron", "mlp_out"),
-)
+# What each kind of matrix reads and writes.
+_ENDS = {
+    "q": ("attn_in", "q"),
+    "k": ("attn_in", "k"),
+    "v": ("attn_in", "v"),
+    "out": ("v", "attn_out"),
+    "gate": ("mlp_in", "mlp_neuron"),
+    "up": ("mlp_in", "mlp_neuron"),
+    "down": ("mlp_neuron", "mlp_out"),
+}
 
 
 def edge_matrices(stack: ResidualStack) -> list[EdgeMatrix]:
     """Every weight matrix inside the blocks in forward order, then embedding and unembedding.
 
-    Attention's output matrix reads the channels of ``v``: what a head mixes over tokens are its value channels.
+    Attention's output matrix reads the channels of ``v``: what a head mixes over tokens are its value channels. Heads
+    that share their values have a matrix each, and so have the two halves of a gated MLP, from the same nodes to the
+    same nodes: every weight is an edge.
 
     Raises:
-        BridgesError: there is no such list for this architecture yet.
+        BridgesError: there is no such list for this stack.
     """
     if isinstance(stack, SparseTransformer):
         return _sparse(stack)
-    model = getattr(stack, "model", None)
-    if isinstance(stack, DenseStack) and model is not None and model.config.model_type == "gpt2":
-        return _gpt2(stack)
-    kind = type(stack).__name__ if model is None else repr(model.config.model_type)
-    raise BridgesError(f"The edges of {kind} cannot be listed: circuits are cut out of sparse transformers and gpt2.")
+    if isinstance(stack, DenseStack):
+        return _dense(stack)
+    raise BridgesError(f"The edges of {type(stack).__name__} cannot be listed, so that no circuit is cut out of it.")
 
 
 def _sparse(stack: SparseTransformer) -> list[EdgeMatrix]:
@@ -72,7 +88,9 @@ def _sparse(stack: SparseTransformer) -> list[EdgeMatrix]:
         attention = stack.blocks[2 * layer]
         for block in (attention, stack.blocks[2 * layer + 1]):
             parts |= cast(Mapping[str, nn.Module], block._modules)
-        for name, source, target in _INSIDE:
+        for name, (source, target) in _ENDS.items():
+            if name not in parts:
+                continue
             linear = cast(nn.Linear, parts[name])
             points = f"{layer}.{source}", f"{layer}.{target}"
             mixing = attention if name == "out" else None
@@ -82,16 +100,23 @@ def _sparse(stack: SparseTransformer) -> list[EdgeMatrix]:
     return [*found, EdgeMatrix("head", "stream", LOGITS, stack.head.weight, stack.head.bias)]
 
 
-def _gpt2(stack: DenseStack) -> list[EdgeMatrix]:
+def _dense(stack: DenseStack) -> list[EdgeMatrix]:
     found = []
-    for layer, block in enumerate(cast(Any, stack).layers):
-        # Conv1D keeps its weight as [in, out].
-        fused, bias = block.attn.c_attn.weight.T.chunk(3), block.attn.c_attn.bias.chunk(3)
-        named = dict(zip(("q", "k", "v"), zip(fused, bias, strict=True), strict=True))
-        for name, module in (("out", block.attn.c_proj), ("up", block.mlp.c_fc), ("down", block.mlp.c_proj)):
-            named[name] = (module.weight.T, module.bias)
-        for name, source, target in _INSIDE:
-            weight, offset = named[name]
-            found.append(EdgeMatrix(f"{layer}.{name}", f"{layer}.{source}", f"{layer}.{target}", weight, offset))
-    found.append(EdgeMatrix("tokens", EMBEDDING, "stream", stack.model.transformer.wte.weight.T, None))
-    return [*found, EdgeMatrix("head", "stream", LOGITS, stack.model.lm_head.weight, None)]
+    for layer in range(stack.n_layers):
+        for name, held in stack.node_weights(layer).items():
+            source, target = (f"{layer}.{kind}" for kind in _ENDS[name.split(".")[0]])
+            found.append(EdgeMatrix(f"{layer}.{name}", source, target, held.weight, held.bias, None, held))
+    tokens, head = stack.model.get_input_embeddings(), stack.model.get_output_embeddings()
+    found.append(EdgeMatrix("tokens", EMBEDDING, "stream", tokens.weight.T, None))
+    return [*found, EdgeMatrix("head", "stream", LOGITS, head.weight, head.bias)]
+
+
+@contextmanager
+def with_biases(stack: Any) -> Iterator[None]:
+    """Give every linear map without a bias one of zeros while the block runs."""
+    with ExitStack() as undo:
+        for module in stack.modules():
+            if isinstance(module, nn.Linear) and module.bias is None:
+                module.bias = nn.Parameter(torch.zeros(module.out_features).to(module.weight), requires_grad=False)
+                undo.callback(setattr, module, "bias", None)
+        yield

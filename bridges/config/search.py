@@ -71,7 +71,7 @@ class CircuitSettings:
     the root of their share."""
     edges: bool = False
     """Whether edges are removed too, once the nodes are found."""
-    prune_attempts: int = 0
+    prune_attempts: int = 6
     """Groups of nodes, and of edges, whose removal is tried after the search (greedy pruning)."""
     bisect: bool = True
     """Take as few of the best nodes as reach the target; else what learned pruning leaves open."""

@@ -1,8 +1,8 @@
 """A Hugging Face causal language model as a residual stack.
 
 An adapter for a new architecture is one short file: a subclass of `DenseStack` with `layers`, `embed`,
-`attention_out`, `mlp_out`, `unembed` and `node_points`, under ``@register("model_type")``. `check_parity`
-then tells whether it is right.
+`attention_out`, `mlp_out`, `unembed`, `node_points` and, for circuits in it, `node_weights`, under
+``@register("model_type")``. `check_parity` then tells whether it is right.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.activations import NewGELUActivation
 from transformers.masking_utils import create_causal_mask, create_sliding_window_causal_mask
 
-from bridges.dense.points import NodePoint, attach
+from bridges.dense.points import NodePoint, NodeWeight, attach
 from bridges.errors import ModelError
 from bridges.nodes import NODE_KINDS, NodeBus
 from bridges.sparse.folded import Folded
@@ -93,6 +93,20 @@ class DenseStack(nn.Module, ResidualStack):
     @abstractmethod
     def node_points(self, layer: int) -> dict[str, NodePoint]:
         """The node points of ``layer`` by kind (`bridges.nodes.NODE_KINDS`)."""
+
+    def node_weights(self, layer: int) -> dict[str, NodeWeight]:
+        """The weights between the nodes of ``layer`` by name: ``q``, ``k``, ``v``, ``out``, ``gate``, ``up``, ``down``.
+
+        ``out`` reads the channels of ``v``; where several heads share a head of values it is ``out.0``, ``out.1``, …,
+        one for each of them. ``gate`` is there where MLPs are gated.
+
+        Raises:
+            ModelError: this adapter does not say.
+        """
+        raise ModelError(
+            f"The edges of {self.model.config.model_type!r} cannot be listed: {type(self).__name__} has no "
+            "`node_weights`, so that no circuit is cut out of this model."
+        )
 
     def folded(self) -> Folded:
         """The model's weights with every LayerNorm folded away, for a sparse model that starts from them.

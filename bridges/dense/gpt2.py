@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from bridges.dense.base import DenseStack
-from bridges.dense.points import NodePoint
+from bridges.dense.points import NodePoint, NodeWeight
 from bridges.dense.registry import register
 from bridges.sparse.folded import Folded, FoldedLayer, embedding, read, write
 
@@ -47,6 +47,18 @@ class GPT2Stack(DenseStack):
             "mlp_in": NodePoint(block.ln_2, d),
             "mlp_neuron": NodePoint(down, down.weight.shape[0], where="input"),
             "mlp_out": NodePoint(down, d),
+        }
+
+    def node_weights(self, layer: int) -> dict[str, NodeWeight]:
+        block, d = self.layers[layer], self.d_model
+        fused = block.attn.c_attn
+        return {
+            "q": NodeWeight(fused, slice(0, d)),
+            "k": NodeWeight(fused, slice(d, 2 * d)),
+            "v": NodeWeight(fused, slice(2 * d, 3 * d)),
+            "out": NodeWeight(block.attn.c_proj),
+            "up": NodeWeight(block.mlp.c_fc),
+            "down": NodeWeight(block.mlp.c_proj),
         }
 
     def folded(self) -> Folded:

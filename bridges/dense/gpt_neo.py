@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from bridges.dense.base import DenseStack
-from bridges.dense.points import NodePoint
+from bridges.dense.points import NodePoint, NodeWeight
 from bridges.dense.registry import register
 
 
@@ -48,4 +48,15 @@ class GPTNeoStack(DenseStack):
             "mlp_in": NodePoint(block.ln_2, d),
             "mlp_neuron": NodePoint(down, down.in_features, where="input"),
             "mlp_out": NodePoint(down, d),
+        }
+
+    def node_weights(self, layer: int) -> dict[str, NodeWeight]:
+        block, attention = self.layers[layer], self.layers[layer].attn.attention
+        return {
+            "q": NodeWeight(attention.q_proj),
+            "k": NodeWeight(attention.k_proj),
+            "v": NodeWeight(attention.v_proj),
+            "out": NodeWeight(attention.out_proj),
+            "up": NodeWeight(block.mlp.c_fc),
+            "down": NodeWeight(block.mlp.c_proj),
         }

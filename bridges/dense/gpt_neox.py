@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bridges.dense.base import DenseStack
-from bridges.dense.points import NodePoint
+from bridges.dense.points import NodePoint, NodeWeight
 from bridges.dense.registry import register
 
 
@@ -48,9 +48,7 @@ class GPTNeoXStack(DenseStack):
     def node_points(self, layer: int) -> dict[str, NodePoint]:
         block, d = self.layers[layer], self.d_model
         fused, down = block.attention.query_key_value, block.mlp.dense_4h_to_h
-        # The fused rows come head by head, each head's q, k and v in turn.
-        heads = self.model.config.num_attention_heads
-        q, k, v = torch.arange(3 * d).view(heads, 3, -1).transpose(0, 1).reshape(3, d)
+        q, k, v = self._fused_rows()
         return {
             "attn_in": NodePoint(block.input_layernorm, d),
             "q": NodePoint(fused, d, columns=q),
@@ -61,3 +59,18 @@ class GPTNeoXStack(DenseStack):
             "mlp_neuron": NodePoint(down, down.in_features, where="input"),
             "mlp_out": NodePoint(down, d),
         }
+
+    def node_weights(self, layer: int) -> dict[str, NodeWeight]:
+        block = self.layers[layer]
+        fused = block.attention.query_key_value
+        return {
+            **{kind: NodeWeight(fused, rows) for kind, rows in zip("qkv", self._fused_rows(), strict=True)},
+            "out": NodeWeight(block.attention.dense),
+            "up": NodeWeight(block.mlp.dense_h_to_4h),
+            "down": NodeWeight(block.mlp.dense_4h_to_h),
+        }
+
+    def _fused_rows(self) -> Tensor:
+        """``[3, d]``: where q, k and v are in the fused projection, head by head, each head's three in turn."""
+        heads = self.model.config.num_attention_heads
+        return torch.arange(3 * self.d_model).view(heads, 3, -1).transpose(0, 1).reshape(3, self.d_model)

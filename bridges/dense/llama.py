@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bridges.dense.base import DenseStack
-from bridges.dense.points import NodePoint
+from bridges.dense.points import NodePoint, NodeWeight
 from bridges.dense.registry import register
 
 
@@ -66,6 +66,26 @@ class LlamaStack(DenseStack):
             "mlp_neuron": NodePoint(down, down.in_features, where="input"),
             "mlp_out": NodePoint(down, d),
         }
+
+    def node_weights(self, layer: int) -> dict[str, NodeWeight]:
+        attention, mlp = self.layers[layer].self_attn, self.layers[layer].mlp
+        return {
+            "q": NodeWeight(attention.q_proj),
+            "k": NodeWeight(attention.k_proj),
+            "v": NodeWeight(attention.v_proj),
+            **self._mixed(attention.o_proj, attention.num_key_value_groups, attention.head_dim),
+            "gate": NodeWeight(mlp.gate_proj),
+            "up": NodeWeight(mlp.up_proj),
+            "down": NodeWeight(mlp.down_proj),
+        }
+
+    @staticmethod
+    def _mixed(out: nn.Linear, shared: int, d_head: int) -> dict[str, NodeWeight]:
+        """Attention's output matrix, one for each of the ``shared`` heads that mix the same head of values."""
+        if shared == 1:
+            return {"out": NodeWeight(out)}
+        columns = torch.arange(out.in_features).view(-1, shared, d_head).transpose(0, 1).flatten(1)
+        return {f"out.{i}": NodeWeight(out, columns=columns[i]) for i in range(shared)}
 
 
 @register("mistral")

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from bridges.dense.base import DenseStack
-from bridges.dense.points import NodePoint
+from bridges.dense.points import NodePoint, NodeWeight
 from bridges.dense.registry import register
 from bridges.errors import ModelError
 from bridges.sparse.folded import Folded, FoldedLayer, embedding, read, write
@@ -58,6 +58,17 @@ class OPTStack(DenseStack):
             "mlp_in": NodePoint(block.final_layer_norm, d),
             "mlp_neuron": NodePoint(down, down.in_features, where="input"),
             "mlp_out": NodePoint(down, d),
+        }
+
+    def node_weights(self, layer: int) -> dict[str, NodeWeight]:
+        block, attention = self.layers[layer], self.layers[layer].self_attn
+        return {
+            "q": NodeWeight(attention.q_proj),
+            "k": NodeWeight(attention.k_proj),
+            "v": NodeWeight(attention.v_proj),
+            "out": NodeWeight(attention.out_proj),
+            "up": NodeWeight(block.fc1),
+            "down": NodeWeight(block.fc2),
         }
 
     def folded(self) -> Folded:

@@ -1,12 +1,14 @@
-"""Where a Hugging Face model keeps its nodes, and the hooks that let a `NodeBus` act there."""
+"""Where a Hugging Face model keeps its nodes and the weights between them, and the hooks that let a `NodeBus` act."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
+from transformers.pytorch_utils import Conv1D
 
 from bridges.nodes import NodeBus
 
@@ -26,6 +28,48 @@ class NodePoint:
     width: int
     where: Literal["input", "output"] = "output"
     columns: slice | Tensor | None = None
+
+
+@dataclass(frozen=True)
+class NodeWeight:
+    """The weights from the nodes of one kind to those of another, in one layer.
+
+    Attributes:
+        module: a linear map, or a Conv1D of GPT-2, which keeps its weight as ``[in, out]``.
+        rows: which of its outputs are the target's channels, in their order, where it is a fused projection; None: all.
+        columns: which of its inputs are the source's channels, in their order, where it reads more than one head for a
+            channel of ``v``; None: all.
+    """
+
+    module: nn.Module
+    rows: slice | Tensor | None = None
+    columns: Tensor | None = None
+
+    @property
+    def weight(self) -> Tensor:
+        """``[target channels, source channels]``, a view where the layout allows."""
+        whole = self._whole()
+        if self.columns is not None:
+            return whole[:, self.columns]
+        return whole if self.rows is None else whole[self.rows]
+
+    @property
+    def bias(self) -> Tensor | None:
+        """``[target channels]``, or None."""
+        bias = self.module.bias
+        return bias if bias is None or self.rows is None else bias[self.rows]  # type: ignore[index,return-value]
+
+    @torch.no_grad()
+    def put(self, weight: Tensor, bias: Tensor | None) -> None:
+        """Write both back; of shapes as they are read."""
+        where: Any = (slice(None) if self.rows is None else self.rows, slice(None))
+        self._whole()[where if self.columns is None else (slice(None), self.columns)] = weight
+        if bias is not None:
+            self.module.bias[where[0]] = bias  # type: ignore[index,operator]
+
+    def _whole(self) -> Tensor:
+        weight: Tensor = self.module.weight  # type: ignore[assignment]
+        return weight.T if isinstance(self.module, Conv1D) else weight
 
 
 def attach(name: str, point: NodePoint, bus: NodeBus) -> RemovableHandle:

@@ -53,36 +53,48 @@ def _n_heads(stack: Any) -> int:
 def _parts(stack: ResidualStack, circuit: Circuit) -> tuple[list[_Part], list[_Part]]:
     """Writers and readers of the stream."""
     heads, d, kept, nodes = _n_heads(stack), stack.d_model, kept_edges(stack, circuit), circuit.nodes
-    magnitudes = {w.name: w.weight.detach().abs().cpu() for w in edge_matrices(stack) if w.name in kept}
+    matrices = {w.name: w for w in edge_matrices(stack) if w.name in kept}
+    magnitudes = {name: w.weight.detach().abs().cpu() for name, w in matrices.items()}
 
-    def part(name: str, time: int, matrix: str, head: int | None = None) -> _Part:
-        """The part whose weights are ``matrix``, or a head's share of it."""
-        writes = matrix.endswith((".out", ".down"))
-        source, target = (nodes[point] for point in ends[matrix])
-        all_weights, kept_weights = magnitudes[matrix], magnitudes[matrix] * kept[matrix]
-        if head is not None:
-            inside = slice(head * len(target) // heads, (head + 1) * len(target) // heads)
-            if writes:
-                inside = slice(head * len(source) // heads, (head + 1) * len(source) // heads)
-                source, all_weights, kept_weights = source[inside], all_weights[:, inside], kept_weights[:, inside]
-            else:
-                target, all_weights, kept_weights = target[inside], all_weights[inside], kept_weights[inside]
-        whole = bool(source.all() and target.all() and (all_weights == kept_weights).all())
-        carries = kept_weights.sum(1) if writes else kept_weights[:, :d].sum(0)
-        return _Part(name, time, carries, target if writes else source[:d], whole)
+    def share(length: int, head: int | None, of: int) -> slice:
+        """The channels of a head among ``of``."""
+        return slice(None) if head is None else slice(head * length // of, (head + 1) * length // of)
 
-    ends = {w.name: (w.source, w.target) for w in edge_matrices(stack)}
+    def part(name: str, time: int, named: list[str], head: int | None = None, of: int = heads) -> _Part:
+        """The part whose weights are those of some matrices, or a head's share of them."""
+        writes = named[0].split(".")[1] in ("out", "down")
+        carries, whole = torch.zeros(d), True
+        for matrix in named:
+            source, target = nodes[matrices[matrix].source], nodes[matrices[matrix].target]
+            rows = slice(None) if writes else share(len(target), head, of)
+            columns = share(len(source), head, of) if writes else slice(None)
+            every, left = magnitudes[matrix][rows, columns], (magnitudes[matrix] * kept[matrix])[rows, columns]
+            whole = whole and bool(source[columns].all() and target[rows].all() and (every == left).all())
+            carries = carries + (left.sum(1) if writes else left[:, :d].sum(0))
+        ends = nodes[matrices[named[0]].target] if writes else nodes[matrices[named[0]].source][:d]
+        return _Part(name, time, carries, ends, whole)
+
     everything = torch.ones(d, dtype=torch.bool)
     writers, readers = [_Part("input", -1, torch.ones(d), everything, True)], []
     for layer in range(stack.n_layers):
+        # Heads that share keys and values are set apart, as EAP-IG does: each has those of its group.
+        mixing = [m for m in matrices if m.split(".")[:2] == [str(layer), "out"]]
+        groups, hidden = heads // len(mixing), [f"{layer}.gate", f"{layer}.up"]
         for head in range(heads):
-            name = f"a{layer}.h{head}"
-            readers += [part(f"{name}<{kind}>", 2 * layer, f"{layer}.{kind}", head) for kind in "qkv"]
-            writers.append(part(name, 2 * layer, f"{layer}.out", head))
-        readers.append(part(f"m{layer}", 2 * layer + 1, f"{layer}.up"))
-        writers.append(part(f"m{layer}", 2 * layer + 1, f"{layer}.down"))
+            name, (group, at) = f"a{layer}.h{head}", divmod(head, len(mixing))
+            readers.append(part(f"{name}<q>", 2 * layer, [f"{layer}.q"], head))
+            readers += [part(f"{name}<{kind}>", 2 * layer, [f"{layer}.{kind}"], group, groups) for kind in "kv"]
+            writers.append(part(name, 2 * layer, [mixing[at]], group, groups))
+        time = 2 * layer + (not _parallel(stack))
+        readers.append(part(f"m{layer}", time, [m for m in hidden if m in matrices]))
+        writers.append(part(f"m{layer}", time, [f"{layer}.down"]))
     readers.append(_Part("logits", 2 * stack.n_layers, torch.ones(d), everything, True))
     return writers, readers
+
+
+def _parallel(stack: Any) -> bool:
+    """Whether attention and MLP of a layer read the same stream."""
+    return bool(getattr(stack, "parallel", False))
 
 
 def mib_graph(stack: ResidualStack, circuit: Circuit) -> dict[str, Any]:
@@ -120,7 +132,7 @@ def mib_graph(stack: ResidualStack, circuit: Circuit) -> dict[str, Any]:
     cfg = {
         "n_layers": stack.n_layers,
         "n_heads": _n_heads(stack),
-        "parallel_attn_mlp": False,
+        "parallel_attn_mlp": _parallel(stack),
         "d_model": stack.d_model,
     }
     return {"cfg": cfg, "nodes": nodes, "edges": edges}
