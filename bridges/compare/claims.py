@@ -261,25 +261,30 @@ def necessary(facts: Facts, config: VerdictConfig) -> list[Criterion]:
 
 
 def small(facts: Facts) -> list[Criterion]:
-    """The circuit has fewer edges than the dense model's own, and than that of a consistent meaningless task."""
+    """The circuit has fewer edges than the dense model's own, and than that of a consistent meaningless task.
+
+    Of the latter less is asked: where it is no larger, what counts is the behaviour's own circuit by that objective.
+    """
     edges = number(facts.circuit, "edges") if facts.reached else NAN
     dense = facts.dense_circuit
     dense_edges = number(dense, "edges") if facts.dense_found else NAN
     null = facts.control("consistent_labels", "null_edges")
+    own = number(facts.control("consistent_labels", "own_edges"))
+    alike = not math.isnan(own) and not math.isnan(edges)
     found = []
-    for name, label, bar, searched, meaning in (
-        ("dense_edges", "edges", dense_edges, dense is not None,
+    for name, label, size, bar, searched, meaning in (
+        ("dense_edges", "edges", edges, dense_edges, dense is not None,
          "Edges, against those of the dense model's own circuit, searched for in the same way."),
-        ("consistent_edges", "edges", number(null), null is not None,
-         "Edges, against those of a circuit for a consistent meaningless task on the same prompts."),
+        ("consistent_edges", "edges to the same task loss" if alike else "edges", own if alike else edges, number(null),
+         null is not None, "Edges, against those of a circuit for a consistent meaningless task on the same prompts."),
     ):  # fmt: skip
         given = "not measured" if math.isnan(edges) or not searched else None
         if given is None and math.isnan(bar):
             # That pruning solves no meaningless task speaks for the circuit; that it gets stuck in the dense model says
             # nothing.
             given = "held" if name == "consistent_edges" else "not measured"
-        criterion = Criterion("small", name, edges, bar, False, label, meaning, given=given)
-        if criterion.state == "held" and edges == bar:
+        criterion = Criterion("small", name, size, bar, False, label, meaning, given=given)
+        if criterion.state == "held" and size == bar:
             criterion = replace(criterion, given="missed")  # fewer, not as many
         found.append(criterion)
     return found

@@ -78,8 +78,7 @@ def judged(criteria: Sequence[Criterion]) -> tuple[str, str, list[str]]:
     for c in claims["done"]:
         if c.state == "missed":
             return ("last token suffices" if c.name in LAST_TOKEN else "dense model cannot"), c.short, [c.name]
-    # Some dense models' edges cannot be listed: then the other comparison of sizes stands alone, and the reason says
-    # so.
+    # Not every dense model is searched: then the other comparison of sizes stands alone, and the reason says so.
     sized = [c for c in claims["small"] if c.state != "not measured"]
     unsized = [c for c in claims["small"] if c.state == "not measured"] if sized else []
     decisive = [c for c in criteria if c.claim != "robustness" and c not in unsized]

@@ -36,6 +36,7 @@ GOOD: dict[str, Any] = {
     "dense_reached": True,
     "dense_nodes": 800,
     "null_edges": 400.0,
+    "own_edges": None,
     "ceiling": (0.95, 0.02),
     "to_dense": (0.7, 0.05),
     "to_sparse": (0.8, 0.05),
@@ -91,7 +92,7 @@ def tables(**behaviours: dict[str, Any]) -> dict[str, pd.DataFrame]:
             row = {"behaviour": name, "first": "sparse", "second": "circuit", "quantity": quantity}
             out["agreement"].append(row | spread(g[quantity]))
         controls = [("necessity", "accuracy_without", "without"), ("necessity", "harmless_random_sets", "random_sets")]
-        controls += [("consistent_labels", "null_edges", "null_edges")]
+        controls += [("consistent_labels", quantity, quantity) for quantity in ("null_edges", "own_edges")]
         for control in ("resample", "random_text", "interchange", "stochastic", "adversarial", "seeds", "reach"):
             controls.append((control, "quantity", control))
         for control, quantity, key in controls:
@@ -152,6 +153,9 @@ MISSED = {
     "partial": [
         ({"edges": 950}, "dense_edges, consistent_edges"),
         ({"edges": 500}, "consistent_edges"),
+        ({"edges": 500, "own_edges": 400.0}, "consistent_edges"),
+        # The search to the task loss found none: the faithful circuit stands for itself.
+        ({"edges": 500, "own_edges": NAN}, "consistent_edges"),
         ({"edges": 900, "null_edges": 2000.0}, "dense_edges"),
         ({"to_dense": (0.1, 0.05)}, "share_to_dense"),
         ({"to_sparse": (0.1, 0.05)}, "share_to_sparse"),
@@ -180,6 +184,8 @@ MISSED = {
         ({}, None),
         # A search that finds no circuit where there is nothing to find is as large as can be.
         ({"null_edges": NAN}, None),
+        # Less is asked of the meaningless task's circuit; to the same task loss the behaviour's is smaller.
+        ({"edges": 500, "own_edges": 90.0}, None),
         ({"dense_reached": False}, None),
         # The whole dense model is no circuit of it: that no smaller one was found is no comparison, won or lost.
         ({"dense_nodes": 1000}, None),

@@ -34,12 +34,24 @@ def _sizes(case: Case, name: str, stack: ResidualStack, found: Circuit, pairs: i
 @control("consistent_labels")
 def consistent_labels(case: Case) -> list[Row]:
     """Edges of a circuit for a meaningless task that pruning can solve: the same prompts, answered by two arbitrary
-    tokens as the cue says (the critique's kind of null)."""
+    tokens as the cue says (the critique's kind of null).
+
+    Far less is asked of it than of the circuit. Where it is no larger all the same, the behaviour is searched with the
+    same objective too, so that like is compared with like.
+    """
     try:
         task = consistent_nonsense(case.train, case.seed)
     except BehaviourError:
         return []
-    return _sizes(case, "consistent_labels", case.stack, case.search_labels(task), min(len(task), case.settings.pairs))
+    found, pairs = case.search_labels(task), min(len(task), case.settings.pairs)
+    rows = _sizes(case, "consistent_labels", case.stack, found, pairs)
+    edges = count_edges(case.stack, found).inside
+    if found.reached and edges <= count_edges(case.stack, case.circuit).inside:
+        same = case.search_labels(case.train)
+        own = float(count_edges(case.stack, same).inside) if same.reached else math.nan
+        more: dict[str, Any] = {"split": "train", "n_pairs": pairs, "size": same.size}
+        rows.append(case.row("consistent_labels", "own_edges", own, reference=float(edges), decides=True, **more))
+    return rows
 
 
 @control("shuffled_labels")

@@ -9,10 +9,11 @@ import pandas as pd
 import pytest
 import torch
 
+from bridges.behaviours.encoded import EncodedPairs
 from bridges.behaviours.nonsense import shuffled_labels
 from bridges.circuits.ablation import node_values
 from bridges.circuits.attack import Attack
-from bridges.circuits.circuit import only, replaced
+from bridges.circuits.circuit import Circuit, only, replaced
 from bridges.circuits.controls import REGISTRY, SEARCHING, Case, adversarial, run_controls
 from bridges.circuits.controls.null_searches import shuffled_model
 from bridges.circuits.controls.seeds import jaccard
@@ -238,6 +239,29 @@ def test_a_meaningless_task_that_is_consistent_is_searched_on_the_same_prompts(c
     assert row["decides"] and row["split"] == "train" and row["reference"] == 2
     # The model was not made for it: its circuit is larger, or there is none.
     assert not row["value"] <= row["reference"]
+
+
+@pytest.mark.parametrize("larger", [True, False])
+def test_a_meaningless_task_with_a_smaller_circuit_is_compared_like_with_like(
+    case_of, true_circuit, monkeypatch, larger
+):
+    """The behaviour is searched with the same objective too, where its faithful circuit is no smaller."""
+    whole = {p: torch.ones_like(kept) for p, kept in true_circuit.nodes.items()}
+    case, asked = case_of(replace(true_circuit, nodes=whole) if larger else true_circuit), []
+    task_circuit = replace(true_circuit, reached=True)
+
+    def search(self: Case, pairs: EncodedPairs) -> Circuit:
+        asked.append(pairs)
+        return task_circuit
+
+    monkeypatch.setattr(Case, "search_labels", search)
+    if not larger:
+        task_circuit = replace(task_circuit, nodes=whole)
+    rows = {row["quantity"]: row for row in REGISTRY["consistent_labels"](case)}
+    assert ("own_edges" in rows) == larger and len(asked) == 1 + larger
+    if larger:
+        assert asked[1] is case.train
+        assert rows["own_edges"]["decides"] and rows["own_edges"]["value"] == rows["own_edges"]["reference"] == 2
 
 
 def test_labels_that_mean_nothing_have_no_circuit(case_of, true_circuit):
