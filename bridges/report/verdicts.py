@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from math import inf
 from typing import Any
 
 from bridges.report.markup import Raw, html
@@ -62,7 +63,7 @@ def verdict_rows(source: Source) -> dict[str, dict[str, Any]]:
 
 
 def behaviour_order(source: Source) -> list[str]:
-    """Every behaviour of the run: by verdict, then robust ones and those with the strongest weaker way first."""
+    """Every behaviour of the run: by verdict, then robust ones and those with the smallest circuit first."""
     names: dict[str, None] = {}
     for table in ("suite", "verdicts", "behaviours", "circuits"):
         names |= {row["behaviour"]: None for row in source.rows(table)}
@@ -71,9 +72,10 @@ def behaviour_order(source: Source) -> list[str]:
     def rank(name: str) -> tuple[Any, ...]:
         row = rows.get(name)
         if row is None:
-            return (len(VERDICTS), 0, 0, 0.0)
+            return (len(VERDICTS), True, inf, 0.0)
         robust = known(row.get("robust")) and bool(row["robust"])
-        return (VERDICTS.index(row["verdict"]), not known(row.get("nodes")), not robust, -weaker_way(row))
+        nodes = row["nodes"] if known(row.get("nodes")) else inf
+        return (VERDICTS.index(row["verdict"]), not robust, nodes, -weaker_way(row))
 
     return sorted(names, key=rank)
 

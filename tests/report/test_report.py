@@ -13,6 +13,8 @@ from bridges.cli.report import main
 from bridges.errors import BridgesError
 from bridges.report import write_report
 from bridges.report.page import report_html
+from bridges.report.source import Source
+from bridges.report.verdicts import behaviour_order
 from bridges.storage.tables import read_table
 
 from . import circuit_frames, frames
@@ -64,6 +66,24 @@ def test_the_answer_comes_first(page):
     )
     # Nothing but the navigation stands before it.
     assert page.index("<h1>") < page.index("<main") and page.count("<h1>") == 1
+
+
+def test_behaviours_stand_by_verdict_and_then_by_what_can_be_read(tmp_path, monkeypatch):
+    """Robust ones and small circuits first, since a person reads from the top."""
+    (tmp_path / "config.yaml").write_text("{}")
+    shares = {"share_moved": 0.8, "ceiling": 1.0, "share_back": 0.8, "ceiling_back": 1.0}
+    rows = [
+        {"behaviour": name, "verdict": verdict, "robust": robust, "nodes": nodes} | shares
+        for name, verdict, robust, nodes in (
+            ("no circuit", "not", None, float("nan")),
+            ("large", "reproduced", False, 300),
+            ("small", "reproduced", False, 40),
+            ("robust", "reproduced", True, 200),
+            ("half", "partial", None, 10),
+        )
+    ]
+    monkeypatch.setattr(Source, "rows", lambda self, name: rows if name == "verdicts" else [])
+    assert behaviour_order(Source(tmp_path)) == ["robust", "small", "large", "half", "no circuit"]
 
 
 def test_the_page_needs_no_network(page):
