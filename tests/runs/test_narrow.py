@@ -24,7 +24,7 @@ from bridges.storage.tables.hybrids import HELDOUT, OTHERS, REACH, SCOPE_TEXTS, 
 VOCAB = 2048
 ENDS = {"vocab_size": VOCAB, "bos_token_id": VOCAB - 1, "eos_token_id": VOCAB - 1, "pad_token_id": None}
 SIZE = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "max_position_embeddings": 128}
-ROTARY = {**ENDS, **SIZE, "intermediate_size": 48, "num_key_value_heads": 2, "head_dim": 16}
+ROTARY = {**ENDS, **SIZE, "intermediate_size": 48, "num_key_value_heads": 1, "head_dim": 16}
 CONFIGS: dict[str, Callable[[], Any]] = {
     "gpt2": lambda: hf.GPT2Config(**ENDS, n_embd=32, n_layer=3, n_head=2, n_positions=128),
     "gpt_neox": lambda: hf.GPTNeoXConfig(**ENDS, **SIZE, intermediate_size=48),
@@ -214,6 +214,31 @@ def test_a_narrow_run_with_circuits_and_half_ordinary_text(narrow, saved, place)
     assert run.table("training")["answer_weighted"].isna().any()
     assert run.verdict("while_return_true").row["verdict"] != "reproduced"
     assert run.data.answered is not None and not run.data.answered["train"].all()
+
+
+def test_circuits_of_a_dense_model_with_gated_mlps_and_shared_values(narrow, saved, place):
+    code, out, err = narrow(
+        saved("llama"),
+        "name=gated",
+        "circuits=default",
+        "circuits.steps=4",
+        "circuits.pairs=16",
+        "circuits.workers=1",
+        "circuits.max_node_fraction=1",
+        "circuits.controls.names=[]",
+        "circuits.controls.stop_early=false",
+        # A random model does nothing nine times in ten.
+        "verdict.dense_accuracy=0.01",
+        "verdict.sparse_accuracy=0.01",
+    )
+    assert code == 0, out + err
+    run = bridges.load(place / "runs" / "gated")
+    circuits = run.table("circuits").set_index("model")
+    assert circuits.loc["dense", "edges"] > 0 and circuits.loc["dense", "nodes"] < circuits.loc["dense", "total_nodes"]
+    claims = run.verdict("while_return_true").claims.set_index("criterion")
+    assert claims.loc["dense_edges", "bar"] == circuits.loc["dense", "edges"]
+    graph = json.loads((place / "runs" / "gated" / "circuits" / "while_return_true.dense.mib.json").read_text())
+    assert graph["cfg"]["n_heads"] == 2
 
 
 def test_prompts_of_ones_own(narrow, saved, place):
