@@ -144,12 +144,12 @@ def edge_attribution(
         mixed = dict(zip(constants, values[len(parameters) :], strict=True))
         with _holding(parameters, values[: len(parameters)]):
             slopes = {
-                m.name: (m.weight.float().clone(), None if m.bias is None else m.bias.float().clone())
-                for m in edge_matrices(stack)
+                m.name: (m.weight.detach(), None if m.bias is None else m.bias.detach()) for m in edge_matrices(stack)
             }
         found = {}
         for matrix in edge_matrices(stack):
             slope, bias = slopes[matrix.name]
+            slope, bias = slope.float(), None if bias is None else bias.float()
             if matrix.name in mixed:
                 slope = slope - mixed[matrix.name].float()
             elif matrix.source not in (EMBEDDING, "stream") and matrix.target != LOGITS and bias is not None:

@@ -163,7 +163,7 @@ def edges_ablated(stack: ResidualStack, circuit: Circuit) -> Iterator[None]:
     with with_biases(stack), ExitStack() as undo:
         for matrix in edge_matrices(stack):
             kept = circuit.edges.get(matrix.name)
-            if kept is not None:
+            if kept is not None and not bool(kept.all()):
                 undo.callback(_put_back(matrix, kept.to(matrix.weight.device), circuit.reference))
         yield
 

@@ -35,8 +35,8 @@ def areas(f: np.ndarray, fractions: np.ndarray) -> tuple[float, float]:
 def standings(scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Every entry's place among all of them, the best at 0; of equal ones the earlier comes first."""
     flat = torch.cat([s.flatten() for s in scores.values()])
-    place = torch.empty(len(flat), dtype=torch.int32)
-    place[torch.argsort(flat, descending=True, stable=True)] = torch.arange(len(flat), dtype=torch.int32)
+    place = torch.empty(len(flat), dtype=torch.int64)
+    place[torch.argsort(flat, descending=True, stable=True)] = torch.arange(len(flat), dtype=torch.int64)
     parts = place.split([s.numel() for s in scores.values()])
     return {name: part.view_as(scores[name]) for name, part in zip(scores, parts, strict=True)}
 

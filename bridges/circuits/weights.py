@@ -27,29 +27,30 @@ class EdgeMatrix:
         name: unique in the stack.
         source: the point it reads, or ``embedding`` (columns are then tokens).
         target: the point it writes, ``logits`` (rows are tokens), or for the embedding the stream.
-        weight: ``[target channels, source channels]``, a view of the parameter where the layout allows.
-        bias: ``[target channels]``, or None.
+        held: where the model keeps it.
         attention: the block whose heads mix the source over tokens with weights that may sum to less than 1 (a sink),
             or None.
-        held: where a dense model keeps it; None: ``weight`` and ``bias`` are the parameters themselves.
     """
 
     name: str
     source: str
     target: str
-    weight: Tensor
-    bias: Tensor | None
+    held: NodeWeight
     attention: Any = None
-    held: NodeWeight | None = None
 
-    @torch.no_grad()
+    @property
+    def weight(self) -> Tensor:
+        """``[target channels, source channels]``, a view of the parameter where the layout allows."""
+        return self.held.weight
+
+    @property
+    def bias(self) -> Tensor | None:
+        """``[target channels]``, or None."""
+        return self.held.bias
+
     def put(self, weight: Tensor, bias: Tensor | None) -> None:
-        """Write other values into the model."""
-        if self.held is not None:
-            return self.held.put(weight, bias)
-        self.weight.copy_(weight)
-        if self.bias is not None and bias is not None:
-            self.bias.copy_(bias)
+        """Write other values into the model, in the shapes that both have."""
+        self.held.put(weight, bias)
 
 
 # What each kind of matrix reads and writes.
@@ -67,9 +68,9 @@ _ENDS = {
 def edge_matrices(stack: ResidualStack) -> list[EdgeMatrix]:
     """Every weight matrix inside the blocks in forward order, then embedding and unembedding.
 
-    Attention's output matrix reads the channels of ``v``: what a head mixes over tokens are its value channels. Heads
-    that share their values have a matrix each, and so have the two halves of a gated MLP, from the same nodes to the
-    same nodes: every weight is an edge.
+    Attention's output matrix reads the channels of ``v``: what a head mixes over tokens are its value channels. Where
+    n heads share a head of values there are n output matrices, ``out.i`` of the i-th head of each group, and a gated
+    MLP has two matrices into its neurons, from the same nodes to the same nodes: every weight is an edge.
 
     Raises:
         BridgesError: there is no such list for this stack.
@@ -94,10 +95,8 @@ def _sparse(stack: SparseTransformer) -> list[EdgeMatrix]:
             linear = cast(nn.Linear, parts[name])
             points = f"{layer}.{source}", f"{layer}.{target}"
             mixing = attention if name == "out" else None
-            found.append(EdgeMatrix(f"{layer}.{name}", *points, linear.weight, linear.bias, mixing))
-    tokens = cast(nn.Embedding, stack.tokens)
-    found.append(EdgeMatrix("tokens", EMBEDDING, "stream", tokens.weight.T, None))
-    return [*found, EdgeMatrix("head", "stream", LOGITS, stack.head.weight, stack.head.bias)]
+            found.append(EdgeMatrix(f"{layer}.{name}", *points, NodeWeight(linear), mixing))
+    return [*found, *_outer(cast(nn.Module, stack.tokens), stack.head)]
 
 
 def _dense(stack: DenseStack) -> list[EdgeMatrix]:
@@ -105,10 +104,15 @@ def _dense(stack: DenseStack) -> list[EdgeMatrix]:
     for layer in range(stack.n_layers):
         for name, held in stack.node_weights(layer).items():
             source, target = (f"{layer}.{kind}" for kind in _ENDS[name.split(".")[0]])
-            found.append(EdgeMatrix(f"{layer}.{name}", source, target, held.weight, held.bias, None, held))
-    tokens, head = stack.model.get_input_embeddings(), stack.model.get_output_embeddings()
-    found.append(EdgeMatrix("tokens", EMBEDDING, "stream", tokens.weight.T, None))
-    return [*found, EdgeMatrix("head", "stream", LOGITS, head.weight, head.bias)]
+            found.append(EdgeMatrix(f"{layer}.{name}", source, target, held))
+    return [*found, *_outer(stack.model.get_input_embeddings(), stack.model.get_output_embeddings())]
+
+
+def _outer(tokens: nn.Module, head: nn.Module) -> list[EdgeMatrix]:
+    return [
+        EdgeMatrix("tokens", EMBEDDING, "stream", NodeWeight(tokens)),
+        EdgeMatrix("head", "stream", LOGITS, NodeWeight(head)),
+    ]
 
 
 @contextmanager

@@ -263,7 +263,8 @@ def necessary(facts: Facts, config: VerdictConfig) -> list[Criterion]:
 def small(facts: Facts) -> list[Criterion]:
     """The circuit has fewer edges than the dense model's own, and than that of a consistent meaningless task.
 
-    Of the latter less is asked: where it is no larger, what counts is the behaviour's own circuit by that objective.
+    The meaningless task asks for less. Where its circuit is no larger, the behaviour's own circuit by the same
+    objective is compared instead.
     """
     edges = number(facts.circuit, "edges") if facts.reached else NAN
     dense = facts.dense_circuit

@@ -97,8 +97,8 @@ class DenseStack(nn.Module, ResidualStack):
     def node_weights(self, layer: int) -> dict[str, NodeWeight]:
         """The weights between the nodes of ``layer`` by name: ``q``, ``k``, ``v``, ``out``, ``gate``, ``up``, ``down``.
 
-        ``out`` reads the channels of ``v``; where several heads share a head of values it is ``out.0``, ``out.1``, …,
-        one for each of them. ``gate`` is there where MLPs are gated.
+        ``out`` reads the channels of ``v``; where n heads share a head of values it is ``out.0`` … ``out.n-1``,
+        the i-th of the i-th head of each group. ``gate`` is there where MLPs are gated.
 
         Raises:
             ModelError: this adapter does not say.

@@ -81,7 +81,7 @@ class LlamaStack(DenseStack):
 
     @staticmethod
     def _mixed(out: nn.Linear, shared: int, d_head: int) -> dict[str, NodeWeight]:
-        """Attention's output matrix, one for each of the ``shared`` heads that mix the same head of values."""
+        """Attention's output matrix, or ``shared`` of them where so many heads mix the same head of values."""
         if shared == 1:
             return {"out": NodeWeight(out)}
         columns = torch.arange(out.in_features).view(-1, shared, d_head).transpose(0, 1).flatten(1)

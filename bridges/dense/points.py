@@ -35,10 +35,10 @@ class NodeWeight:
     """The weights from the nodes of one kind to those of another, in one layer.
 
     Attributes:
-        module: a linear map, or a Conv1D of GPT-2, which keeps its weight as ``[in, out]``.
+        module: a linear map, or what keeps its weight as ``[in, out]``: a Conv1D of GPT-2, an embedding of tokens.
         rows: which of its outputs are the target's channels, in their order, where it is a fused projection; None: all.
-        columns: which of its inputs are the source's channels, in their order, where it reads more than one head for a
-            channel of ``v``; None: all.
+        columns: which of its inputs are the source's channels, in their order, where several heads share one head of
+            values; None: all. Never both.
     """
 
     module: nn.Module
@@ -56,12 +56,12 @@ class NodeWeight:
     @property
     def bias(self) -> Tensor | None:
         """``[target channels]``, or None."""
-        bias = self.module.bias
-        return bias if bias is None or self.rows is None else bias[self.rows]  # type: ignore[index,return-value]
+        bias = getattr(self.module, "bias", None)
+        return bias if bias is None or self.rows is None else bias[self.rows]
 
     @torch.no_grad()
     def put(self, weight: Tensor, bias: Tensor | None) -> None:
-        """Write both back; of shapes as they are read."""
+        """Write both back, in the shapes that `weight` and `bias` have."""
         where: Any = (slice(None) if self.rows is None else self.rows, slice(None))
         self._whole()[where if self.columns is None else (slice(None), self.columns)] = weight
         if bias is not None:
@@ -69,7 +69,7 @@ class NodeWeight:
 
     def _whole(self) -> Tensor:
         weight: Tensor = self.module.weight  # type: ignore[assignment]
-        return weight.T if isinstance(self.module, Conv1D) else weight
+        return weight.T if isinstance(self.module, (Conv1D, nn.Embedding)) else weight
 
 
 def attach(name: str, point: NodePoint, bus: NodeBus) -> RemovableHandle:

@@ -84,8 +84,18 @@ def read_already(links: Iterable[Link]) -> set[Node]:
 
 
 def into_reads(
-    kept: Sequence[Node], order: Mapping[str, int], at: Mapping[Node, int], score: Mapping[Node, float], run: CircuitRun
+    kept: Sequence[Node],
+    order: Mapping[str, int],
+    at: Mapping[Node, int],
+    score: Mapping[Node, float],
+    run: CircuitRun,
+    parallel: bool = False,
 ) -> list[Link]:
+    """Links into the channels that are read, from what is written to them before.
+
+    Args:
+        parallel: attention and MLP of a layer read the same stream, so that neither reads the other.
+    """
     links: list[Link] = []
     writers = [node for node in kept if node[0].split(".")[1] in _WRITES]
     for point, c in kept:
@@ -95,7 +105,8 @@ def into_reads(
         t = at[point, c]
         written: dict[Node, float] = {(EMBEDDING, t): float(run.embedded[t, c])}
         for writer in writers:
-            if writer[1] == c and order[writer[0]] < order[point]:
+            beside = parallel and writer[0].split(".")[0] == point.split(".")[0]
+            if writer[1] == c and order[writer[0]] < order[point] and not beside:
                 written[writer] = float(run.values[writer[0]][t, c])
         total = sum(map(abs, written.values()))
         links += [(w, (point, c), score[point, c] * v / total) for w, v in written.items() if v]

@@ -33,7 +33,8 @@ class _Part:
 
     Attributes:
         name: of the node, with ``<q>``, ``<k>`` or ``<v>`` where a head reads.
-        time: when it acts; a layer's MLP comes after its heads.
+        time: when it acts; a layer's MLP comes after its heads, or acts with them where blocks are
+            parallel.
         carries: sum of the magnitudes of its kept weights by channel of the stream, ``[d_model]``.
         channels: channels of the stream it writes to, bool ``[d_model]``. Of a reader: those it reads.
         whole: whether the circuit keeps all of its nodes and weights.
@@ -68,13 +69,14 @@ def _parts(stack: ResidualStack, circuit: Circuit) -> tuple[list[_Part], list[_P
             source, target = nodes[matrices[matrix].source], nodes[matrices[matrix].target]
             rows = slice(None) if writes else share(len(target), head, of)
             columns = share(len(source), head, of) if writes else slice(None)
-            every, left = magnitudes[matrix][rows, columns], (magnitudes[matrix] * kept[matrix])[rows, columns]
+            every = magnitudes[matrix][rows, columns]
+            left = every * kept[matrix][rows, columns]
             whole = whole and bool(source[columns].all() and target[rows].all() and (every == left).all())
             carries = carries + (left.sum(1) if writes else left[:, :d].sum(0))
         ends = nodes[matrices[named[0]].target] if writes else nodes[matrices[named[0]].source][:d]
         return _Part(name, time, carries, ends, whole)
 
-    everything = torch.ones(d, dtype=torch.bool)
+    everything, parallel = torch.ones(d, dtype=torch.bool), stack.n_sublayers == stack.n_layers
     writers, readers = [_Part("input", -1, torch.ones(d), everything, True)], []
     for layer in range(stack.n_layers):
         # Heads that share keys and values are set apart, as EAP-IG does: each has those of its group.
@@ -85,16 +87,11 @@ def _parts(stack: ResidualStack, circuit: Circuit) -> tuple[list[_Part], list[_P
             readers.append(part(f"{name}<q>", 2 * layer, [f"{layer}.q"], head))
             readers += [part(f"{name}<{kind}>", 2 * layer, [f"{layer}.{kind}"], group, groups) for kind in "kv"]
             writers.append(part(name, 2 * layer, [mixing[at]], group, groups))
-        time = 2 * layer + (not _parallel(stack))
+        time = 2 * layer + (not parallel)
         readers.append(part(f"m{layer}", time, [m for m in hidden if m in matrices]))
         writers.append(part(f"m{layer}", time, [f"{layer}.down"]))
     readers.append(_Part("logits", 2 * stack.n_layers, torch.ones(d), everything, True))
     return writers, readers
-
-
-def _parallel(stack: Any) -> bool:
-    """Whether attention and MLP of a layer read the same stream."""
-    return bool(getattr(stack, "parallel", False))
 
 
 def mib_graph(stack: ResidualStack, circuit: Circuit) -> dict[str, Any]:
@@ -132,7 +129,7 @@ def mib_graph(stack: ResidualStack, circuit: Circuit) -> dict[str, Any]:
     cfg = {
         "n_layers": stack.n_layers,
         "n_heads": _n_heads(stack),
-        "parallel_attn_mlp": _parallel(stack),
+        "parallel_attn_mlp": stack.n_sublayers == stack.n_layers,
         "d_model": stack.d_model,
     }
     return {"cfg": cfg, "nodes": nodes, "edges": edges}

@@ -13,7 +13,7 @@ import torch
 from bridges.circuits.bridge_context import BridgeContext
 from bridges.circuits.circuit import Circuit, only
 from bridges.circuits.search.gates import Gates, initial_gates
-from bridges.circuits.search.objective import ASKED_SHARE, MOVED_SHARE, SHRINKAGE, Faithful
+from bridges.circuits.search.objective import ASKED_SHARE, MOVED_SHARE, SHRINKAGE, Faithful, Measured
 from bridges.circuits.search.search import Search
 from bridges.circuits.task import logit_diff, prompts, unexplained
 from bridges.config import VerdictConfig
@@ -196,6 +196,33 @@ def test_of_a_model_that_moves_little_nearly_all_is_asked_for(turned, size, move
     assert isinstance(objective, Faithful) and objective.bridge == 3 and objective.batch is not None
     share = float(objective.moved.mean()) / (2 * float(objective.batch.dense_diff.mean()))
     assert share == pytest.approx(moved, abs=0.06) and objective.enough == pytest.approx(enough, abs=0.005)
+
+
+def test_pruning_keeps_what_was_found_beyond_what_was_asked_for(turned):
+    """Of a model that moves little nine tenths are asked for; a circuit that moves more is not pruned down to them."""
+    weaker = copy.deepcopy(turned.context.bridges)
+    for bridge in weaker:
+        bridge.decoder.weight.mul_(0.7)
+    little = search(turned, replace(turned.context, bridges=weaker)).objective
+    much = search(turned, turned.context).objective
+    assert isinstance(little, Faithful) and isinstance(much, Faithful)
+    little.hold(Measured(0.01, True, carried=0.01, moved=0.97))
+    assert little.enough == 0.97
+    little.hold(Measured(0.01, True, carried=0.01, moved=2.0))
+    assert little.enough == pytest.approx(0.6 / 0.599, rel=0.01)
+    much.hold(Measured(0.01, True, carried=0.01, moved=0.97))
+    assert much.enough == pytest.approx(0.6, rel=1e-3)
+
+
+def test_a_near_miss_settles_for_less_only_where_it_misses(turned):
+    objective = search(turned, turned.context).objective
+    assert isinstance(objective, Faithful)
+    asked = objective.target, objective.shrinkage, objective.carried_target, objective.enough
+    objective.settle_for(Measured(asked[0] * 0.99, False, asked[2] * 0.99, asked[1] * 0.99, asked[3] * 1.01))
+    assert (objective.target, objective.shrinkage, objective.carried_target, objective.enough) == asked
+    objective.settle_for(Measured(2 * asked[0], False, 2 * asked[2], 2 * asked[1], asked[3] / 2))
+    found = objective.target, objective.shrinkage, objective.carried_target, objective.enough
+    assert found == pytest.approx((2.2 * asked[0], 2.2 * asked[1], 2.2 * asked[2], asked[3] / 2.2))
 
 
 def test_what_misses_its_target_is_pruned_all_the_same(turned):

@@ -13,10 +13,12 @@ from bridges.behaviours.pair import Pair
 from bridges.circuits.ablation import node_means, node_values
 from bridges.circuits.attribution import edge_attribution
 from bridges.circuits.circuit import Circuit, count_edges, edges_ablated, kept_edges
+from bridges.circuits.controls.null_searches import shuffled_model
 from bridges.circuits.task import logit_diff, prompts
 from bridges.circuits.weights import edge_matrices, with_biases
 from bridges.dense import DenseStack, wrap_dense
 from bridges.errors import BridgesError
+from bridges.interop.graph_links import CircuitRun, into_reads
 from bridges.interop.mib import mib_graph
 from bridges.nodes import intervene
 
@@ -126,6 +128,26 @@ def test_the_benchmarks_graph_of_parallel_blocks(tiny_model):
     graph = mib_graph(stack, whole(stack))
     assert graph["cfg"]["parallel_attn_mlp"] and "input->m0" in graph["edges"] and "a0.h0->m1" in graph["edges"]
     assert not any(name.startswith("a0") and name.endswith("->m0") for name in graph["edges"])
+
+
+@pytest.mark.parametrize("name", ["gpt_neox", "llama", "gpt2"])
+def test_shuffled_weights_are_every_matrix(tiny_model, name):
+    """Fused and shared ones too: each row keeps its entries in another order."""
+    stack = wrap_dense(tiny_model(name), check=False)
+    twin = shuffled_model(stack, [torch.randint(97, (4, 9))], 1).stack
+    for matrix, mixed in zip(edge_matrices(stack), edge_matrices(twin), strict=True):
+        own, other = (m.weight.T if m.source == "embedding" else m.weight for m in (matrix, mixed))
+        assert not torch.equal(own, other), matrix.name
+        torch.testing.assert_close(own.sort(-1).values, other.sort(-1).values)
+
+
+def test_parallel_blocks_do_not_read_each_other():
+    nodes = [("0.attn_out", 3), ("0.mlp_in", 3), ("1.mlp_in", 3)]
+    run = CircuitRun({"0.attn_out": torch.ones(2, 8)}, torch.zeros(2, 8), torch.zeros(1, 2, 8), torch.zeros(5))
+    order = {"0.attn_out": 0, "0.mlp_in": 1, "1.mlp_in": 2}
+    arguments = nodes, order, dict.fromkeys(nodes, 1), dict.fromkeys(nodes, 1.0)
+    for parallel, read in ((False, {"0.mlp_in", "1.mlp_in"}), (True, {"1.mlp_in"})):
+        assert {link[1][0] for link in into_reads(*arguments, run, parallel)} == read
 
 
 def test_an_adapter_without_weights_says_so(tiny_model, monkeypatch):

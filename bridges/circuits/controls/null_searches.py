@@ -49,7 +49,8 @@ def consistent_labels(case: Case) -> list[Row]:
     if found.reached and edges <= count_edges(case.stack, case.circuit).inside:
         same = case.search_labels(case.train)
         own = float(count_edges(case.stack, same).inside) if same.reached else math.nan
-        more: dict[str, Any] = {"split": "train", "n_pairs": pairs, "size": same.size}
+        more: dict[str, Any] = {"split": "train", "size": same.size}
+        more["n_pairs"] = min(len(case.train), case.settings.pairs)
         rows.append(case.row("consistent_labels", "own_edges", own, reference=float(edges), decides=True, **more))
     return rows
 
@@ -82,8 +83,14 @@ def shuffled_model(stack: ResidualStack, text: Iterable[Tensor], seed: int) -> N
     generator = torch.Generator().manual_seed(seed)
     twin = cast(Any, copy.deepcopy(stack))
     for matrix in edge_matrices(twin):
-        for weight in (matrix.weight.T if matrix.source == EMBEDDING else matrix.weight, matrix.bias):
-            if weight is not None:
-                order = torch.rand(weight.shape, generator=generator).argsort(-1).to(weight.device)
-                weight.copy_(weight.gather(-1, order))
+        # Rows of the embedding are those of its table: one for each token.
+        turned = matrix.source == EMBEDDING
+        weight, bias = (matrix.weight.T if turned else matrix.weight), matrix.bias
+        mixed = [None if w is None else w.gather(-1, _order(w, generator)) for w in (weight, bias)]
+        assert mixed[0] is not None
+        matrix.put(mixed[0].T if turned else mixed[0], mixed[1])
     return Null(twin, node_means(twin, text))
+
+
+def _order(weight: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.rand(weight.shape, generator=generator).argsort(-1).to(weight.device)

@@ -162,7 +162,7 @@ class Faithful:
         self.parameters: list[nn.Parameter] = []
         self.batch: PromptBatch | None = None
         self.bridge: int | None = None
-        self.moved, self.moved_variance, self.enough = torch.zeros(0), torch.zeros(0), 0.0
+        self.moved, self.moved_variance, self.enough, self.wanted = torch.zeros(0), torch.zeros(0), 0.0, 0.0
         with torch.no_grad():
             if context is not None and weight:
                 self.batch = context.batch(some)
@@ -178,11 +178,23 @@ class Faithful:
 
     def settle_for(self, found: Measured) -> None:
         """Ask for little more than what was found from now on, where that misses what is asked for."""
-        self.target = max(self.target, SLACK * found.loss)
-        self.shrinkage = max(self.shrinkage, SLACK * found.shrinkage)
+        if found.loss > self.target:
+            self.target = SLACK * found.loss
+        if found.shrinkage > self.shrinkage:
+            self.shrinkage = SLACK * found.shrinkage
         if self.bridge is not None:
-            self.carried_target = max(self.carried_target, SLACK * found.carried)
-            self.enough = min(self.enough, found.moved / SLACK)
+            if found.carried > self.carried_target:
+                self.carried_target = SLACK * found.carried
+            if found.moved < self.enough:
+                self.enough = found.moved / SLACK
+
+    def hold(self, found: Measured) -> None:
+        """From now on what a circuit moves counts up to the share of the ceiling that is wanted.
+
+        Where the whole model hardly moves as much, a search is content with less; what it has found all the same is
+        not to be pruned away.
+        """
+        self.enough = max(self.enough, min(found.moved, self.wanted))
 
     def _follow(self, context: BridgeContext, batch: PromptBatch) -> None:
         """Choose the bridge that teaches: the one at which the whole sparse model moves most of what there is to move.
@@ -200,7 +212,8 @@ class Faithful:
         if best is not None and shares[best] >= FOLLOWED:
             self.bridge, self.moved = best, batch.dense_diff - found[best]
             self.moved_variance = turned_variance(self.moved, batch.some.sign)
-            self.enough = min(OF_WHOLE, MOVED_SHARE / shares[best]) if shares[best] >= ASKED_SHARE else 0.0
+            self.wanted = MOVED_SHARE / shares[best] if shares[best] >= ASKED_SHARE else 0.0
+            self.enough = min(OF_WHOLE, self.wanted)
 
     def _parts(self, rows: Tensor, chunks: int) -> list[Tensor]:
         """The pairs in parts of similar length, each as wide as its own longest prompt."""

@@ -220,6 +220,8 @@ class Search:
         meta = {"ranked_nodes": ranked.size, **({"protected": dict(protected)} if protected else {})}
         circuit = replace(ranked, meta=meta)
         if circuit.reached:
+            if isinstance(self.objective, Faithful) and self.settings.prune_attempts:
+                self.objective.hold(self.objective.measure(only(self.stack, circuit, self.values)))
             circuit = drop_dead_ends(self.pruner, drop_nodes(self.pruner, circuit))
         if circuit.size <= self.most:
             return circuit

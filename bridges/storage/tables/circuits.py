@@ -71,7 +71,7 @@ CIRCUIT_TABLES: tuple[Table, ...] = (
         "one weight of a circuit",
         (
             *_WHICH,
-            Column("matrix", "str", "name of the parameter"),
+            Column("matrix", "str", "layer and matrix, such as 2.up; 2.out.1 where heads share values"),
             Column("source", "str", "point the weight reads, or `embedding`"),
             Column("source_channel", "int", "channel it reads (token id where it reads the embedding)"),
             Column("target", "str", "point the weight writes, or `logits`"),
