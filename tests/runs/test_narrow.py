@@ -220,7 +220,7 @@ def test_circuits_of_a_dense_model_with_gated_mlps_and_shared_values(narrow, sav
     code, out, err = narrow(
         saved("llama"),
         "name=gated",
-        "circuits=default",
+        "circuits=default",  # the dense model's own circuits too, which narrow runs leave out
         "circuits.steps=4",
         "circuits.pairs=16",
         "circuits.workers=1",
