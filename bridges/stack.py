@@ -51,6 +51,11 @@ class ResidualStack(ABC):
     context: int
     nodes: NodeBus
 
+    @property
+    def parallel(self) -> bool:
+        """Whether attention and MLP read the same stream, so that a layer is one sublayer."""
+        return self.n_sublayers == self.n_layers
+
     @abstractmethod
     def embed(self, ids: Tensor) -> Tensor:
         """Token ids ``[B, T]`` to the stream at site 0, ``[B, T, d]``."""

@@ -105,8 +105,8 @@ def attribution_graph(
     node_ids |= {(LOGITS, token): f"{len(order) + 1}_{token}_{len(tokens) - 1}" for token in answers}
     given = given_links(edges, node_ids, ids)
     read, reached = read_already(given), {target for _, target, _ in given}
-    parallel = stack.n_sublayers == stack.n_layers
-    links = [*given, *(link for link in into_reads(kept, order, at, score, run, parallel) if link[1] not in read)]
+    reads = into_reads(kept, order, at, score, run, stack.parallel)
+    links = [*given, *(link for link in reads if link[1] not in read)]
     links += [link for link in into_answers(stack, kept, answers, ids, run) if link[1] not in reached]
     influence = _influence(score)
     nodes = [_token_node(node_ids[EMBEDDING, t], t, int(token)) for t, token in enumerate(ids)]

@@ -33,8 +33,7 @@ class _Part:
 
     Attributes:
         name: of the node, with ``<q>``, ``<k>`` or ``<v>`` where a head reads.
-        time: when it acts; a layer's MLP comes after its heads, or acts with them where blocks are
-            parallel.
+        time: when it acts; a layer's MLP comes after its heads, or with them where blocks are parallel.
         carries: sum of the magnitudes of its kept weights by channel of the stream, ``[d_model]``.
         channels: channels of the stream it writes to, bool ``[d_model]``. Of a reader: those it reads.
         whole: whether the circuit keeps all of its nodes and weights.
@@ -76,7 +75,7 @@ def _parts(stack: ResidualStack, circuit: Circuit) -> tuple[list[_Part], list[_P
         ends = nodes[matrices[named[0]].target] if writes else nodes[matrices[named[0]].source][:d]
         return _Part(name, time, carries, ends, whole)
 
-    everything, parallel = torch.ones(d, dtype=torch.bool), stack.n_sublayers == stack.n_layers
+    everything = torch.ones(d, dtype=torch.bool)
     writers, readers = [_Part("input", -1, torch.ones(d), everything, True)], []
     for layer in range(stack.n_layers):
         # Heads that share keys and values are set apart, as EAP-IG does: each has those of its group.
@@ -87,7 +86,7 @@ def _parts(stack: ResidualStack, circuit: Circuit) -> tuple[list[_Part], list[_P
             readers.append(part(f"{name}<q>", 2 * layer, [f"{layer}.q"], head))
             readers += [part(f"{name}<{kind}>", 2 * layer, [f"{layer}.{kind}"], group, groups) for kind in "kv"]
             writers.append(part(name, 2 * layer, [mixing[at]], group, groups))
-        time = 2 * layer + (not parallel)
+        time = 2 * layer + (not stack.parallel)
         readers.append(part(f"m{layer}", time, [m for m in hidden if m in matrices]))
         writers.append(part(f"m{layer}", time, [f"{layer}.down"]))
     readers.append(_Part("logits", 2 * stack.n_layers, torch.ones(d), everything, True))
@@ -129,7 +128,7 @@ def mib_graph(stack: ResidualStack, circuit: Circuit) -> dict[str, Any]:
     cfg = {
         "n_layers": stack.n_layers,
         "n_heads": _n_heads(stack),
-        "parallel_attn_mlp": stack.n_sublayers == stack.n_layers,
+        "parallel_attn_mlp": stack.parallel,
         "d_model": stack.d_model,
     }
     return {"cfg": cfg, "nodes": nodes, "edges": edges}
