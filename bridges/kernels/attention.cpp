@@ -24,13 +24,9 @@ float largest(const float *x, int64_t n) {
     int64_t j = 0;
     for (; j + 16 <= n; j += 16) {
         const v16 y = get(x + j);
-        lanes = y > lanes ? y : lanes;
+        lanes = where(y > lanes, y, lanes);
     }
-    for (int half = 8; half; half /= 2) {
-        const v16 other = __builtin_shuffle(lanes, (LANES + half) & 15);
-        lanes = other > lanes ? other : lanes;
-    }
-    float most = lanes[0];
+    float most = ::largest(lanes);
     for (; j < n; j++) most = std::max(most, x[j]);
     return most;
 }
@@ -175,7 +171,7 @@ void forward_head(const float *q, const float *k, const float *v, const float *s
             sum[r] = total(sums);
         }
         // Both terms relative to the larger exponent; what the values are weighted with is p times `share`.
-        const v16 top = get(tops), high = !sink ? top : top < *sink ? v16{} + *sink : top;
+        const v16 top = get(tops), high = !sink ? top : where(top < *sink, v16{} + *sink, top);
         v16 share = exp16(top - high);
         const v16 whole = get(sum) * share + (sink ? exp16(*sink - high) : v16{});
         share = share / whole;

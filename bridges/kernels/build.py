@@ -27,7 +27,7 @@ SOURCES = (
     "tiles.cpp",
     "transpose.cpp",
 )
-HEADERS = ("vector.h", "half.h", "turn.h", "tiles.h")
+HEADERS = ("wide.h", "vector.h", "half.h", "turn.h", "tiles.h")
 FLAGS = ("-O3", "-march=native", "-mprefer-vector-width=512", "-std=c++17", "-fopenmp", "-shared", "-fPIC")
 
 

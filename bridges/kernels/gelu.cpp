@@ -20,7 +20,7 @@ struct Exact {
     static Parts at(v16 x) {
         // The tail of the normal distribution is exp(-x^2/2) P(|x|) / Q(|x|); the ratio was fitted to 6e-9 of its value
         // for |x| <= 14, beyond which the exponential is zero. Negative x take the tail itself: nothing cancels there.
-        const v16 density = exp16(x * x * -0.5f), size = magnitude(x), z = size < 14.0f ? size : v16{} + 14.0f;
+        const v16 density = exp16(x * x * -0.5f), size = magnitude(x), z = where(size < 14.0f, size, v16{} + 14.0f);
         v16 p = z * 4.077609284e-3f + 4.037254136e-2f;
         p = p * z + 1.824617807e-1f;
         p = p * z + 4.372508233e-1f;
@@ -31,7 +31,7 @@ struct Exact {
         q = q * z + 1.672386602f;
         q = q * z + 1.0f;
         const v16 tail = p / q * density;
-        return {x < 0.0f ? tail : 1.0f - tail, density * 0.398942280401432678f};
+        return {where(x < 0.0f, tail, 1.0f - tail), density * 0.398942280401432678f};
     }
 };
 
@@ -43,8 +43,8 @@ struct Tanh {
         const v16 e = exp16(magnitude(x) * (square * cubic + 1.0f) * -twice);
         const v16 r = 1.0f / (1.0f + e);
         // Far out the exponential is zero, and so must its product with the square be, which overflows there.
-        const v16 bounded = square < 1e4f ? square : v16{} + 1e4f;
-        return {x < 0.0f ? e * r : r, e * r * r * (bounded * (3.0f * cubic) + 1.0f) * twice};
+        const v16 bounded = where(square < 1e4f, square, v16{} + 1e4f);
+        return {where(x < 0.0f, e * r, r), e * r * r * (bounded * (3.0f * cubic) + 1.0f) * twice};
     }
 };
 
@@ -65,7 +65,7 @@ struct Table {
     float derivatives[COUNT];
     Table() {
         for (int first = 0; first < COUNT; first += 16) {
-            const v16 x = (v16)((first + LANES) << 16);
+            const v16 x = (v16)((first + lanes()) << 16);
             put(values + first, value<Form>(x));
             put(derivatives + first, derivative<Form>(x));
         }

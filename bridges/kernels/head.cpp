@@ -13,7 +13,7 @@ float log_sum_exp(const float *x, int64_t width) {
     v16 tops = v16{} + x[0];
     for (int64_t c = 0; c < whole; c += 16) {
         const v16 y = get(x + c);
-        tops = y > tops ? y : tops;
+        tops = where(y > tops, y, tops);
     }
     for (int lane = 0; lane < 16; lane++) top = std::max(top, tops[lane]);
     for (int64_t c = whole; c < width; c++) top = std::max(top, x[c]);
@@ -36,7 +36,7 @@ void row(const float *x, float *out, const float *target, int64_t label, float c
     for (int64_t c = 0; c < whole; c += 16) {
         const v16 t = get(target + c), logp = get(x + c) - lse, p = exp16(t);
         // A token that the reference rules out counts nothing, whatever its logarithm.
-        sums += p == 0.0f ? v16{} : p * (t - logp);
+        sums += where(p == 0.0f, v16{}, p * (t - logp));
         put(out + c, both * exp16(logp) - kl_weight * p);
     }
     kl = total(sums);

@@ -1,6 +1,8 @@
 // RMSNorm of the rows of x [rows, width] with an optional gain [width], and its backward; sums are fp32.
 //
-// The output may be bf16 where the input is fp32, so that a conversion that follows costs no pass of its own.
+// The output may be bf16 where the input is fp32, so that a conversion that follows costs no pass of its own. Products and
+// sums are not fused: which of two products is fused would differ with what the rows are stored in.
+#pragma GCC optimize("fp-contract=off")
 #include <algorithm>
 #include <cmath>
 #include <cstdint>

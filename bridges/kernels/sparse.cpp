@@ -178,9 +178,7 @@ void by_columns(const Block<T> &tile, T *out, const Rows &w, const i16x *used, i
     std::fill(sums, sums + columns, Column<float>{});
     for (int64_t j = 0; j < tile.width; j += 16) {
         const i16x lanes = used[j / 16];
-        int64_t any = 0;
-        for (int64_t c = 0; c < 16; c++) any |= lanes[c];
-        if (!any) continue;
+        if (!fold(lanes, [](auto a, auto b) { return a | b; })) continue;
         v16 r[2][16];
         for (int64_t v = 0; v < 2; v++) {
             tile.corner(r[v], 16 * v, j);

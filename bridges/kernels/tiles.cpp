@@ -219,7 +219,7 @@ void forward_head(const bf16 *k, const bf16 *queries, const bf16 *values, const 
             }
         for (int64_t half = 0; half < 2; half++) {
             // Both terms relative to the larger exponent; what the values are weighted with is p times `share`.
-            const v16 top = most[half] * (1 / LOG2E), high = !sink ? top : top < *sink ? v16{} + *sink : top;
+            const v16 top = most[half] * (1 / LOG2E), high = !sink ? top : where(top < *sink, v16{} + *sink, top);
             share[half] = exp16(top - high);
             const v16 total = whole[half] * share[half] + (sink ? exp16(*sink - high) : v16{});
             share[half] = share[half] / total;

@@ -12,24 +12,42 @@ inline void join(u32h a, u32h b, v16 &low, v16 &high) {
         first[i] = uint16_t(i % 2 ? 32 + i / 2 : i / 2);
         second[i] = uint16_t(first[i] + 16);
     }
-    low = (v16)__builtin_shuffle(a, b, first);
-    high = (v16)__builtin_shuffle(a, b, second);
+    const u32h one = __builtin_shuffle(a, b, first), other = __builtin_shuffle(a, b, second);
+    std::memcpy(&low, &one, sizeof low);
+    std::memcpy(&high, &other, sizeof high);
 }
 
-// One of four rounds of exchanging what lies `STEP` apart.
+// What lies `STEP` apart in two vectors, exchanged: the second's lanes without that bit of their number come to the first,
+// in the places of the first's lanes with it.
+template <int STEP, typename V>
+inline void exchange(V &a, V &b) {
+    constexpr int COUNT = sizeof(V) / 4;
+    typename Native<int32_t, sizeof(V)>::type low = {}, high = {};
+    for (int lane = 0; lane < COUNT; lane++) {
+        low[lane] = (lane & STEP) ? COUNT + lane - STEP : lane;
+        high[lane] = (lane & STEP) ? COUNT + lane : lane + STEP;
+    }
+    const V first = a;
+    a = __builtin_shuffle(first, b, low);
+    b = __builtin_shuffle(first, b, high);
+}
+template <int STEP, typename T, int B>
+inline void exchange(Pair<T, B> &a, Pair<T, B> &b) {
+    if constexpr (STEP * 8 == B) {
+        const auto first = a.hi;
+        a.hi = b.lo;
+        b.lo = first;
+    } else {
+        exchange<STEP>(a.lo, b.lo);
+        exchange<STEP>(a.hi, b.hi);
+    }
+}
+
+// One of four rounds.
 template <int STEP>
 inline void exchange(v16 *r) {
-    i16x low, high;
-    for (int lane = 0; lane < 16; lane++) {
-        low[lane] = (lane & STEP) ? 16 + lane - STEP : lane;
-        high[lane] = (lane & STEP) ? 16 + lane : lane + STEP;
-    }
     for (int i = 0; i < 16; i++)
-        if (!(i & STEP)) {
-            const v16 a = r[i], b = r[i + STEP];
-            r[i] = __builtin_shuffle(a, b, low);
-            r[i + STEP] = __builtin_shuffle(a, b, high);
-        }
+        if (!(i & STEP)) exchange<STEP>(r[i], r[i + STEP]);
 }
 
 inline void transpose(v16 *r) {

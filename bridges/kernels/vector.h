@@ -1,12 +1,9 @@
-// Sixteen floats at a time through the compiler's own vectors, so that every instruction set is served by one source.
+// Sixteen floats at a time through the compiler's vectors, so that every instruction set is served by one source.
 #pragma once
-#include <cstdint>
-#include <cstring>
+#include "wide.h"
 
-typedef float v16 __attribute__((vector_size(64)));
-// For memory of any alignment; a copy through memcpy would be split in halves that stall the load after it.
-typedef float v16u __attribute__((vector_size(64), aligned(4), may_alias));
-typedef int32_t i16x __attribute__((vector_size(64)));
+typedef Wide<float, 64>::type v16;
+typedef Wide<int32_t, 64>::type i16x;
 
 struct bf16 {
     uint16_t bits;
@@ -30,28 +27,39 @@ inline void store(bf16 &to, float x) {
         to.bits = uint16_t((bits + 0x7fffu + ((bits >> 16) & 1)) >> 16);
 }
 
-inline v16 get(const float *p) { return *reinterpret_cast<const v16u *>(p); }
-inline void put(float *p, v16 x) { *reinterpret_cast<v16u *>(p) = x; }
+inline v16 get(const float *p) {
+    v16 x;
+    load_lanes(p, x);
+    return x;
+}
+inline void put(float *p, v16 x) { store_lanes(p, x); }
 
-constexpr i16x LANES = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+// The number of every lane.
+inline i16x lanes() {
+    i16x x;
+    load_lanes(NUMBERS, x);
+    return x;
+}
 
 inline float total(v16 x) {
-    for (int half = 8; half; half /= 2) x += __builtin_shuffle(x, (LANES + half) & 15);
-    return x[0];
+    return fold(x, [](auto a, auto b) { return a + b; });
+}
+inline float largest(v16 x) {
+    return fold(x, [](auto a, auto b) { return where(b > a, b, a); });
 }
 
 // Zero in the lanes after `last`.
 inline v16 keep_upto(v16 x, int64_t last) {
     if (last >= 15) return x;
-    const i16x mask = LANES <= int32_t(last);
+    const i16x mask = lanes() <= int32_t(last);
     return (v16)((i16x)x & mask);
 }
 
 // e^x to about one unit in the last place; 0 below -87, NaN stays NaN.
 inline v16 exp16(v16 x) {
     // A NaN passes every comparison by and comes out of the arithmetic.
-    v16 y = x < -87.0f ? v16{} - 87.0f : x;
-    y = y > 88.0f ? v16{} + 88.0f : y;
+    v16 y = where(x < -87.0f, v16{} - 87.0f, x);
+    y = where(y > 88.0f, v16{} + 88.0f, y);
     // x = n ln 2 + r with |r| <= ln 2 / 2; adding and taking away 1.5 * 2^23 rounds to the nearest integer.
     const v16 shifted = y * 1.44269504088896341f + 12582912.0f;
     const v16 n = shifted - 12582912.0f;
@@ -64,7 +72,7 @@ inline v16 exp16(v16 x) {
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
     p = p * r * r + r + 1.0f;
-    const i16x power = __builtin_convertvector(n, i16x);
+    const i16x power = to_int(n);
     p = (v16)((i16x)p + (power << 23));
-    return x < -87.0f ? v16{} : p;
+    return where(x < -87.0f, v16{}, p);
 }
