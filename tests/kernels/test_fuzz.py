@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import platform
 
 import pytest
 import torch
@@ -10,8 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bridges import kernels
-from bridges.kernels import head, sparse
-from bridges.kernels.build import KernelsUnavailable, library
+from bridges.kernels import build, head, sparse
 from bridges.kernels.transpose import transposed
 from bridges.sparse import ops
 
@@ -21,13 +21,25 @@ TOLERANCE = {torch.float32: 4e-6, torch.bfloat16: 5e-3}
 KINDS = ("normal", "ties", "zeros", "many sizes", "not finite")
 
 
-@pytest.fixture(autouse=True)
-def compiled(monkeypatch):
-    try:
-        library()
-    except KernelsUnavailable as error:
-        pytest.skip(f"no compiled kernels: {error}")
-    monkeypatch.setattr(kernels, "_chosen", "cpp")
+@pytest.fixture(scope="module", params=["native", "x86-64-v3", "x86-64-v2"], autouse=True)
+def compiled(request, tmp_path_factory):
+    """The kernels as this processor takes them, and as one does whose vectors are of eight or of four floats."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param != "native":
+            if platform.machine() not in ("x86_64", "AMD64"):
+                pytest.skip("no x86 processor")
+            flags = tuple(flag.replace("=native", f"={request.param}") for flag in build.FLAGS)
+            patch.setattr(build, "FLAGS", flags)
+            patch.setenv("BRIDGES_CACHE", str(tmp_path_factory.mktemp("kernels")))
+            build.library.cache_clear()
+        try:
+            build.library()
+        except build.KernelsUnavailable as error:
+            pytest.skip(f"no compiled kernels: {error}")
+        patch.setattr(kernels, "_chosen", "cpp")
+        yield
+    if request.param != "native":
+        build.library.cache_clear()
 
 
 class Case:
