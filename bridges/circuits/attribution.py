@@ -15,10 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from bridges.circuits.circuit import Circuit, edges_ablated, only
-from bridges.circuits.task import Prompts, logit_diff
+from bridges.circuits.task import Prompts, by_length, logit_diff
 from bridges.circuits.weights import EMBEDDING, LOGITS, edge_matrices, with_biases
 from bridges.nodes import NodeFunction, intervene, record
 from bridges.stack import ResidualStack
+
+# Parts of similar length that prompts are run in.
+PARTS = 4
 
 
 def random_scores(stack: ResidualStack, seed: int) -> dict[str, Tensor]:
@@ -72,9 +75,15 @@ def attribution(
         return function
 
     edges = nullcontext() if circuit is None else edges_ablated(stack, circuit)
+    total = {p: torch.zeros(one.shape) for p, one in ones.items()}
     with torch.enable_grad(), edges, intervene(stack, {p: scaled(p) for p in ones}):
-        grads = torch.autograd.grad(logit_diff(stack, some).mean(), list(ones.values()), allow_unused=True)
-    return {p: torch.zeros(ones[p].shape) if g is None else g.float().cpu() for p, g in zip(ones, grads, strict=True)}
+        for rows in by_length(some, 1 if by_token else PARTS):
+            mean = logit_diff(stack, some.take(rows)).sum() / len(some)
+            grads = torch.autograd.grad(mean, list(ones.values()), allow_unused=True)
+            for p, grad in zip(ones, grads, strict=True):
+                if grad is not None:
+                    total[p] += grad.float().cpu()
+    return total
 
 
 def integrated_gradients(

@@ -12,12 +12,15 @@ from torch import Tensor
 
 from bridges.circuits.circuit import Circuit
 from bridges.circuits.patch import patch
-from bridges.circuits.task import Prompts, logit_diff
+from bridges.circuits.task import Prompts, by_length, logit_diff
 from bridges.nodes import NodeFunction, intervene
 from bridges.stack import ResidualStack
 
 # Tokens per forward pass: enough to keep two cores busy, little enough for their caches.
 TOKENS = 8192
+
+# Parts of similar length that prompts are run in.
+PARTS = 4
 
 NodeSets = dict[str, Tensor]
 
@@ -64,14 +67,23 @@ def set_logit_diffs(stack: ResidualStack, some: Prompts, sets: NodeSets, fill: M
         sets: ``{point: bool [S, channels]}``.
         fill: what replaces them: ``{point: [channels]}``, or ``[2n, T, channels]`` of the same prompts.
     """
-    count = len(next(iter(sets.values())))
-    device, n = some.ids.device, len(some)
-    every, out = torch.arange(n, device=device), []
-    for chunk in torch.arange(count).split(max(1, TOKENS // some.ids.numel())):
-        functions = {p: _replace(m[chunk], fill[p].to(device)) for p, m in sets.items() if m[chunk].any()}
-        with intervene(stack, functions):
-            out.append(logit_diff(stack, some.take(every.repeat(len(chunk)))).view(len(chunk), n))
-    return torch.cat(out)
+    count, out = len(next(iter(sets.values()))), []
+    order = by_length(some, PARTS)
+    for rows in order:
+        part = some.take(rows)
+        every, width = torch.arange(len(part), device=rows.device), part.ids.shape[1]
+        here = {p: _rows(value.to(rows.device), rows, width) for p, value in fill.items() if p in sets}
+        found = []
+        for chunk in torch.arange(count).split(max(1, TOKENS // part.ids.numel())):
+            functions = {p: _replace(m[chunk], here[p]) for p, m in sets.items() if m[chunk].any()}
+            with intervene(stack, functions):
+                found.append(logit_diff(stack, part.take(every.repeat(len(chunk)))).view(len(chunk), len(part)))
+        out.append(torch.cat(found))
+    return torch.cat(out, 1)[:, torch.argsort(torch.cat(order))]
+
+
+def _rows(value: Tensor, rows: Tensor, width: int) -> Tensor:
+    return value[rows, :width] if value.ndim == 3 else value
 
 
 def _replace(mask: Tensor, value: Tensor) -> NodeFunction:

@@ -52,6 +52,21 @@ def split(some: Prompts, size: int) -> Iterator[Prompts]:
         yield some.take(at)
 
 
+def by_length(some: Prompts, parts: int, rows: Tensor | None = None) -> list[Tensor]:
+    """Prompts in parts of similar length, whose padding would be run for nothing; indices, pairs together.
+
+    Args:
+        parts: how many; fewer than four pairs each make one part of all.
+        rows: which prompts, ``[2m]`` (None: all).
+    """
+    rows = torch.arange(len(some), device=some.ids.device) if rows is None else rows
+    if parts < 2 or len(rows) < 8 * parts:
+        return [rows]
+    pairs = rows.view(-1, 2)
+    order = torch.argsort(some.last[pairs].amax(1), stable=True)
+    return [part.flatten() for part in pairs[order].chunk(parts)]
+
+
 def logit_diff_of(logits: Tensor, some: Prompts) -> Tensor:
     """The right candidate's logit minus the other's, ``[…, B, V]`` at the last token to ``[…, B]``."""
     pair = logits.gather(-1, some.choice.expand(*logits.shape[:-1], 2))

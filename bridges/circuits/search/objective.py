@@ -16,6 +16,7 @@ from bridges.circuits.bridge_context import BridgeContext, PromptBatch, map_thro
 from bridges.circuits.task import (
     Calibration,
     Prompts,
+    by_length,
     calibrate,
     logit_diff,
     logit_diff_from,
@@ -91,10 +92,12 @@ class TaskLoss:
 
     Args:
         stack: that is searched. some: prompts of the training pairs. target: nats to reach.
+        chunks: parts of similar length that a batch is run in; 1 where ablated nodes take values that belong to single
+            prompts.
     """
 
-    def __init__(self, stack: ResidualStack, some: Prompts, target: float):
-        self.stack, self.prompts, self.target = stack, some, target
+    def __init__(self, stack: ResidualStack, some: Prompts, target: float, chunks: int = 1):
+        self.stack, self.prompts, self.target, self.chunks = stack, some, target, chunks
         self.log_scale, self.shift = (nn.Parameter(torch.zeros((), device=some.ids.device)) for _ in range(2))
         self.parameters = [self.log_scale, self.shift]
 
@@ -115,17 +118,20 @@ class TaskLoss:
             self.log_scale.fill_(low)
 
     def loss(self, world: AbstractContextManager, rows: Tensor) -> Tensor:
-        some = self.prompts.take(rows)
+        parts = by_length(self.prompts, self.chunks, rows)
         with world:
-            found = logit_diff(self.stack, some)
-        return task_loss(found * self.log_scale.clamp(-3, 3).exp() + some.sign * self.shift)
+            found = torch.cat([logit_diff(self.stack, self.prompts.take(part)) for part in parts])
+        sign = self.prompts.sign[torch.cat(parts)]
+        return task_loss(found * self.log_scale.clamp(-3, 3).exp() + sign * self.shift)
 
     @torch.no_grad()
     def measure(self, world: AbstractContextManager, trial: bool = False) -> Measured:
+        parts = by_length(self.prompts, 2 * self.chunks if self.chunks > 1 else 1)
         with world:
-            found = logit_diff(self.stack, self.prompts)
-        fitted = calibrate(found, self.prompts.sign)
-        loss = float(task_loss(fitted.apply(found, self.prompts.sign)))
+            found = torch.cat([logit_diff(self.stack, self.prompts.take(part)) for part in parts])
+        sign = self.prompts.sign[torch.cat(parts)]
+        fitted = calibrate(found, sign)
+        loss = float(task_loss(fitted.apply(found, sign)))
         return Measured(loss, loss <= self.target, calibration=fitted)
 
 
@@ -215,14 +221,6 @@ class Faithful:
             self.wanted = MOVED_SHARE / shares[best] if shares[best] >= ASKED_SHARE else 0.0
             self.enough = min(OF_WHOLE, self.wanted)
 
-    def _parts(self, rows: Tensor, chunks: int) -> list[Tensor]:
-        """The pairs in parts of similar length, each as wide as its own longest prompt."""
-        if chunks < 2 or len(rows) < 4 * chunks:
-            return [rows]
-        pairs = rows.view(-1, 2)
-        order = torch.argsort(self.prompts.last[pairs].amax(1), stable=True)
-        return [part.flatten() for part in pairs[order].chunk(chunks)]
-
     def _moved(self, rows: Tensor, h: Tensor) -> Tensor:
         """How far an exchange of the sparse stream ``h`` at the bridge moves the dense logit differences, ``[2m]``."""
         assert self.context is not None and self.batch is not None and self.bridge is not None
@@ -233,7 +231,7 @@ class Faithful:
     def loss(self, world: AbstractContextManager, rows: Tensor) -> Tensor:
         site = 0 if self.bridge is None or self.context is None else self.context.bridges.pairs[self.bridge].sparse
         own, streams = [], []
-        parts = self._parts(rows, self.chunks)
+        parts = by_length(self.prompts, self.chunks, rows)
         with world:
             for part in parts:
                 some = self.prompts.take(part)
@@ -254,8 +252,7 @@ class Faithful:
 
     @torch.no_grad()
     def measure(self, world: AbstractContextManager, trial: bool = False) -> Measured:
-        every = torch.arange(len(self.prompts), device=self.prompts.ids.device)
-        parts = self._parts(every, 2 * self.chunks if self.chunks > 1 else 1)
+        parts = by_length(self.prompts, 2 * self.chunks if self.chunks > 1 else 1)
         own, streams = [], []
         with world:
             for part in parts:

@@ -62,8 +62,9 @@ class Search:
         self.ablation = Ablation(stack, reference, settings.ablation, text)
         self.prompts = prompts(encoded.take(range(min(settings.pairs, len(encoded)))), device_of(stack))
         self.objective: Objective
+        chunks = 1 if settings.ablation in FROM_TEXT else 2
         if settings.objective == "task_loss":
-            self.objective = TaskLoss(stack, self.prompts, settings.target)
+            self.objective = TaskLoss(stack, self.prompts, settings.target, chunks)
         else:
             self.objective = Faithful(
                 stack,
@@ -72,7 +73,7 @@ class Search:
                 settings.carried_target,
                 context,
                 settings.carried_weight,
-                1 if settings.ablation in FROM_TEXT else 2,
+                chunks,
             )
         # One draw for the whole search: circuits are compared on the same values.
         generator = torch.Generator().manual_seed(seed + VALUES_SEED)
