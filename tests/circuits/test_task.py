@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
+from bridges.circuits import node_sets
 from bridges.circuits.bootstrap import Resampler
 from bridges.circuits.faithful import faithfulness_estimates
-from bridges.circuits.task import Calibration, calibrate, logit_diff, prompts, task_loss, unexplained
+from bridges.circuits.node_sets import set_logit_diffs
+from bridges.circuits.task import (
+    Calibration,
+    Prompts,
+    by_length,
+    calibrate,
+    logit_diff,
+    prompts,
+    task_loss,
+    unexplained,
+)
 
 from .conftest import quote_pairs
 
@@ -100,3 +113,34 @@ def test_padding_changes_nothing(quote_model):
     padded = torch.cat([pairs.ids, torch.full((6, 2, 3), 2)], -1)
     longer = type(pairs)(**{**pairs.__dict__, "ids": padded})
     torch.testing.assert_close(logit_diff(quote_model, prompts(pairs)), logit_diff(quote_model, prompts(longer)))
+
+
+def _of_several_lengths() -> Prompts:
+    """Pairs cut off after four to eight tokens."""
+    some = prompts(quote_pairs(24, seed=2))
+    return replace(some, last=(3 + torch.arange(24) * 7 % 5).repeat_interleave(2))
+
+
+def test_parts_of_similar_length_hold_every_pair_once():
+    some = _of_several_lengths()
+    parts = by_length(some, 3)
+    assert len(parts) == 3 and sorted(torch.cat(parts).tolist()) == list(range(48))
+    assert all(torch.equal(part[1::2], part[::2] + 1) for part in parts)
+    widths = [some.take(part).ids.shape[1] for part in parts]
+    assert widths == sorted(widths) and widths[0] < widths[-1]
+    # Too few for parts of four pairs, and some of the prompts alone.
+    assert len(by_length(some, 7)) == 1
+    assert sorted(torch.cat(by_length(some, 2, torch.arange(16, 48))).tolist()) == list(range(16, 48))
+
+
+@pytest.mark.parametrize("by_prompt", [False, True])
+def test_node_sets_give_the_same_in_parts_of_similar_length(quote_model, monkeypatch, by_prompt):
+    some = _of_several_lengths()
+    g = torch.Generator().manual_seed(0)
+    sets, fill = {}, {}
+    for point, width in quote_model.nodes.widths.items():
+        sets[point] = torch.rand(3, width, generator=g) < 0.3
+        fill[point] = torch.randn(*(some.ids.shape if by_prompt else ()), width, generator=g)
+    found = set_logit_diffs(quote_model, some, sets, fill)
+    monkeypatch.setattr(node_sets, "PARTS", 1)
+    torch.testing.assert_close(found, set_logit_diffs(quote_model, some, sets, fill))
