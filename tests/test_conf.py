@@ -163,6 +163,6 @@ def test_the_thorough_preset_leaves_nothing_out():
 
 def test_without_circuits_there_is_no_verdict():
     config = composed("circuits=none")
-    assert list(wanted(config)) == ["evaluate", "behaviours"]
-    assert list(wanted(composed())) == ["evaluate", "behaviours", "circuits", "compare"]
+    assert list(wanted(config)) == ["behaviours", "evaluate"]
+    assert list(wanted(composed())) == ["behaviours", "circuits", "evaluate", "compare"]
     assert list(wanted(composed("behaviours=none"))) == ["evaluate"]

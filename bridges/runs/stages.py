@@ -229,14 +229,16 @@ def _write(context: RunContext, tables: dict[str, pd.DataFrame], place: Path) ->
 
 
 def wanted(config: Config) -> dict[str, Callable[[RunContext], None]]:
-    """The stages after training that these settings ask for, in order."""
-    stages: dict[str, Callable[[RunContext], None]] = {"evaluate": evaluate}
-    if config.data.focus:
-        stages["scope"] = scope
+    """The stages after training that these settings ask for, in order: verdicts are not kept waiting by anything that
+    they are not read from."""
+    stages: dict[str, Callable[[RunContext], None]] = {}
     if config.behaviours.suite != "none":
         stages["behaviours"] = behaviours
         if config.circuits.models:
             stages["circuits"] = circuits
-        if "sparse" in config.circuits.models:
-            stages["compare"] = compare
+    stages["evaluate"] = evaluate
+    if config.data.focus:
+        stages["scope"] = scope
+    if "circuits" in stages and "sparse" in config.circuits.models:
+        stages["compare"] = compare
     return stages
