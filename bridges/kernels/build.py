@@ -28,7 +28,12 @@ SOURCES = (
     "transpose.cpp",
 )
 HEADERS = ("wide.h", "vector.h", "half.h", "turn.h", "tiles.h")
-FLAGS = ("-O3", "-march=native", "-mprefer-vector-width=512", "-std=c++17", "-fopenmp", "-shared", "-fPIC")
+_X86 = platform.machine() in ("x86_64", "AMD64")
+FLAGS = (
+    *("-O3", "-march=native", "-std=c++17", "-fopenmp", "-shared", "-fPIC"),
+    # Other processors' compilers do not know this one.
+    *(("-mprefer-vector-width=512",) if _X86 else ()),
+)
 
 
 class KernelsUnavailable(Exception):
