@@ -95,10 +95,13 @@ def answer(source: Source) -> str:
     if not judged:
         return f"None of the {count(len(rows))}{SPACE}behaviours of {model} could be judged."
     found = counts["reproduced"]
-    said = (
-        f"Sparse circuits reproduce {count(found) if found else 'none'} of the {count(judged)}{SPACE}behaviours that "
-    )
-    said += f"{model} does"
+    # Whoever names some of a suite learns nothing of the rest.
+    chosen = "selected " if source.setting("behaviours.names") else ""
+    if judged == 1:
+        said = f"{'A' if found else 'No'} sparse circuit reproduces the one {chosen}behaviour that {model} does"
+    else:
+        said = f"Sparse circuits reproduce {count(found) if found else 'none'} of the {count(judged)}{SPACE}{chosen}"
+        said += f"behaviours that {model} does"
     rest = [
         f"{count(counts[verdict])} {words}"
         for verdict, words in (("partial", "more in part"), ("undecided", "undecided"), ("not", "not reproduced"))

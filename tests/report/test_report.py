@@ -14,7 +14,7 @@ from bridges.errors import BridgesError
 from bridges.report import write_report
 from bridges.report.page import report_html
 from bridges.report.source import Source
-from bridges.report.verdicts import behaviour_order
+from bridges.report.verdicts import answer, behaviour_order
 from bridges.storage.tables import read_table
 
 from . import circuit_frames, frames
@@ -66,6 +66,25 @@ def test_the_answer_comes_first(page):
     )
     # Nothing but the navigation stands before it.
     assert page.index("<h1>") < page.index("<main") and page.count("<h1>") == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "verdicts", "said"),
+    [
+        ("{}", ["reproduced", "reproduced"],
+         "Sparse circuits reproduce 2 of the 2 behaviours that the dense model does."),
+        ("behaviours: {names: [a, b]}", ["reproduced", "not"],
+         "Sparse circuits reproduce 1 of the 2 selected behaviours that the dense model does: 1 not reproduced."),
+        ("behaviours: {names: [a]}", ["reproduced"],
+         "A sparse circuit reproduces the one selected behaviour that the dense model does."),
+        ("{}", ["undecided"], "No sparse circuit reproduces the one behaviour that the dense model does: 1 undecided."),
+    ],
+)  # fmt: skip
+def test_the_answer_says_of_how_many_behaviours(tmp_path, monkeypatch, settings, verdicts, said):
+    (tmp_path / "config.yaml").write_text(settings)
+    rows = [{"behaviour": name, "verdict": verdict} for name, verdict in zip("ab", verdicts, strict=False)]
+    monkeypatch.setattr(Source, "rows", lambda self, name: rows if name == "verdicts" else [])
+    assert re.sub(r"\s+", " ", answer(Source(tmp_path))) == said
 
 
 def test_behaviours_stand_by_verdict_and_then_by_what_can_be_read(tmp_path, monkeypatch):
