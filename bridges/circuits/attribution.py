@@ -77,8 +77,8 @@ def attribution(
     edges = nullcontext() if circuit is None else edges_ablated(stack, circuit)
     total = {p: torch.zeros(one.shape) for p, one in ones.items()}
     with torch.enable_grad(), edges, intervene(stack, {p: scaled(p) for p in ones}):
-        for rows in by_length(some, 1 if by_token else PARTS):
-            mean = logit_diff(stack, some.take(rows)).sum() / len(some)
+        for part in [some] if by_token else map(some.take, by_length(some, PARTS)):
+            mean = logit_diff(stack, part).sum() / len(some)
             grads = torch.autograd.grad(mean, list(ones.values()), allow_unused=True)
             for p, grad in zip(ones, grads, strict=True):
                 if grad is not None:
