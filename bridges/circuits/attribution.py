@@ -15,13 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from bridges.circuits.circuit import Circuit, edges_ablated, only
-from bridges.circuits.task import Prompts, by_length, logit_diff
+from bridges.circuits.task import PARTS, Prompts, by_length, logit_diff
 from bridges.circuits.weights import EMBEDDING, LOGITS, edge_matrices, with_biases
 from bridges.nodes import NodeFunction, intervene, record
 from bridges.stack import ResidualStack
-
-# Parts of similar length that prompts are run in.
-PARTS = 4
 
 
 def random_scores(stack: ResidualStack, seed: int) -> dict[str, Tensor]:

@@ -12,15 +12,12 @@ from torch import Tensor
 
 from bridges.circuits.circuit import Circuit
 from bridges.circuits.patch import patch
-from bridges.circuits.task import Prompts, by_length, logit_diff
+from bridges.circuits.task import PARTS, Prompts, by_length, logit_diff
 from bridges.nodes import NodeFunction, intervene
 from bridges.stack import ResidualStack
 
 # Tokens per forward pass: enough to keep two cores busy, little enough for their caches.
 TOKENS = 8192
-
-# Parts of similar length that prompts are run in.
-PARTS = 4
 
 NodeSets = dict[str, Tensor]
 

@@ -12,6 +12,9 @@ from torch.nn.functional import softplus
 from bridges.behaviours.encoded import EncodedPairs
 from bridges.stack import ResidualStack
 
+# Parts of similar length that all prompts of a behaviour are run in.
+PARTS = 4
+
 
 @dataclass(frozen=True)
 class Prompts:

@@ -57,15 +57,18 @@ struct Pair {
 template <typename T>
 using Scalar = std::common_type_t<T>;
 
-#define BRIDGES_OPERATOR(OP)                                                                                          \
+// Lane by lane, with the result's lanes of another type where it is a mask.
+#define BRIDGES_LANEWISE(OP, RESULT)                                                                                  \
     template <typename T, int B>                                                                                      \
-    inline Pair<T, B> operator OP(Pair<T, B> a, Pair<T, B> b) {                                                       \
+    inline Pair<RESULT, B> operator OP(Pair<T, B> a, Pair<T, B> b) {                                                  \
         return {a.lo OP b.lo, a.hi OP b.hi};                                                                          \
     }                                                                                                                 \
     template <typename T, int B>                                                                                      \
-    inline Pair<T, B> operator OP(Pair<T, B> a, Scalar<T> b) {                                                        \
+    inline Pair<RESULT, B> operator OP(Pair<T, B> a, Scalar<T> b) {                                                   \
         return {a.lo OP b, a.hi OP b};                                                                                \
-    }                                                                                                                 \
+    }
+#define BRIDGES_ARITHMETIC(OP)                                                                                        \
+    BRIDGES_LANEWISE(OP, T)                                                                                           \
     template <typename T, int B>                                                                                      \
     inline Pair<T, B> operator OP(Scalar<T> a, Pair<T, B> b) {                                                        \
         return {a OP b.lo, a OP b.hi};                                                                                \
@@ -74,34 +77,24 @@ using Scalar = std::common_type_t<T>;
     inline Pair<T, B> &operator OP##=(Pair<T, B> &a, U b) {                                                           \
         return a = a OP b;                                                                                            \
     }
-BRIDGES_OPERATOR(+)
-BRIDGES_OPERATOR(-)
-BRIDGES_OPERATOR(*)
-BRIDGES_OPERATOR(/)
-BRIDGES_OPERATOR(&)
-BRIDGES_OPERATOR(|)
-#undef BRIDGES_OPERATOR
+BRIDGES_ARITHMETIC(+)
+BRIDGES_ARITHMETIC(-)
+BRIDGES_ARITHMETIC(*)
+BRIDGES_ARITHMETIC(/)
+BRIDGES_ARITHMETIC(&)
+BRIDGES_ARITHMETIC(|)
+BRIDGES_LANEWISE(<, int32_t)
+BRIDGES_LANEWISE(>, int32_t)
+BRIDGES_LANEWISE(<=, int32_t)
+BRIDGES_LANEWISE(==, int32_t)
+BRIDGES_LANEWISE(!=, int32_t)
+#undef BRIDGES_ARITHMETIC
+#undef BRIDGES_LANEWISE
 
 template <typename T, int B>
 inline Pair<T, B> operator<<(Pair<T, B> a, int count) {
     return {a.lo << count, a.hi << count};
 }
-
-#define BRIDGES_COMPARISON(OP)                                                                                        \
-    template <typename T, int B>                                                                                      \
-    inline Pair<int32_t, B> operator OP(Pair<T, B> a, Pair<T, B> b) {                                                 \
-        return {a.lo OP b.lo, a.hi OP b.hi};                                                                          \
-    }                                                                                                                 \
-    template <typename T, int B>                                                                                      \
-    inline Pair<int32_t, B> operator OP(Pair<T, B> a, Scalar<T> b) {                                                  \
-        return {a.lo OP b, a.hi OP b};                                                                                \
-    }
-BRIDGES_COMPARISON(<)
-BRIDGES_COMPARISON(>)
-BRIDGES_COMPARISON(<=)
-BRIDGES_COMPARISON(==)
-BRIDGES_COMPARISON(!=)
-#undef BRIDGES_COMPARISON
 
 // Lanes of `a` where the mask's are set, of `b` elsewhere.
 template <typename M, typename V>
